@@ -1,0 +1,133 @@
+"""Graph: values with a beginning and an end, in topological order. Every walk here is iterative.
+
+A graph is closed: each node is reached from its outputs, and whatever it needs is one of its inputs.
+The order is that of a depth-first walk from the outputs over the inputs in order, so equal programs
+give equal graphs, and equal bytes on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from telegrad.errors import GraphError
+from telegrad.ir.op import Op
+from telegrad.ir.types import Shape, Type, check_shape
+from telegrad.ir.value import DType, Node, Value, apply
+
+
+@dataclass(frozen=True)
+class Input(Op):
+    """A value that comes from outside the graph: an argument, a captured tensor, a variable."""
+
+    shape: Shape
+    dtype: DType
+
+    def infer(self) -> Type:
+        return Type(check_shape(self.shape, op="input"), self.dtype)
+
+
+def new_input(type: Type) -> Value:
+    """A fresh input of this type."""
+    return apply(Input(type.shape, type.dtype), ())[0]
+
+
+def topological(outputs: Iterable[Value], *, stop: Iterable[Node] = ()) -> list[Node]:
+    """The nodes that the outputs need, each after its inputs; does not walk beyond nodes in ``stop``."""
+    order: list[Node] = []
+    seen: set[int] = {id(node) for node in stop}
+    stack: list[tuple[Node, int]] = []
+    for output in outputs:
+        if id(output.node) in seen:
+            continue
+        seen.add(id(output.node))
+        stack.append((output.node, 0))
+        while stack:
+            node, position = stack.pop()
+            inputs = node.inputs
+            while position < len(inputs):
+                child = inputs[position].node
+                position += 1
+                if id(child) not in seen:
+                    seen.add(id(child))
+                    stack.append((node, position))
+                    stack.append((child, 0))
+                    break
+            else:
+                order.append(node)
+    return order
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Graph:
+    """Inputs, outputs and the nodes between them in topological order (inputs first)."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+
+    @classmethod
+    def of(cls, inputs: Sequence[Value], outputs: Sequence[Value]) -> Graph:
+        """The graph between ``inputs`` and ``outputs``; GraphError if an output needs anything else."""
+        known = [value.node for value in inputs]
+        order = topological(outputs, stop=known)
+        for node in order:
+            if isinstance(node.op, Input):
+                raise GraphError("an output depends on a value that is not an input of the graph")
+        return cls(tuple(inputs), tuple(outputs), (*known, *order))
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def body(self) -> Iterator[Node]:
+        """The nodes without the inputs."""
+        return (node for node in self.nodes if not isinstance(node.op, Input))
+
+    @property
+    def input_types(self) -> tuple[Type, ...]:
+        """The types of the inputs."""
+        return tuple(value.type for value in self.inputs)
+
+    @property
+    def output_types(self) -> tuple[Type, ...]:
+        """The types of the outputs."""
+        return tuple(value.type for value in self.outputs)
+
+    def inline(self, arguments: Sequence[Value]) -> tuple[Value, ...]:
+        """The outputs of this graph on other values; the new nodes keep their origins."""
+        mapping = dict(zip(self.inputs, arguments, strict=True))
+        return rewrite(self, lambda node, inputs: None, mapping=mapping)
+
+
+Rule = Callable[[Node, tuple[Value, ...]], "Sequence[Value] | None"]
+
+
+def rewrite(graph: Graph, rule: Rule, *, mapping: Mapping[Value, Value] | None = None) -> tuple[Value, ...]:
+    """The graph's outputs after ``rule`` has seen every node once, inputs before users.
+
+    ``rule(node, new_inputs)`` returns the values that replace the node's outputs, or None to keep the
+    node (rebuilt only if an input changed). ``mapping`` gives replacements to begin with.
+    """
+    new: dict[tuple[int, int], Value] = {(id(v.node), v.index): r for v, r in (mapping or {}).items()}
+    for node in graph.nodes:
+        if (id(node), 0) in new:
+            continue
+        inputs = tuple([new.get((id(v.node), v.index), v) for v in node.inputs])
+        results = rule(node, inputs)
+        if results is None:
+            if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+                continue
+            results = Node(node.op, inputs, node.types, node.regions, node.origin).outputs
+        for index, value in enumerate(results):
+            new[(id(node), index)] = value
+    return tuple([new.get((id(v.node), v.index), v) for v in graph.outputs])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Function:
+    """A graph that a session calls by id. ``updates`` holds (input, output): the input names a variable,
+    and the output is its next version."""
+
+    graph: Graph
+    updates: tuple[tuple[int, int], ...] = ()

@@ -1,0 +1,1102 @@
+"""Elementwise ops: each result element depends on one element of each operand, after broadcasting.
+
+The family's ``eval`` uses only the scalar language (the names in `SCALAR_LANGUAGE` and Python's
+operators), so one expression serves NumPy, CuPy and, printed, the fuser's C and CUDA. An op that is a
+single word of that language names it in ``word`` and needs no ``eval`` of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from telegrad.errors import DTypeError
+from telegrad.ir import types as t
+from telegrad.ir.op import Op
+from telegrad.ir.types import DType, Type, broadcast_shapes
+from telegrad.ir.value import Number, Operators, V, Value, operator
+
+SCALAR_LANGUAGE = frozenset(
+    """add subtract multiply divide floor_divide remainder power negative abs sign exp expm1 log log1p log2 log10
+    sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh atan2 hypot erf erfinv lgamma digamma
+    floor ceil trunc round minimum maximum where isnan isinf isfinite signbit copysign nextafter reciprocal square
+    equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not
+    bitwise_and bitwise_or bitwise_xor bitwise_invert bitwise_left_shift bitwise_right_shift logaddexp astype
+    """.split()
+)
+
+
+class Elementwise(Op, abstract=True):
+    """The family: operands of one dtype broadcast against each other; the result has their dtype."""
+
+    word: ClassVar[str] = ""
+    kinds: ClassVar[tuple[str, ...]] = ("bool", "uint", "int", "float")
+    result: ClassVar[DType | None] = None  # the result's dtype, where it is not the operands'
+
+    def infer(self, *types: Type) -> Type:
+        dtype = types[0].dtype
+        for type in types[1:]:
+            if type.dtype is not dtype:
+                raise DTypeError(f"{self.name}({', '.join(map(str, types))}): dtypes must be equal; use astype")
+        if dtype.kind not in self.kinds:
+            raise DTypeError(f"{self.name}({', '.join(map(str, types))}): takes {' or '.join(self.kinds)} dtypes")
+        return Type(broadcast_shapes(*(type.shape for type in types), op=self.name), self.result or dtype)
+
+    def eval(self, xp: Any, *arrays: Any) -> Any:
+        return getattr(xp, self.word)(*arrays)
+
+
+class Float(Elementwise, abstract=True):
+    """Elementwise on floating-point operands only."""
+
+    kinds = ("float",)
+
+
+class Numeric(Elementwise, abstract=True):
+    """Elementwise on numbers, not on booleans."""
+
+    kinds = ("uint", "int", "float")
+
+
+class Predicate(Elementwise, abstract=True):
+    """Elementwise with a boolean result, which has no derivative."""
+
+    result = t.bool_
+
+    def vjp(self, g: Value, out: Value, *inputs: Value) -> tuple[None, ...]:
+        return (None,) * len(inputs)
+
+
+class Stepwise(Elementwise, abstract=True):
+    """Elementwise and piecewise constant: the derivative is zero wherever it exists."""
+
+    def vjp(self, g: Value, out: Value, *inputs: Value) -> tuple[None, ...]:
+        return (None,) * len(inputs)
+
+
+@dataclass(frozen=True)
+class Constant(Op):
+    """A Python number as a 0-d value. May be infinite or NaN."""
+
+    value: Number
+    dtype: DType
+
+    def infer(self) -> Type:
+        return Type((), self.dtype)
+
+    def eval(self, xp: Any) -> Any:
+        return xp.full((), self.value, self.dtype)
+
+
+def literal_op(number: Number, dtype: DType) -> Constant:
+    """The constant op for a Python number in this dtype; DTypeError if the dtype cannot hold it."""
+    if dtype.kind == "float":
+        return Constant(float(number), dtype)
+    if dtype.kind == "bool":
+        return Constant(bool(number), dtype)
+    if isinstance(number, float):
+        raise DTypeError(f"the number {number} does not fit {dtype}; use astype")
+    bits = 8 * dtype.itemsize
+    low, high = (0, 2**bits) if dtype.kind == "uint" else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    if not low <= number < high:
+        raise DTypeError(f"the number {number} does not fit {dtype}")
+    return Constant(int(number), dtype)
+
+
+operator(literal_op)
+
+
+# ---- promotion: what users may mix, the ops may not
+
+
+def number_dtype(number: Number, dtype: DType) -> DType:
+    """The dtype in which a Python number meets an operand of ``dtype``: the operand's, if its kind allows."""
+    if isinstance(number, bool):
+        return dtype
+    if isinstance(number, int):
+        return t.int64 if dtype.kind == "bool" else dtype
+    return dtype if dtype.kind == "float" else t.float32
+
+
+def common(*operands: V | Number) -> tuple[V, ...]:
+    """The operands in their common dtype; Python numbers become 0-d operands. At least one is no number."""
+    strong = [x for x in operands if isinstance(x, Operators) and not x.is_weak]
+    weak = [x for x in operands if isinstance(x, Operators) and x.is_weak]
+    if not strong and not weak:
+        raise DTypeError("at least one operand must be a tensor")
+    dtype = (strong or weak)[0].dtype
+    for x in (strong or weak)[1:]:
+        dtype = t.promote(dtype, x.dtype)
+    for x in operands:
+        if not isinstance(x, Operators):
+            if not isinstance(x, (bool, int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise DTypeError(f"an operand must be a tensor or a Python number, not {type(x).__name__}")
+            dtype = number_dtype(x, dtype)
+        elif strong and x.is_weak and not (x.dtype.kind == dtype.kind or dtype.kind == "float"):
+            dtype = number_dtype(1.0 if x.dtype.kind == "float" else 1, dtype)
+    like = (strong or weak)[0]
+    return tuple([astype(x, dtype) if isinstance(x, Operators) else like.literal(x, dtype) for x in operands])
+
+
+def inexact(x: V) -> V:
+    """x, or x as float32 if it is not floating-point."""
+    return x if x.dtype.kind == "float" else astype(x, t.float32)
+
+
+@dataclass(frozen=True)
+class Cast(Op):
+    """The same numbers in another dtype, rounded to nearest even or truncated as C does."""
+
+    dtype: DType
+
+    def infer(self, x: Type) -> Type:
+        return Type(x.shape, self.dtype)
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value | None]:
+        if not x.dtype.is_float or not self.dtype.is_float:
+            return (None,)
+        return (Cast(x.dtype)(g),)
+
+    def eval(self, xp: Any, x: Any) -> Any:
+        return xp.astype(x, self.dtype)
+
+
+def astype(x: V, dtype: DType, /, *, copy: bool = True) -> V:
+    """x converted to ``dtype``. ``copy`` is accepted for the array API; values never change, so none is needed."""
+    return x if x.dtype is dtype and not x.is_weak else Cast(dtype)(x)
+
+
+# ---- arithmetic
+
+
+@dataclass(frozen=True)
+class Add(Numeric):
+    word = "add"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        return g, g
+
+
+@dataclass(frozen=True)
+class Subtract(Numeric):
+    word = "subtract"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        return g, -g
+
+
+@dataclass(frozen=True)
+class Multiply(Numeric):
+    word = "multiply"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        return g * y, g * x
+
+
+@dataclass(frozen=True)
+class Divide(Float):
+    word = "divide"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        gx = g / y
+        return gx, -(gx * out)
+
+
+@dataclass(frozen=True)
+class FloorDivide(Numeric):
+    word = "floor_divide"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[None, None]:
+        return None, None
+
+
+@dataclass(frozen=True)
+class Remainder(Numeric):
+    """x - y * floor(x / y): the sign of the divisor."""
+
+    word = "remainder"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        return g, -(g * FloorDivide()(x, y))
+
+
+@dataclass(frozen=True)
+class Power(Numeric):
+    word = "power"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value | None, Value | None]:
+        if not x.dtype.is_float:
+            return None, None
+        gx = where(equal(y, 0), 0, y * Power()(x, y - 1))
+        # at x = 0 the limit of x**y log x is 0 for y > 0; log is kept away from 0 so that no NaN is multiplied in
+        gy = where(equal(x, 0), where(y >= 0, 0, -math.inf), out * log(where(equal(x, 0), 1, x)))
+        return g * gx, g * gy
+
+
+@dataclass(frozen=True)
+class IntegerPower(Numeric):
+    """x**exponent for an integer known while tracing, by repeated squaring: no log in its gradient."""
+
+    exponent: int
+
+    def infer(self, x: Type) -> Type:
+        if self.exponent < 0 and not x.dtype.is_float:
+            raise DTypeError(f"{x} ** {self.exponent}: a negative power needs a floating-point base")
+        if abs(self.exponent) > 1024:
+            raise DTypeError(f"integer_power: exponent {self.exponent} is beyond 1024; use pow")
+        return super().infer(x)
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value | None]:
+        if self.exponent == 0:
+            return (None,)
+        if self.exponent == 1:
+            return (g,)
+        return (g * (x.literal(self.exponent, x.dtype) * IntegerPower(self.exponent - 1)(x)),)
+
+    def eval(self, xp: Any, x: Any) -> Any:
+        n, result, square = abs(self.exponent), None, x
+        while n:
+            if n & 1:
+                result = square if result is None else xp.multiply(result, square)
+            n >>= 1
+            if n:
+                square = xp.multiply(square, square)
+        if result is None:
+            return xp.ones_like(x)
+        return xp.reciprocal(result) if self.exponent < 0 else result
+
+
+@dataclass(frozen=True)
+class Negative(Numeric):
+    word = "negative"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (-g,)
+
+
+@dataclass(frozen=True)
+class Abs(Numeric):
+    """The derivative at 0 is 0."""
+
+    word = "abs"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * Sign()(x),)
+
+
+@dataclass(frozen=True)
+class Sign(Numeric, Stepwise):
+    word = "sign"
+
+
+@dataclass(frozen=True)
+class Square(Numeric):
+    word = "square"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * (x + x),)
+
+
+@dataclass(frozen=True)
+class Reciprocal(Float):
+    word = "reciprocal"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (-(g * (out * out)),)
+
+
+@dataclass(frozen=True)
+class Minimum(Numeric):
+    """Of equal operands each receives half of the gradient, as in PyTorch."""
+
+    word = "minimum"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        half = where(equal(x, y), g * g.literal(0.5, g.dtype), 0)
+        return where(x < y, g, half), where(y < x, g, half)
+
+
+@dataclass(frozen=True)
+class Maximum(Numeric):
+    """Of equal operands each receives half of the gradient, as in PyTorch."""
+
+    word = "maximum"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        half = where(equal(x, y), g * g.literal(0.5, g.dtype), 0)
+        return where(x > y, g, half), where(y > x, g, half)
+
+
+# ---- functions of one floating-point operand
+
+
+@dataclass(frozen=True)
+class Exp(Float):
+    word = "exp"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * out,)
+
+
+@dataclass(frozen=True)
+class Expm1(Float):
+    word = "expm1"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * (out + 1),)
+
+
+@dataclass(frozen=True)
+class Log(Float):
+    word = "log"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / x,)
+
+
+@dataclass(frozen=True)
+class Log1p(Float):
+    word = "log1p"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / (x + 1),)
+
+
+@dataclass(frozen=True)
+class Log2(Float):
+    word = "log2"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / (x * math.log(2)),)
+
+
+@dataclass(frozen=True)
+class Log10(Float):
+    word = "log10"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / (x * math.log(10)),)
+
+
+@dataclass(frozen=True)
+class Sqrt(Float):
+    word = "sqrt"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / (out + out),)
+
+
+@dataclass(frozen=True)
+class Sin(Float):
+    word = "sin"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * Cos()(x),)
+
+
+@dataclass(frozen=True)
+class Cos(Float):
+    word = "cos"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (-(g * Sin()(x)),)
+
+
+@dataclass(frozen=True)
+class Tan(Float):
+    word = "tan"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * (out * out + 1),)
+
+
+@dataclass(frozen=True)
+class Asin(Float):
+    word = "asin"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / Sqrt()(1 - x * x),)
+
+
+@dataclass(frozen=True)
+class Acos(Float):
+    word = "acos"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (-(g / Sqrt()(1 - x * x)),)
+
+
+@dataclass(frozen=True)
+class Atan(Float):
+    word = "atan"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / (x * x + 1),)
+
+
+@dataclass(frozen=True)
+class Sinh(Float):
+    word = "sinh"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * Cosh()(x),)
+
+
+@dataclass(frozen=True)
+class Cosh(Float):
+    word = "cosh"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * Sinh()(x),)
+
+
+@dataclass(frozen=True)
+class Tanh(Float):
+    word = "tanh"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * (1 - out * out),)
+
+
+@dataclass(frozen=True)
+class Asinh(Float):
+    word = "asinh"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / Sqrt()(x * x + 1),)
+
+
+@dataclass(frozen=True)
+class Acosh(Float):
+    word = "acosh"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / (Sqrt()(x - 1) * Sqrt()(x + 1)),)
+
+
+@dataclass(frozen=True)
+class Atanh(Float):
+    word = "atanh"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g / (1 - x * x),)
+
+
+@dataclass(frozen=True)
+class Atan2(Float):
+    word = "atan2"
+
+    def vjp(self, g: Value, out: Value, y: Value, x: Value) -> tuple[Value, Value]:
+        scale = g / (x * x + y * y)
+        return scale * x, -(scale * y)
+
+
+@dataclass(frozen=True)
+class Hypot(Float):
+    word = "hypot"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        safe = where(equal(out, 0), 1, out)
+        return g * (x / safe), g * (y / safe)
+
+
+@dataclass(frozen=True)
+class Logaddexp(Float):
+    """log(exp(x) + exp(y)) without overflow; softplus and log-sigmoid are written with it."""
+
+    word = "logaddexp"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        # sigmoid of the difference, and not exp(x - out): -inf with -inf gives a gradient of half each
+        p = Sigmoid()(where(equal(x, y), 0, x - y))
+        return g * p, g * (1 - p)
+
+
+@dataclass(frozen=True)
+class Erf(Float):
+    word = "erf"
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * (Exp()(-(x * x)) * (2 / math.sqrt(math.pi))),)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Float):
+    """1 / (1 + exp(-x)), from exp(-|x|) so that nothing overflows: hence a primitive."""
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (g * (out * (1 - out)),)
+
+    def eval(self, xp: Any, x: Any) -> Any:
+        e = xp.exp(xp.negative(xp.abs(x)))
+        return xp.divide(xp.where(xp.signbit(x), e, xp.ones_like(e)), xp.add(e, xp.ones_like(e)))
+
+
+@dataclass(frozen=True)
+class Relu(Float):
+    """max(x, 0). A primitive because its derivative at 0 is 0, where that of maximum is one half."""
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (where(x <= 0, 0, g),)
+
+    def eval(self, xp: Any, x: Any) -> Any:
+        return xp.maximum(x, xp.zeros_like(x))
+
+
+# ---- rounding, predicates, logic, bits
+
+
+@dataclass(frozen=True)
+class Floor(Numeric, Stepwise):
+    word = "floor"
+
+
+@dataclass(frozen=True)
+class Ceil(Numeric, Stepwise):
+    word = "ceil"
+
+
+@dataclass(frozen=True)
+class Trunc(Numeric, Stepwise):
+    word = "trunc"
+
+
+@dataclass(frozen=True)
+class Round(Numeric, Stepwise):
+    """To the nearest integer, ties to even."""
+
+    word = "round"
+
+
+@dataclass(frozen=True)
+class Nextafter(Float, Stepwise):
+    word = "nextafter"
+
+
+@dataclass(frozen=True)
+class Copysign(Float):
+    word = "copysign"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, None]:
+        return g * (Sign()(x) * where(Signbit()(y), -1, x.literal(1.0, x.dtype))), None
+
+
+@dataclass(frozen=True)
+class Equal(Predicate):
+    word = "equal"
+
+
+@dataclass(frozen=True)
+class NotEqual(Predicate):
+    word = "not_equal"
+
+
+@dataclass(frozen=True)
+class Less(Predicate):
+    word = "less"
+    kinds = ("uint", "int", "float", "bool")
+
+
+@dataclass(frozen=True)
+class LessEqual(Predicate):
+    word = "less_equal"
+
+
+@dataclass(frozen=True)
+class Greater(Predicate):
+    word = "greater"
+
+
+@dataclass(frozen=True)
+class GreaterEqual(Predicate):
+    word = "greater_equal"
+
+
+@dataclass(frozen=True)
+class Isnan(Predicate):
+    word = "isnan"
+
+
+@dataclass(frozen=True)
+class Isinf(Predicate):
+    word = "isinf"
+
+
+@dataclass(frozen=True)
+class Isfinite(Predicate):
+    word = "isfinite"
+
+
+@dataclass(frozen=True)
+class Signbit(Predicate):
+    kinds = ("float",)
+    word = "signbit"
+
+
+@dataclass(frozen=True)
+class LogicalAnd(Predicate):
+    kinds = ("bool",)
+    word = "logical_and"
+
+
+@dataclass(frozen=True)
+class LogicalOr(Predicate):
+    kinds = ("bool",)
+    word = "logical_or"
+
+
+@dataclass(frozen=True)
+class LogicalXor(Predicate):
+    kinds = ("bool",)
+    word = "logical_xor"
+
+
+@dataclass(frozen=True)
+class LogicalNot(Predicate):
+    kinds = ("bool",)
+    word = "logical_not"
+
+
+class Bitwise(Stepwise, abstract=True):
+    """Elementwise on bits: integers and booleans."""
+
+    kinds = ("bool", "uint", "int")
+
+
+@dataclass(frozen=True)
+class BitwiseAnd(Bitwise):
+    word = "bitwise_and"
+
+
+@dataclass(frozen=True)
+class BitwiseOr(Bitwise):
+    word = "bitwise_or"
+
+
+@dataclass(frozen=True)
+class BitwiseXor(Bitwise):
+    word = "bitwise_xor"
+
+
+@dataclass(frozen=True)
+class BitwiseInvert(Bitwise):
+    word = "bitwise_invert"
+
+
+@dataclass(frozen=True)
+class BitwiseLeftShift(Bitwise):
+    kinds = ("uint", "int")
+    word = "bitwise_left_shift"
+
+
+@dataclass(frozen=True)
+class BitwiseRightShift(Bitwise):
+    kinds = ("uint", "int")
+    word = "bitwise_right_shift"
+
+
+@dataclass(frozen=True)
+class Where(Elementwise):
+    """x1 where the condition holds, else x2."""
+
+    word = "where"
+
+    def infer(self, condition: Type, x1: Type, x2: Type) -> Type:
+        if condition.dtype is not t.bool_ or x1.dtype is not x2.dtype:
+            raise DTypeError(f"where({condition}, {x1}, {x2}): takes a bool condition and two values of one dtype")
+        return Type(broadcast_shapes(condition.shape, x1.shape, x2.shape, op="where"), x1.dtype)
+
+    def vjp(self, g: Value, out: Value, condition: Value, x1: Value, x2: Value) -> tuple[None, Value, Value]:
+        return None, where(condition, g, 0), where(condition, 0, g)
+
+
+# ---- the public functions, in the array API's order
+
+
+def _float1(op: Op, x: V) -> V:
+    return op(inexact(x))
+
+
+def abs(x: V, /) -> V:
+    """|x|. The derivative at 0 is 0."""
+    return x if x.dtype.kind in ("bool", "uint") else Abs()(x)
+
+
+def acos(x: V, /) -> V:
+    """The angle in [0, pi] whose cosine is x."""
+    return _float1(Acos(), x)
+
+
+def acosh(x: V, /) -> V:
+    """The inverse hyperbolic cosine of x."""
+    return _float1(Acosh(), x)
+
+
+@operator
+def add(x1: V | Number, x2: V | Number, /) -> V:
+    """x1 + x2; of booleans, their logical or."""
+    x, y = common(x1, x2)
+    return LogicalOr()(x, y) if x.dtype is t.bool_ else Add()(x, y)
+
+
+def asin(x: V, /) -> V:
+    """The angle in [-pi/2, pi/2] whose sine is x."""
+    return _float1(Asin(), x)
+
+
+def asinh(x: V, /) -> V:
+    """The inverse hyperbolic sine of x."""
+    return _float1(Asinh(), x)
+
+
+def atan(x: V, /) -> V:
+    """The angle in [-pi/2, pi/2] whose tangent is x."""
+    return _float1(Atan(), x)
+
+
+def atan2(x1: V | Number, x2: V | Number, /) -> V:
+    """The angle of the point (x2, x1), in [-pi, pi]."""
+    x, y = common(x1, x2)
+    return Atan2()(inexact(x), inexact(y))
+
+
+def atanh(x: V, /) -> V:
+    """The inverse hyperbolic tangent of x."""
+    return _float1(Atanh(), x)
+
+
+def _bits(op: Op, boolean: Op | None, x1: V | Number, x2: V | Number) -> V:
+    x, y = common(x1, x2)
+    return boolean(x, y) if boolean is not None and x.dtype is t.bool_ else op(x, y)
+
+
+@operator
+def bitwise_and(x1: V | Number, x2: V | Number, /) -> V:
+    """The bitwise and of integers, the logical and of booleans."""
+    return _bits(BitwiseAnd(), LogicalAnd(), x1, x2)
+
+
+@operator
+def bitwise_left_shift(x1: V | Number, x2: V | Number, /) -> V:
+    """x1 * 2**x2 for integers."""
+    return _bits(BitwiseLeftShift(), None, x1, x2)
+
+
+@operator
+def bitwise_invert(x: V, /) -> V:
+    """Every bit of x flipped; the logical not of booleans."""
+    return LogicalNot()(x) if x.dtype is t.bool_ else BitwiseInvert()(x)
+
+
+@operator
+def bitwise_or(x1: V | Number, x2: V | Number, /) -> V:
+    """The bitwise or of integers, the logical or of booleans."""
+    return _bits(BitwiseOr(), LogicalOr(), x1, x2)
+
+
+@operator
+def bitwise_right_shift(x1: V | Number, x2: V | Number, /) -> V:
+    """x1 // 2**x2 for integers."""
+    return _bits(BitwiseRightShift(), None, x1, x2)
+
+
+@operator
+def bitwise_xor(x1: V | Number, x2: V | Number, /) -> V:
+    """The bitwise exclusive or of integers, the logical one of booleans."""
+    return _bits(BitwiseXor(), LogicalXor(), x1, x2)
+
+
+def ceil(x: V, /) -> V:
+    """The smallest integer not below x, in x's dtype."""
+    return Ceil()(x) if x.dtype.is_float else x
+
+
+def clip(x: V, /, min: V | Number | None = None, max: V | Number | None = None) -> V:
+    """x limited to [min, max]. Inside the limits the gradient passes, outside it goes to the limit."""
+    result = x
+    if min is not None:
+        result = where(less(x, min), min, x)
+    if max is not None:
+        result = where(greater(result, max), max, result)
+    return astype(result, x.dtype)
+
+
+def copysign(x1: V | Number, x2: V | Number, /) -> V:
+    """The magnitude of x1 with the sign of x2."""
+    return Copysign()(*common(x1, x2))
+
+
+def cos(x: V, /) -> V:
+    """The cosine of x radians."""
+    return _float1(Cos(), x)
+
+
+def cosh(x: V, /) -> V:
+    """The hyperbolic cosine of x."""
+    return _float1(Cosh(), x)
+
+
+@operator
+def divide(x1: V | Number, x2: V | Number, /) -> V:
+    """x1 / x2; integers are divided as float32."""
+    x, y = common(x1, x2)
+    return Divide()(inexact(x), inexact(y))
+
+
+def equal(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether x1 == x2, elementwise."""
+    return Equal()(*common(x1, x2))
+
+
+def erf(x: V, /) -> V:
+    """The error function, 2 / sqrt(pi) times the integral of exp(-s**2) from 0 to x."""
+    return _float1(Erf(), x)
+
+
+def exp(x: V, /) -> V:
+    """e**x."""
+    return _float1(Exp(), x)
+
+
+def expm1(x: V, /) -> V:
+    """e**x - 1, accurate for small x."""
+    return _float1(Expm1(), x)
+
+
+def floor(x: V, /) -> V:
+    """The largest integer not above x, in x's dtype."""
+    return Floor()(x) if x.dtype.is_float else x
+
+
+@operator
+def floor_divide(x1: V | Number, x2: V | Number, /) -> V:
+    """floor(x1 / x2)."""
+    return FloorDivide()(*common(x1, x2))
+
+
+@operator
+def greater(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether x1 > x2, elementwise."""
+    return Greater()(*common(x1, x2))
+
+
+@operator
+def greater_equal(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether x1 >= x2, elementwise."""
+    return GreaterEqual()(*common(x1, x2))
+
+
+def hypot(x1: V | Number, x2: V | Number, /) -> V:
+    """sqrt(x1**2 + x2**2) without overflow."""
+    return Hypot()(*common(x1, x2))
+
+
+def isfinite(x: V, /) -> V:
+    """Whether x is neither NaN nor infinite."""
+    return Isfinite()(x)
+
+
+def isinf(x: V, /) -> V:
+    """Whether x is an infinity."""
+    return Isinf()(x)
+
+
+def isnan(x: V, /) -> V:
+    """Whether x is NaN."""
+    return Isnan()(x)
+
+
+@operator
+def less(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether x1 < x2, elementwise."""
+    return Less()(*common(x1, x2))
+
+
+@operator
+def less_equal(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether x1 <= x2, elementwise."""
+    return LessEqual()(*common(x1, x2))
+
+
+def log(x: V, /) -> V:
+    """The natural logarithm of x."""
+    return _float1(Log(), x)
+
+
+def log1p(x: V, /) -> V:
+    """log(1 + x), accurate for small x."""
+    return _float1(Log1p(), x)
+
+
+def log2(x: V, /) -> V:
+    """The logarithm of x to base 2."""
+    return _float1(Log2(), x)
+
+
+def log10(x: V, /) -> V:
+    """The logarithm of x to base 10."""
+    return _float1(Log10(), x)
+
+
+def logaddexp(x1: V | Number, x2: V | Number, /) -> V:
+    """log(exp(x1) + exp(x2)) without overflow."""
+    x, y = common(x1, x2)
+    return Logaddexp()(inexact(x), inexact(y))
+
+
+def logical_and(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether both x1 and x2 are true."""
+    return LogicalAnd()(*common(x1, x2))
+
+
+def logical_not(x: V, /) -> V:
+    """Whether x is false."""
+    return LogicalNot()(x)
+
+
+def logical_or(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether x1 or x2 is true."""
+    return LogicalOr()(*common(x1, x2))
+
+
+def logical_xor(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether exactly one of x1 and x2 is true."""
+    return LogicalXor()(*common(x1, x2))
+
+
+def maximum(x1: V | Number, x2: V | Number, /) -> V:
+    """The larger of x1 and x2; NaN if either is NaN."""
+    x, y = common(x1, x2)
+    return LogicalOr()(x, y) if x.dtype is t.bool_ else Maximum()(x, y)
+
+
+def minimum(x1: V | Number, x2: V | Number, /) -> V:
+    """The smaller of x1 and x2; NaN if either is NaN."""
+    x, y = common(x1, x2)
+    return LogicalAnd()(x, y) if x.dtype is t.bool_ else Minimum()(x, y)
+
+
+@operator
+def multiply(x1: V | Number, x2: V | Number, /) -> V:
+    """x1 * x2; of booleans, their logical and."""
+    x, y = common(x1, x2)
+    return LogicalAnd()(x, y) if x.dtype is t.bool_ else Multiply()(x, y)
+
+
+@operator
+def negative(x: V, /) -> V:
+    """-x."""
+    return Negative()(x)
+
+
+def nextafter(x1: V | Number, x2: V | Number, /) -> V:
+    """The next number after x1 in the direction of x2."""
+    return Nextafter()(*common(x1, x2))
+
+
+def not_equal(x1: V | Number, x2: V | Number, /) -> V:
+    """Whether x1 != x2, elementwise."""
+    return NotEqual()(*common(x1, x2))
+
+
+def positive(x: V, /) -> V:
+    """x."""
+    return x
+
+
+@operator
+def pow(x1: V | Number, x2: V | Number, /) -> V:
+    """x1**x2. A Python integer as exponent is part of the graph and costs multiplications only."""
+    if isinstance(x1, Operators) and isinstance(x2, int) and not isinstance(x2, bool) and -16 <= x2 <= 16:
+        if x2 == 1:
+            return x1
+        return Square()(x1) if x2 == 2 else IntegerPower(x2)(x1)
+    return Power()(*common(x1, x2))
+
+
+def reciprocal(x: V, /) -> V:
+    """1 / x."""
+    return _float1(Reciprocal(), x)
+
+
+@operator
+def remainder(x1: V | Number, x2: V | Number, /) -> V:
+    """x1 - x2 * floor(x1 / x2), with the sign of x2."""
+    return Remainder()(*common(x1, x2))
+
+
+def round(x: V, /) -> V:
+    """x to the nearest integer, ties to even, in x's dtype."""
+    return Round()(x) if x.dtype.is_float else x
+
+
+def sign(x: V, /) -> V:
+    """-1, 0 or 1; NaN for NaN."""
+    return Sign()(x)
+
+
+def signbit(x: V, /) -> V:
+    """Whether the sign bit of x is set."""
+    return Signbit()(x)
+
+
+def sin(x: V, /) -> V:
+    """The sine of x radians."""
+    return _float1(Sin(), x)
+
+
+def sinh(x: V, /) -> V:
+    """The hyperbolic sine of x."""
+    return _float1(Sinh(), x)
+
+
+def square(x: V, /) -> V:
+    """x * x."""
+    return Square()(x)
+
+
+def sqrt(x: V, /) -> V:
+    """The square root of x."""
+    return _float1(Sqrt(), x)
+
+
+@operator
+def subtract(x1: V | Number, x2: V | Number, /) -> V:
+    """x1 - x2."""
+    return Subtract()(*common(x1, x2))
+
+
+def tan(x: V, /) -> V:
+    """The tangent of x radians."""
+    return _float1(Tan(), x)
+
+
+def tanh(x: V, /) -> V:
+    """The hyperbolic tangent of x."""
+    return _float1(Tanh(), x)
+
+
+def trunc(x: V, /) -> V:
+    """The integer nearest to x towards zero, in x's dtype."""
+    return Trunc()(x) if x.dtype.is_float else x
+
+
+def where(condition: V, x1: V | Number, x2: V | Number, /) -> V:
+    """x1 where the condition holds, else x2."""
+    if isinstance(x1, Operators) or isinstance(x2, Operators):
+        x, y = common(x1, x2)
+    else:
+        dtype = number_dtype(x2, number_dtype(x1, t.bool_))
+        x, y = condition.literal(x1, dtype), condition.literal(x2, dtype)
+    return Where()(condition, x, y)
+
+
+def sigmoid(x: V, /) -> V:
+    """1 / (1 + exp(-x)), without overflow."""
+    return _float1(Sigmoid(), x)
+
+
+def relu(x: V, /) -> V:
+    """max(x, 0), with derivative 0 at 0."""
+    return Relu()(x)

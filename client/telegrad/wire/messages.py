@@ -1,0 +1,165 @@
+"""What client and server say to each other on a session's stream, as frozen dataclasses.
+
+In process these objects are handed over as they are; over gRPC `wire/codec.py` turns them into the
+messages of `sessions.proto`. *Names* are positive 64-bit integers that the client chooses, one for each
+result, never used twice in a session; a variable is a name whose value Runs replace. Commands carry
+sequence numbers 1, 2, 3, … and take effect once and in order; events are numbered the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from telegrad.ir.types import Type
+
+INLINE_BYTES = 64 * 1024
+"""Tensors up to this size travel inside commands and events; larger ones on their own stream."""
+
+ROOT_SCOPE = 0
+"""The scope that a session is born with."""
+
+
+# ---- commands, client to server
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call a function. ``inputs`` holds a name for each graph input, or 0 for the next of ``immediates``.
+
+    ``immediates`` are the bytes (little-endian, C order) of the inputs given as 0, one after the other.
+    ``outputs`` holds a name for each graph output, or 0 where nobody wants it. Results belong to ``scope``
+    unless ``scopes`` names one for each output.
+    """
+
+    function: bytes
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    immediates: bytes = b""
+    scope: int = ROOT_SCOPE
+    scopes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Make a small tensor from bytes (little-endian, C order)."""
+
+    name: int
+    type: Type
+    data: bytes
+    scope: int = ROOT_SCOPE
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Announce a tensor whose bytes arrive by UploadTensor; Runs that name it wait for it."""
+
+    name: int
+    type: Type
+    scope: int = ROOT_SCOPE
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Give the value that ``source`` has now another name, which later updates of ``source`` do not reach."""
+
+    name: int
+    source: int
+    scope: int = ROOT_SCOPE
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Forget names. Unknown names are ignored, so releasing twice is harmless."""
+
+    names: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask for the value of a name as it is at this point of the sequence; answered by Fetched or Failed."""
+
+    name: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenScope:
+    """Open a scope under ``parent``."""
+
+    scope: int
+    parent: int = ROOT_SCOPE
+
+
+@dataclass(frozen=True, slots=True)
+class CloseScope:
+    """Free what was made in a scope and its children, except ``keep``, which moves to the parent."""
+
+    scope: int
+    keep: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The client has raised the error of ``sequence``: variables that it held back may be used again."""
+
+    sequence: int
+
+
+Command = Run | Put | Expect | Alias | Release | Fetch | OpenScope | CloseScope | Resume
+
+
+# ---- events, server to client
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An error as data. ``sequence`` is the command that failed first, ``node`` the node of the client's graph."""
+
+    reason: str
+    message: str
+    sequence: int = 0
+    function: bytes = b""
+    node: int = -1
+    is_backward: bool = False
+    details: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Every command up to ``sequence`` has been received and will take effect once."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The answer to the Fetch of ``sequence``: the bytes, or a ticket for DownloadTensor if there are many."""
+
+    sequence: int
+    type: Type
+    data: bytes | None = None
+    ticket: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The command of ``sequence`` failed and had no effect. ``error.sequence`` is where the error began."""
+
+    sequence: int
+    error: ErrorRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionNeeded:
+    """A Run waits for the bytes of this function; the client supplies them outside the sequence."""
+
+    function: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over (expired, closed by an operator); nothing follows."""
+
+    error: ErrorRecord
+
+
+Event = Acknowledged | Fetched | Failed | FunctionNeeded | Ended

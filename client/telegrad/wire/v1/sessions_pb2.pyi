@@ -1,0 +1,325 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from telegrad.wire.v1 import tensors_pb2 as _tensors_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HelloRequest(_message.Message):
+    __slots__ = ("client_version", "protocols")
+    CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
+    client_version: str
+    protocols: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, client_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class HelloResponse(_message.Message):
+    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint")
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    OPS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    server_version: str
+    protocols: _containers.RepeatedScalarFieldContainer[str]
+    incarnation: str
+    ops: _containers.RepeatedScalarFieldContainer[str]
+    limits: Limits
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    backend: str
+    fingerprint: str
+    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("message_bytes", "chunk_bytes", "inline_bytes", "graph_nodes", "tensor_bytes", "lease")
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_NODES_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    message_bytes: int
+    chunk_bytes: int
+    inline_bytes: int
+    graph_nodes: int
+    tensor_bytes: int
+    lease: _duration_pb2.Duration
+    def __init__(self, message_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., inline_bytes: _Optional[int] = ..., graph_nodes: _Optional[int] = ..., tensor_bytes: _Optional[int] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class OpenSessionRequest(_message.Message):
+    __slots__ = ("request_id", "lease")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    lease: _duration_pb2.Duration
+    def __init__(self, request_id: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class OpenSessionResponse(_message.Message):
+    __slots__ = ("session_id", "session_secret", "lease", "incarnation")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    session_secret: bytes
+    lease: _duration_pb2.Duration
+    incarnation: str
+    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., incarnation: _Optional[str] = ...) -> None: ...
+
+class AttachSessionRequest(_message.Message):
+    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply")
+    HEARD_EVENT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    FETCH_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    SUPPLY_FIELD_NUMBER: _ClassVar[int]
+    heard_event: int
+    sequence: int
+    attach: Attach
+    run: Run
+    put: Put
+    expect: Expect
+    alias: Alias
+    release: Release
+    fetch: Fetch
+    open_scope: OpenScope
+    close_scope: CloseScope
+    resume: Resume
+    supply: Supply
+    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("session_id", "session_secret")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    session_secret: bytes
+    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
+
+class Run(_message.Message):
+    __slots__ = ("function", "inputs", "outputs", "immediates", "scope", "scopes")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    IMMEDIATES_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    function: bytes
+    inputs: _containers.RepeatedScalarFieldContainer[int]
+    outputs: _containers.RepeatedScalarFieldContainer[int]
+    immediates: bytes
+    scope: int
+    scopes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, function: _Optional[bytes] = ..., inputs: _Optional[_Iterable[int]] = ..., outputs: _Optional[_Iterable[int]] = ..., immediates: _Optional[bytes] = ..., scope: _Optional[int] = ..., scopes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Put(_message.Message):
+    __slots__ = ("name", "type", "data", "scope")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    name: int
+    type: _tensors_pb2.TensorType
+    data: bytes
+    scope: int
+    def __init__(self, name: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., data: _Optional[bytes] = ..., scope: _Optional[int] = ...) -> None: ...
+
+class Expect(_message.Message):
+    __slots__ = ("name", "type", "scope")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    name: int
+    type: _tensors_pb2.TensorType
+    scope: int
+    def __init__(self, name: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., scope: _Optional[int] = ...) -> None: ...
+
+class Alias(_message.Message):
+    __slots__ = ("name", "source", "scope")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    name: int
+    source: int
+    scope: int
+    def __init__(self, name: _Optional[int] = ..., source: _Optional[int] = ..., scope: _Optional[int] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, names: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Fetch(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: int
+    def __init__(self, name: _Optional[int] = ...) -> None: ...
+
+class OpenScope(_message.Message):
+    __slots__ = ("scope", "parent")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    scope: int
+    parent: int
+    def __init__(self, scope: _Optional[int] = ..., parent: _Optional[int] = ...) -> None: ...
+
+class CloseScope(_message.Message):
+    __slots__ = ("scope", "keep")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    scope: int
+    keep: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, scope: _Optional[int] = ..., keep: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Resume(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class Supply(_message.Message):
+    __slots__ = ("id", "function")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    id: bytes
+    function: bytes
+    def __init__(self, id: _Optional[bytes] = ..., function: _Optional[bytes] = ...) -> None: ...
+
+class AttachSessionResponse(_message.Message):
+    __slots__ = ("event", "attached", "acknowledged", "fetched", "failed", "function_needed", "ended")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    event: int
+    attached: Attached
+    acknowledged: Acknowledged
+    fetched: Fetched
+    failed: Failed
+    function_needed: FunctionNeeded
+    ended: Ended
+    def __init__(self, event: _Optional[int] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., acknowledged: _Optional[_Union[Acknowledged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., function_needed: _Optional[_Union[FunctionNeeded, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
+
+class Attached(_message.Message):
+    __slots__ = ("incarnation", "received_sequence")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    incarnation: str
+    received_sequence: int
+    def __init__(self, incarnation: _Optional[str] = ..., received_sequence: _Optional[int] = ...) -> None: ...
+
+class Acknowledged(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class Fetched(_message.Message):
+    __slots__ = ("sequence", "type", "data", "ticket")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    type: _tensors_pb2.TensorType
+    data: bytes
+    ticket: str
+    def __init__(self, sequence: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., data: _Optional[bytes] = ..., ticket: _Optional[str] = ...) -> None: ...
+
+class Failed(_message.Message):
+    __slots__ = ("sequence", "error")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    error: ErrorRecord
+    def __init__(self, sequence: _Optional[int] = ..., error: _Optional[_Union[ErrorRecord, _Mapping]] = ...) -> None: ...
+
+class FunctionNeeded(_message.Message):
+    __slots__ = ("function",)
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    function: bytes
+    def __init__(self, function: _Optional[bytes] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("error",)
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    error: ErrorRecord
+    def __init__(self, error: _Optional[_Union[ErrorRecord, _Mapping]] = ...) -> None: ...
+
+class ErrorRecord(_message.Message):
+    __slots__ = ("reason", "message", "sequence", "function", "node", "is_backward", "details")
+    class DetailsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    IS_BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    sequence: int
+    function: bytes
+    node: int
+    is_backward: bool
+    details: _containers.ScalarMap[str, str]
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., sequence: _Optional[int] = ..., function: _Optional[bytes] = ..., node: _Optional[int] = ..., is_backward: bool = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class KeepAliveRequest(_message.Message):
+    __slots__ = ("session_id", "session_secret", "heard_event")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    HEARD_EVENT_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    session_secret: bytes
+    heard_event: int
+    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ..., heard_event: _Optional[int] = ...) -> None: ...
+
+class KeepAliveResponse(_message.Message):
+    __slots__ = ("expire_time", "incarnation")
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    expire_time: _timestamp_pb2.Timestamp
+    incarnation: str
+    def __init__(self, expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., incarnation: _Optional[str] = ...) -> None: ...
+
+class CloseSessionRequest(_message.Message):
+    __slots__ = ("session_id", "session_secret")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    session_secret: bytes
+    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
+
+class CloseSessionResponse(_message.Message):
+    __slots__ = ("freed_tensors",)
+    FREED_TENSORS_FIELD_NUMBER: _ClassVar[int]
+    freed_tensors: int
+    def __init__(self, freed_tensors: _Optional[int] = ...) -> None: ...

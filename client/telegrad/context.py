@@ -1,0 +1,67 @@
+"""Where new tensors go: the current session, the trace under way, and whether gradients are wanted.
+
+The session is per process with a stack per ``with`` block, so that a notebook's threads find it; trace and
+gradient mode are per thread of execution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from telegrad.function import Trace
+    from telegrad.session import Session
+
+TRACE: ContextVar[Trace | None] = ContextVar("telegrad_trace", default=None)
+GRADIENTS: ContextVar[bool] = ContextVar("telegrad_gradients", default=True)
+
+_SESSIONS: list[Session] = []
+
+
+def push_session(session: Session) -> None:
+    """Make ``session`` the current one."""
+    _SESSIONS.append(session)
+
+
+def drop_session(session: Session) -> None:
+    """Forget ``session``; the one before it becomes current."""
+    _SESSIONS[:] = [s for s in _SESSIONS if s is not session]
+
+
+def current_session() -> Session:
+    """The session that was connected last and is open; an embedded one is opened if there is none."""
+    while _SESSIONS and _SESSIONS[-1].is_closed:
+        _SESSIONS.pop()
+    if not _SESSIONS:
+        from telegrad.session import connect
+
+        connect()
+    return _SESSIONS[-1]
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Results made inside are constants: no gradient flows through them."""
+    token = GRADIENTS.set(False)
+    try:
+        yield
+    finally:
+        GRADIENTS.reset(token)
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Gradients are wanted inside, also within `no_grad`."""
+    token = GRADIENTS.set(True)
+    try:
+        yield
+    finally:
+        GRADIENTS.reset(token)
+
+
+def is_grad_enabled() -> bool:
+    """Whether results made now let gradients through."""
+    return GRADIENTS.get()

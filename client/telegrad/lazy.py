@@ -1,0 +1,235 @@
+"""What a client graph begins with, and how a piece of it becomes a function and its operands.
+
+Tensors hold values; values form one graph without end. A `Leaf` is where it begins: a tensor on the server,
+a few bytes, a version of a variable, an argument of a trace. `extract` cuts out what some outputs need:
+a closed `Graph` whose inputs are leaves, with the table of client lines by node.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol, cast
+from weakref import ref
+
+from telegrad.errors import VariableChanged
+from telegrad.ir.graph import Graph, Input, rewrite, topological
+from telegrad.ir.types import Type
+from telegrad.ir.value import Node, Value
+from telegrad.ops.control import Alias, Gradient, StopGradient
+
+if TYPE_CHECKING:
+    from telegrad.tensor import Tensor, Variable
+
+Line = tuple[str, int]
+"""A file and a line of the user's program."""
+
+
+class Owner(Protocol):
+    """Whoever is told that a name is no longer wanted."""
+
+    def forget(self, name: int) -> None: ...
+
+
+class Handle:
+    """A name on the server. When the last one is collected, the session releases the name in its next batch."""
+
+    __slots__ = ("__weakref__", "_owner", "name")
+
+    def __init__(self, name: int, owner: Owner) -> None:
+        self.name = name
+        self._owner = owner
+
+    def __del__(self) -> None:
+        self._owner.forget(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Immediate:
+    """A few bytes that travel with each Run that needs them."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """The value of a variable between two updates."""
+
+    variable: Variable
+    number: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Argument:
+    """An argument of the function being traced: leaf ``position`` of its nest."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Live:
+    """Bytes that are asked for at every call: a learning rate, the key of the call's random numbers."""
+
+    getter: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captured:
+    """A tensor from outside the trace, a constant of the function."""
+
+    tensor: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PresentGrad:
+    """The gradient that a leaf tensor has when the function is called."""
+
+    tensor: Tensor
+
+
+Source = Handle | Immediate | Version | Argument | Live | Captured | PresentGrad
+
+
+class Leaf(Node):
+    """A node without operands whose value comes from ``source``.
+
+    ``definition`` is the value that this leaf stands for, kept (or made when asked for) where a gradient may
+    still have to go through it. ``tensor`` is the tensor that receives a gradient here, if one does.
+    """
+
+    __slots__ = ("definition", "source", "tensor")
+
+    def __init__(
+        self,
+        type: Type,
+        source: Source,
+        *,
+        definition: Value | Callable[[], Value] | None = None,
+        tensor: ref[Tensor] | None = None,
+    ) -> None:
+        super().__init__(Input(type.shape, type.dtype), (), (type,), (), None)
+        self.source = source
+        self.definition = definition
+        self.tensor = tensor
+
+
+class GradientPoint(Node):
+    """An `Alias` at which a tensor receives its gradient."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, value: Value, tensor: ref[Tensor]) -> None:
+        super().__init__(Alias(), (value,), (value.type,), (), caller())
+        self.tensor = tensor
+
+
+def caller() -> Line | None:
+    """The innermost line outside this package: the user's."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not (name == "telegrad" or name.startswith("telegrad.")):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return None
+
+
+def definition_of(leaf: Leaf) -> Value | None:
+    """The value that the leaf stands for, if it is still known."""
+    if callable(leaf.definition):
+        leaf.definition = leaf.definition()
+    return leaf.definition
+
+
+def with_definitions(values: Sequence[Value]) -> tuple[Value, ...]:
+    """The same values, with every leaf below a `Gradient` replaced by its definition, as differentiation needs it."""
+    result = tuple(values)
+    while True:
+        order = topological(result)
+        ys = [y for node in order if isinstance(node.op, Gradient) for y in node.inputs[: node.op.outputs]]
+        if not ys:
+            return result
+        below = topological(ys)
+        mapping = {
+            Value(node): definition
+            for node in below
+            if isinstance(node, Leaf) and (definition := definition_of(node)) is not None
+        }
+        if not mapping:
+            return result
+        result = rewrite(Graph((), result, tuple(order)), lambda node, inputs: None, mapping=mapping)
+
+
+def gradient_points(values: Sequence[Value]) -> list[tuple[Value, Tensor]]:
+    """Where a backward from ``values`` ends: (value, tensor that receives the gradient), in graph order.
+
+    Looks through leaves that have a definition, and not through integers or `StopGradient`.
+    """
+    found: list[tuple[Value, Tensor]] = []
+    seen: set[int] = set()
+    stack = [value.node for value in reversed(values)]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, (Leaf, GradientPoint)):
+            tensor = node.tensor() if node.tensor is not None else None
+            if tensor is not None:
+                found.append((Value(node), tensor))
+                continue
+            if isinstance(node, Leaf):
+                definition = definition_of(node)
+                if definition is not None:
+                    stack.append(definition.node)
+                continue
+        if isinstance(node.op, StopGradient):
+            continue
+        stack.extend(v.node for v in reversed(node.inputs) if v.type.dtype.is_float)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extract:
+    """A closed graph, where each of its inputs comes from, and the client's line of each of its nodes."""
+
+    graph: Graph
+    sources: tuple[Source, ...]
+    lines: tuple[Line | None, ...]
+
+
+def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extract:
+    """The graph of ``outputs``; ``arguments`` are inputs even where nothing needs them, and come first.
+
+    Raises VariableChanged if it needs a version of a variable that an update has replaced.
+    """
+    closed = with_definitions(outputs)
+    order = topological(closed, stop=[v.node for v in arguments])
+    leaves = [node for node in order if isinstance(node, Leaf)]
+    inner = [node for node in order if not isinstance(node, Leaf)]
+    inputs = (*arguments, *(Value(leaf) for leaf in leaves))
+    nodes = (*(v.node for v in inputs), *inner)
+    for leaf in leaves:
+        if isinstance(leaf.source, Version):
+            check_version(leaf.source)
+    sources = tuple(cast(Leaf, v.node).source for v in inputs)
+    lines = tuple([cast("Line | None", node.origin) for node in nodes])
+    return Extract(Graph(inputs, closed, nodes), sources, lines)
+
+
+def check_version(source: Version) -> None:
+    """Raise VariableChanged unless the variable still has this version."""
+    variable = source.variable
+    if variable.version != source.number:
+        where = f" at {show(variable.updated_at)}" if variable.updated_at else ""
+        raise VariableChanged(
+            f"the graph needs version {source.number} of {variable.describe()}, which was updated{where} to version "
+            f"{variable.version}; call backward before the update, or compute the loss again"
+        )
+
+
+def show(line: Line | None) -> str:
+    """A line as ``file.py:12``."""
+    return f"{line[0]}:{line[1]}" if line else "an unknown line"

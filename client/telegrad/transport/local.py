@@ -1,0 +1,83 @@
+"""The connection in process: the same worker as a server's, called directly; nothing is encoded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from telegrad.errors import TelegradError
+from telegrad.ir.types import Type
+from telegrad.transport import Deliver, Greeting
+from telegrad.wire.arrays import array_bytes, array_from
+from telegrad.wire.messages import Command, Ended, Event
+
+TENANT = "local"
+
+
+class LocalConnection:
+    """A session on a worker in this process. Its lease is renewed by being alive."""
+
+    def __init__(self, *, lease_seconds: float, backend: str) -> None:
+        # The one seam through which the client loads the server, and only here.
+        self._worker: Any = import_module("telegrad_server.embedded").open_worker(backend=backend)
+        self._lease_seconds = lease_seconds
+        hello = self._worker.hello()
+        self.greeting = Greeting(
+            hello.server_version,
+            hello.incarnation,
+            frozenset(hello.ops),
+            hello.backend,
+            hello.fingerprint,
+            tuple(hello.warnings),
+        )
+        self._sequence = 0
+        self._heard = 0
+        self._lock = threading.Lock()
+        self._open = False
+
+    def open(self, deliver: Deliver, lost: Callable[[TelegradError], None]) -> None:
+        grant = self._worker.open_session(TENANT, "", None)
+        self._id, self._secret = grant.session_id, grant.session_secret
+
+        def hear(number: int, event: Event) -> None:
+            self._heard = number
+            if isinstance(event, Ended):
+                self._open = False
+            deliver(event)
+
+        self._worker.attach(TENANT, self._id, self._secret, 0, hear)
+        self._open = True
+
+    def send(self, command: Command) -> int:
+        with self._lock:
+            self._sequence += 1
+            sequence = self._sequence
+            self._worker.receive(self._id, sequence, command, self._heard)
+        return sequence
+
+    def supply(self, function: bytes, data: bytes) -> None:
+        self._worker.supply(self._id, function, data)
+
+    def upload(self, name: int, type: Type, array: npt.NDArray[Any]) -> None:
+        upload = self._worker.begin_upload(TENANT, self._id, self._secret, name, type)
+        upload.write(array_bytes(array))
+        upload.finish()
+
+    def download(self, type: Type, ticket: str) -> npt.NDArray[Any]:
+        data = self._worker.download(TENANT, self._id, self._secret, ticket)
+        array = np.array(array_from(type, data))
+        self._worker.download_done(TENANT, self._id, self._secret, ticket)
+        return array
+
+    def close(self) -> None:
+        self._open = False
+        self._worker.close_session(TENANT, self._id, self._secret)
+
+    @property
+    def is_open(self) -> bool:
+        return self._open

@@ -1,0 +1,438 @@
+"""The connection over gRPC: one ordered stream, kept alive, taken up again after a break.
+
+Commands wait in ``_unacknowledged`` until the server has them; after a reconnect the server says how far it
+got and the rest is sent again, so every effect happens once. Two threads serve a session: one runs the
+stream, one beats the heart; uploads have a small pool of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, cast
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from telegrad.errors import (
+    AccessError,
+    ConnectionFailed,
+    LeaseExpired,
+    NotFound,
+    ServerUnavailable,
+    StateLost,
+    TelegradError,
+    VersionMismatch,
+)
+from telegrad.ir.types import Type
+from telegrad.transport import Deliver, Greeting
+from telegrad.transport.access import Address, find_token, parse_address
+from telegrad.wire import messages as m
+from telegrad.wire import stream
+from telegrad.wire.arrays import array_bytes, array_from
+from telegrad.wire.status import from_code, to_exception
+from telegrad.wire.v1 import sessions_pb2 as pb
+from telegrad.wire.v1 import sessions_pb2_grpc as services
+from telegrad.wire.v1 import tensors_pb2 as tensors
+
+PROTOCOL = "v1"
+UNACKNOWLEDGED_BYTES = 4 << 20
+UPLOADS_IN_FLIGHT_BYTES = 64 << 20
+ERROR_KEY = "telegrad-error-bin"
+
+OPTIONS = [
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+"""The client's half of the limits that reliability asks for; the server's half is in its service module."""
+
+
+def error_of(error: grpc.RpcError) -> TelegradError:
+    """The exception for a failed call: from the record in its trailing metadata, else from its status."""
+    call = cast("grpc.Call", error)
+    for key, value in call.trailing_metadata() or ():
+        if key == ERROR_KEY:
+            record = pb.ErrorRecord()
+            record.ParseFromString(cast(bytes, value))
+            return to_exception(stream.record_from_proto(record))
+    code = call.code()
+    return from_code(code.name if code else "UNKNOWN", call.details() or "")
+
+
+class _Outbox:
+    """The requests of one stream, as gRPC wants them: an iterator that waits for the next."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[pb.AttachSessionRequest | None] = SimpleQueue()
+
+    def put(self, request: pb.AttachSessionRequest) -> None:
+        self._queue.put(request)
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[pb.AttachSessionRequest]:
+        return iter(self._queue.get, None)
+
+
+class GrpcConnection:
+    """A session on a server. Raises on construction if nobody answers, or if versions or access do not fit."""
+
+    def __init__(
+        self, address: str, *, token: str | None, ca_cert: str | None, lease_seconds: float, timeout_seconds: float
+    ) -> None:
+        self._address = parse_address(address)
+        self._timeout = timeout_seconds
+        self._lease_seconds = lease_seconds
+        self._metadata = self._access(find_token(token))
+        self._channel = _channel(self._address, ca_cert)
+        self._sessions: Any = services.SessionsStub(self._channel)
+        self._changed = threading.Condition()
+        self._sequence = 0
+        self._heard = 0
+        self._last_heard_at = 0.0
+        self._unacknowledged: deque[tuple[int, pb.AttachSessionRequest, int]] = deque()
+        self._unacknowledged_bytes = 0
+        self._outbox: _Outbox | None = None
+        self._stream: Any = None
+        self._ending = threading.Event()
+        self._is_lost = False
+        self._uploads_bytes = 0
+        self._uploads = ThreadPoolExecutor(2, thread_name_prefix="telegrad-upload")
+        try:
+            self.greeting = self._hello()
+        except BaseException:
+            self._channel.close()
+            raise
+
+    def _access(self, token: str | None) -> list[tuple[str, str]]:
+        if token is None:
+            return []
+        if not self._address.is_secure and not self._address.is_loopback:
+            raise AccessError(
+                f"a token is not sent in clear text to {self._address.target}; use grpcs:// (TLS)", reason="ACCESS_DENIED"
+            )
+        return [("authorization", f"Bearer {token}")]
+
+    def _hello(self) -> Greeting:
+        from telegrad import __version__
+
+        request = pb.HelloRequest(client_version=__version__, protocols=[PROTOCOL])
+        try:
+            r = self._sessions.Hello(request, timeout=self._timeout, metadata=self._metadata, wait_for_ready=True)
+        except grpc.RpcError as error:
+            raise self._no_answer(error) from None
+        if PROTOCOL not in r.protocols:
+            raise VersionMismatch(
+                f"telegrad {__version__} speaks {PROTOCOL}, the server (telegrad {r.server_version}) speaks"
+                f" {', '.join(r.protocols)}; upgrade the older of the two"
+            )
+        return Greeting(
+            r.server_version, r.incarnation, frozenset(r.ops), r.backend, r.fingerprint, tuple(r.warnings)
+        )
+
+    def _no_answer(self, error: grpc.RpcError) -> TelegradError:
+        call = cast("grpc.Call", error)
+        if call.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+            hint = (
+                "check the address and the certificate (ca_cert=)"
+                if self._address.is_secure
+                else "check the address, and use grpcs:// if the server has TLS"
+            )
+            return ConnectionFailed(
+                f"no telegrad server answers at {self._address.target} within {self._timeout:g} s; {hint}"
+                f" ({call.details()})"
+            )
+        return error_of(error)
+
+    # ---- the session
+
+    def open(self, deliver: Deliver, lost: Callable[[TelegradError], None]) -> None:
+        request = pb.OpenSessionRequest(request_id=uuid.uuid4().hex)
+        request.lease.FromNanoseconds(int(self._lease_seconds * 1e9))
+        response = self._retried(self._sessions.OpenSession, request)
+        self._id: str = response.session_id
+        self._secret: bytes = response.session_secret
+        self._incarnation: str = response.incarnation
+        self._lease_seconds = response.lease.ToNanoseconds() / 1e9
+        self._last_heard_at = time.monotonic()
+        self._deliver, self._lost = deliver, lost
+        threading.Thread(target=self._serve, name="telegrad-stream", daemon=True).start()
+        threading.Thread(target=self._beat, name="telegrad-heart", daemon=True).start()
+
+    def _retried(self, method: Any, request: Any, *, attempts: int = 5) -> Any:
+        """The answer, trying again (with the same request id) while the server is unavailable."""
+        pause = 0.1
+        for attempt in range(attempts):
+            try:
+                return method(request, timeout=self._timeout, metadata=self._metadata)
+            except grpc.RpcError as error:
+                call = cast("grpc.Call", error)
+                if call.code() is not grpc.StatusCode.UNAVAILABLE or attempt == attempts - 1:
+                    raise error_of(error) from None
+            if self._ending.wait(pause):
+                break
+            pause = min(2 * pause, 5.0)
+        raise ServerUnavailable("the connection was closed while waiting for the server")
+
+    @property
+    def is_open(self) -> bool:
+        return not self._ending.is_set() and not self._is_lost
+
+    def send(self, command: m.Command) -> int:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._unacknowledged_bytes < UNACKNOWLEDGED_BYTES or self._is_lost or self._ending.is_set()
+            )
+            self._sequence += 1
+            request = stream.command_to_proto(self._sequence, command, heard_event=self._heard)
+            size = request.ByteSize()
+            self._unacknowledged.append((self._sequence, request, size))
+            self._unacknowledged_bytes += size
+            if self._outbox is not None:
+                self._outbox.put(request)
+            return self._sequence
+
+    def supply(self, function: bytes, data: bytes) -> None:
+        request = pb.AttachSessionRequest(supply=pb.Supply(id=function, function=data))
+        with self._changed:
+            if self._outbox is not None:
+                self._outbox.put(request)  # else the server asks again after the reconnect
+
+    def _serve(self) -> None:
+        """Run the stream, and again after each break, until the session ends or its lease is over."""
+        pause = 0.05
+        while not self._ending.is_set():
+            outbox = _Outbox()
+            outbox.put(
+                pb.AttachSessionRequest(
+                    heard_event=self._heard, attach=pb.Attach(session_id=self._id, session_secret=self._secret)
+                )
+            )
+            try:
+                self._stream = self._sessions.AttachSession(iter(outbox), metadata=self._metadata)
+                for response in self._stream:
+                    pause = 0.05
+                    self._last_heard_at = time.monotonic()
+                    self._handle(response, outbox)
+                failure: TelegradError = ServerUnavailable("the server ended the stream")
+            except grpc.RpcError as error:
+                failure = error_of(error)
+            finally:
+                outbox.end()
+                with self._changed:
+                    self._outbox = None
+            if self._is_lost or self._ending.is_set():
+                return
+            end = self._final(failure)
+            if end is not None:
+                self._lose(end)
+                return
+            self._ending.wait(pause)
+            pause = min(2 * pause, 2.0)
+
+    def _final(self, failure: TelegradError) -> TelegradError | None:
+        """What the failure of the stream means if it is not worth another try."""
+        silent = time.monotonic() - self._last_heard_at
+        if isinstance(failure, NotFound):
+            return self._gone(silent)
+        if isinstance(failure, (ServerUnavailable, ConnectionFailed)) or failure.reason in (
+            "CANCELLED",
+            "DEADLINE_EXCEEDED",
+        ):
+            if silent <= self._lease_seconds:
+                return None
+            return ServerUnavailable(
+                f"the server at {self._address.target} has not answered for {silent:.0f} s, longer than the lease of"
+                f" {self._lease_seconds:g} s: the session's tensors are freed; connect again"
+            )
+        return failure
+
+    def _gone(self, silent: float) -> TelegradError:
+        try:
+            incarnation = self._sessions.Hello(
+                pb.HelloRequest(protocols=[PROTOCOL]), timeout=self._timeout, metadata=self._metadata
+            ).incarnation
+        except grpc.RpcError:
+            incarnation = self._incarnation
+        if incarnation != self._incarnation:
+            return StateLost(
+                f"the server at {self._address.target} was restarted: this session's tensors and variables are lost;"
+                " connect again and upload or load a checkpoint"
+            )
+        return LeaseExpired(
+            f"the session expired: nothing was heard from this client for {silent:.0f} s (lease"
+            f" {self._lease_seconds:g} s); connect again and upload"
+        )
+
+    def _handle(self, response: pb.AttachSessionResponse, outbox: _Outbox) -> None:
+        if response.WhichOneof("message") == "attached":
+            with self._changed:
+                self._acknowledge(response.attached.received_sequence)
+                for _, request, _ in self._unacknowledged:
+                    outbox.put(request)
+                self._outbox = outbox
+            return
+        if response.event <= self._heard:
+            return
+        self._heard = response.event
+        event = stream.event_from_proto(response)
+        if isinstance(event, m.Acknowledged):
+            with self._changed:
+                self._acknowledge(event.sequence)
+        elif isinstance(event, m.Ended):
+            self._lose(to_exception(event.error))
+        elif event is not None:
+            self._deliver(event)
+
+    def _acknowledge(self, sequence: int) -> None:
+        while self._unacknowledged and self._unacknowledged[0][0] <= sequence:
+            self._unacknowledged_bytes -= self._unacknowledged.popleft()[2]
+        self._changed.notify_all()
+
+    def _lose(self, error: TelegradError) -> None:
+        with self._changed:
+            self._is_lost = True
+            self._changed.notify_all()
+        self._lost(error)
+
+    def _beat(self) -> None:
+        """Renew the lease, three times in its length, on a path of its own."""
+        interval = self._lease_seconds / 3
+        while not self._ending.wait(interval) and not self._is_lost:
+            request = pb.KeepAliveRequest(
+                session_id=self._id, session_secret=self._secret, heard_event=self._heard
+            )
+            try:
+                self._sessions.KeepAlive(request, timeout=interval, metadata=self._metadata)
+                self._last_heard_at = time.monotonic()
+            except grpc.RpcError as error:
+                if isinstance(error_of(error), NotFound) and not self._ending.is_set():
+                    self._lose(self._gone(time.monotonic() - self._last_heard_at))
+                    return
+
+    def close(self) -> None:
+        self._ending.set()
+        self._uploads.shutdown(wait=False, cancel_futures=True)
+        try:
+            if not self._is_lost:
+                request = pb.CloseSessionRequest(session_id=self._id, session_secret=self._secret)
+                self._sessions.CloseSession(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.RpcError:
+            pass  # the lease frees it
+        finally:
+            with self._changed:
+                if self._outbox is not None:
+                    self._outbox.end()
+                self._changed.notify_all()
+            if self._stream is not None:
+                self._stream.cancel()
+            self._channel.close()
+
+    # ---- bulk
+
+    def upload(self, name: int, type: Type, array: npt.NDArray[Any]) -> None:
+        if type.nbytes > UPLOADS_IN_FLIGHT_BYTES:
+            self._upload(name, type, array_bytes(array))  # no copy: the caller waits instead
+            return
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._uploads_bytes + type.nbytes <= UPLOADS_IN_FLIGHT_BYTES or not self.is_open
+            )
+            self._uploads_bytes += type.nbytes
+        data = array_bytes(array)
+        copy = memoryview(bytearray(data)) if np.may_share_memory(array, np.frombuffer(data, np.uint8)) else data
+
+        def work() -> None:
+            try:
+                self._upload(name, type, copy)
+            finally:
+                with self._changed:
+                    self._uploads_bytes -= type.nbytes
+                    self._changed.notify_all()
+
+        self._uploads.submit(work)
+
+    def _upload(self, name: int, type: Type, data: memoryview) -> None:
+        call: Any = self._channel.stream_unary(
+            "/telegrad.wire.v1.Tensors/UploadTensor",
+            request_serializer=lambda part: part if isinstance(part, bytes) else part.SerializeToString(),
+            response_deserializer=tensors.UploadTensorResponse.FromString,
+        )
+        header = tensors.UploadTensorRequest(
+            header=tensors.UploadHeader(
+                session_id=self._id, session_secret=self._secret, name=name, type=stream.type_to_proto(type)
+            )
+        )
+
+        def parts() -> Iterator[Any]:
+            yield header
+            for chunk in stream.chunks(data):
+                yield stream.encode_upload_chunk(chunk)
+
+        failure: TelegradError | None = None
+        pause = 0.1
+        while self.is_open and time.monotonic() - self._last_heard_at <= self._lease_seconds:
+            try:
+                call(parts(), metadata=self._metadata)
+                return
+            except grpc.RpcError as error:
+                failure = error_of(error)
+                if not isinstance(failure, ServerUnavailable):
+                    break
+            self._ending.wait(pause)
+            pause = min(2 * pause, 2.0)
+        if failure is None or not self.is_open:
+            return
+        record = m.ErrorRecord(failure.reason, f"an upload of {type} failed: {failure.message}")
+        self.send(m.Release((name,)))  # so that no Run waits for it
+        self._deliver(m.Failed(0, record))
+
+    def download(self, type: Type, ticket: str) -> npt.NDArray[Any]:
+        call: Any = self._channel.unary_stream(
+            "/telegrad.wire.v1.Tensors/DownloadTensor",
+            request_serializer=tensors.DownloadTensorRequest.SerializeToString,
+            response_deserializer=lambda data: stream.decode_chunk(data, tag=1),
+        )
+        buffer = np.empty(type.nbytes, np.uint8)
+        view = memoryview(buffer)
+        filled = 0
+        pause = 0.1
+        while True:
+            request = tensors.DownloadTensorRequest(
+                session_id=self._id, session_secret=self._secret, ticket=ticket, offset_bytes=filled
+            )
+            try:
+                for chunk in call(request, metadata=self._metadata):
+                    view[filled : filled + len(chunk)] = chunk
+                    filled += len(chunk)
+                return array_from(type, memoryview(buffer))
+            except grpc.RpcError as error:
+                failure = error_of(error)
+                if not isinstance(failure, ServerUnavailable) or not self.is_open:
+                    raise failure from None
+            if time.monotonic() - self._last_heard_at > self._lease_seconds or self._ending.wait(pause):
+                raise failure
+            pause = min(2 * pause, 2.0)
+
+
+def _channel(address: Address, ca_cert: str | None) -> grpc.Channel:
+    if not address.is_secure:
+        return grpc.insecure_channel(address.target, options=OPTIONS)
+    roots = None
+    if ca_cert is not None:
+        with open(ca_cert, "rb") as file:
+            roots = file.read()
+    return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=OPTIONS)

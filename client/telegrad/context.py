@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from telegrad.function import Trace
+    from telegrad.ir.value import Node
     from telegrad.session import Session
 
 TRACE: ContextVar[Trace | None] = ContextVar("telegrad_trace", default=None)
 GRADIENTS: ContextVar[bool] = ContextVar("telegrad_gradients", default=True)
+REGION: ContextVar[list[Node] | None] = ContextVar("telegrad_region", default=None)
+"""The nodes made so far for the region (body of `checkpoint`, `custom_vjp`) that is being written, if one is."""
+DEFINITIONS: ContextVar[bool] = ContextVar("telegrad_definitions", default=False)
+"""Whether every tensor keeps its definition when it is sent, because a transform will differentiate through it."""
 
 _SESSIONS: list[Session] = []
 

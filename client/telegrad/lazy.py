@@ -14,8 +14,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol, cast
 from weakref import ref
 
-from telegrad.errors import VariableChanged
-from telegrad.ir.graph import Graph, Input, rewrite, topological
+from telegrad.errors import TraceError, VariableChanged
+from telegrad.ir.graph import Graph, Input, new_input, rewrite, topological
 from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Value
 from telegrad.ops.control import Alias, Gradient, StopGradient
@@ -120,8 +120,8 @@ class GradientPoint(Node):
 
     __slots__ = ("tensor",)
 
-    def __init__(self, value: Value, tensor: ref[Tensor]) -> None:
-        super().__init__(Alias(), (value,), (value.type,), (), caller())
+    def __init__(self, value: Value, tensor: ref[Tensor], *, line: object = None) -> None:
+        super().__init__(Alias(), (value,), (value.type,), (), line or caller())
         self.tensor = tensor
 
 
@@ -145,21 +145,45 @@ def definition_of(leaf: Leaf) -> Value | None:
 
 def with_definitions(values: Sequence[Value]) -> tuple[Value, ...]:
     """The same values, with every leaf below a `Gradient` replaced by its definition, as differentiation needs it."""
-    result = tuple(values)
-    while True:
-        order = topological(result)
-        ys = [y for node in order if isinstance(node.op, Gradient) for y in node.inputs[: node.op.outputs]]
-        if not ys:
-            return result
-        below = topological(ys)
-        mapping = {
-            Value(node): definition
-            for node in below
-            if isinstance(node, Leaf) and (definition := definition_of(node)) is not None
-        }
-        if not mapping:
-            return result
-        result = rewrite(Graph((), result, tuple(order)), lambda node, inputs: None, mapping=mapping)
+    ys = [y for node in topological(values) if isinstance(node.op, Gradient) for y in node.inputs[: node.op.outputs]]
+    if not ys:
+        return tuple(values)
+    open_leaves: set[int] = set()
+
+    def look_through(node: Node) -> tuple[Value, ...]:
+        definition = definition_of(node) if isinstance(node, Leaf) else None
+        if definition is None:
+            return node.inputs
+        open_leaves.add(id(node))
+        return (definition,)
+
+    topological(ys, inputs_of=look_through)
+    if not open_leaves:
+        return tuple(values)
+    order = topological(values, inputs_of=lambda n: look_through(n) if id(n) in open_leaves else n.inputs)
+    replaced: dict[tuple[int, int], Value] = {}
+
+    def new(value: Value) -> Value:
+        return replaced.get((id(value.node), value.index), value)
+
+    for node in order:
+        if id(node) in open_leaves:
+            definition = definition_of(cast(Leaf, node))
+            assert definition is not None
+            replaced[id(node), 0] = new(definition)
+            continue
+        inputs = tuple([new(v) for v in node.inputs])
+        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            for i, value in enumerate(rebuilt(node, inputs).outputs):
+                replaced[id(node), i] = value
+    return tuple([new(v) for v in values])
+
+
+def rebuilt(node: Node, inputs: tuple[Value, ...]) -> Node:
+    """The node on other inputs; it stays the place where its tensor receives a gradient."""
+    if isinstance(node, GradientPoint):
+        return GradientPoint(inputs[0], node.tensor, line=node.origin)
+    return Node(node.op, inputs, node.types, node.regions, node.origin)
 
 
 def gradient_points(values: Sequence[Value]) -> list[tuple[Value, Tensor]]:
@@ -209,6 +233,9 @@ def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extrac
     order = topological(closed, stop=[v.node for v in arguments])
     leaves = [node for node in order if isinstance(node, Leaf)]
     inner = [node for node in order if not isinstance(node, Leaf)]
+    for node in inner:
+        if isinstance(node.op, Input):
+            raise TraceError("a tensor made inside checkpoint or custom_vjp is used outside; return it instead")
     inputs = (*arguments, *(Value(leaf) for leaf in leaves))
     nodes = (*(v.node for v in inputs), *inner)
     for leaf in leaves:
@@ -217,6 +244,34 @@ def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extrac
     sources = tuple(cast(Leaf, v.node).source for v in inputs)
     lines = tuple([cast("Line | None", node.origin) for node in nodes])
     return Extract(Graph(inputs, closed, nodes), sources, lines)
+
+
+def extract_region(
+    outputs: Sequence[Value], parameters: Sequence[Value], inside: Sequence[Node]
+) -> tuple[Graph, tuple[Value, ...]]:
+    """The graph of a region and the outer values that it uses, which become inputs after ``parameters``.
+
+    ``inside`` are the nodes that were made for the region; constants belong to it as well.
+    """
+    own = {id(node) for node in inside}
+    stop = {id(v.node) for v in parameters}
+    captured: dict[Value, Value] = {}
+
+    def inputs_of(node: Node) -> tuple[Value, ...]:
+        return node.inputs if id(node) in own else ()
+
+    def is_outer(value: Value) -> bool:
+        node = value.node
+        return id(node) not in own and id(node) not in stop and (bool(node.inputs) or isinstance(node.op, Input))
+
+    order = topological(outputs, stop=[v.node for v in parameters], inputs_of=inputs_of)
+    used = [v for node in order if id(node) in own for v in node.inputs] + list(outputs)
+    for value in used:
+        if is_outer(value) and value not in captured:
+            captured[value] = new_input(value.type)
+    graph = Graph((), tuple(outputs), tuple(node for node in order if id(node) in own))
+    results = rewrite(graph, lambda node, inputs: None, mapping=captured)
+    return Graph.of([*parameters, *captured.values()], results), tuple(captured)
 
 
 def check_version(source: Version) -> None:

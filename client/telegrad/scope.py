@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 from telegrad import context
 from telegrad.errors import ScopeClosed, SessionError, TelegradError
@@ -32,7 +32,7 @@ class Scope:
         self.number = number
         self.parent = parent
         self.is_closed = False
-        self._kept: WeakSet[Tensor] = WeakSet()
+        self._kept: dict[int, ref[Tensor]] = {}
 
     def refusal(self, type: Type) -> TelegradError:
         """The error of someone who uses a tensor of this scope after it has closed."""
@@ -48,7 +48,7 @@ class Scope:
         for leaf in flatten(nest)[0]:
             if isinstance(leaf, Tensor):
                 leaf.value  # noqa: B018  # raises if it is gone already
-                self._kept.add(leaf)
+                self._kept[id(leaf)] = ref(leaf)
         return nest
 
     def __enter__(self) -> Scope:
@@ -58,7 +58,8 @@ class Scope:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.session.scopes.leave(self, [] if kind is not None else list(self._kept))
+        kept = [tensor for tensor in (reference() for reference in self._kept.values()) if tensor is not None]
+        self.session.scopes.leave(self, kept if kind is None else [])
 
     def contains(self, other: Scope) -> bool:
         """Whether ``other`` is this scope or stands inside it."""

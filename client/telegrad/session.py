@@ -22,8 +22,21 @@ from telegrad.errors import SessionError, TelegradError, TimedOut, UnknownOp
 from telegrad.ir.graph import Function
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
-from telegrad.ir.value import Number, Value
-from telegrad.lazy import Extract, Handle, Immediate, Leaf, Line, Live, Source, Version, check_version, extract, show
+from telegrad.ir.value import Number, Value, apply
+from telegrad.lazy import (
+    Extract,
+    Handle,
+    Immediate,
+    Leaf,
+    Line,
+    Live,
+    Source,
+    Version,
+    caller,
+    check_version,
+    extract,
+    show,
+)
 from telegrad.scope import Scope, Scopes
 from telegrad.tensor import Tensor, Variable
 from telegrad.transport import Connection
@@ -175,6 +188,8 @@ class Session:
         """Remember that somebody may hold this tensor when the graph is sent."""
         if self.is_closed:
             raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
+        if context.REGION.get() is not None:
+            return
         self._pending.append(ref(tensor))
         if len(self._pending) >= PENDING_TENSORS:
             self.flush()
@@ -184,6 +199,8 @@ class Session:
         from telegrad.ops.elementwise import literal_op
 
         constant = literal_op(number, dtype)
+        if context.REGION.get() is not None:
+            return self.tensor(apply(constant, (), origin=caller())[0])
         data = np.asarray(constant.value, dtype=numpy_dtype(dtype)).tobytes()
         return Tensor(Value(Leaf(Type((), dtype), Immediate(data))), self, self.scopes.current)
 
@@ -337,7 +354,7 @@ class Session:
     def _settle(self, tensor: Tensor, handles: dict[Value, Handle]) -> None:
         """Let the tensor mean its name on the server; its definition stays where gradients may need it."""
         value = tensor._value  # pyright: ignore[reportPrivateUsage]
-        kept = value if tensor.requires_grad else None
+        kept = value if tensor.requires_grad or context.DEFINITIONS.get() else None
         leaf = Leaf(value.type, handles[value], definition=kept)
         tensor._value = Value(leaf)  # pyright: ignore[reportPrivateUsage]
 

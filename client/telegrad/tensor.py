@@ -104,6 +104,9 @@ class Tensor(Operators):
         home = context.TRACE.get() or self._home
         values = [home.value_of(x) for x in inputs]
         outputs = apply(op, values, regions, origin=caller())
+        region = context.REGION.get()
+        if region is not None:
+            region.append(outputs[0].node)
         wants = any([x._requires_grad for x in inputs])
         if wants and not context.GRADIENTS.get():
             outputs = tuple([StopGradient()(v) for v in outputs])
@@ -163,7 +166,7 @@ class Tensor(Operators):
         return int(self._number("int"))
 
     def _refuse_in_trace(self, what: str) -> None:
-        if context.TRACE.get() is not None or self._home.is_trace:
+        if context.TRACE.get() is not None or self._home.is_trace or context.REGION.get() is not None:
             raise TraceError(
                 f"a tensor ({self.type}) was {what} while a function is traced, at {show(caller())}; its value is not"
                 " known yet: use tg.where to choose, or return the tensor and read it outside"
@@ -180,7 +183,7 @@ class Tensor(Operators):
         return (self[i] for i in range(self.shape[0]))
 
     def __repr__(self) -> str:
-        if context.TRACE.get() is not None or self._home.is_trace:
+        if context.TRACE.get() is not None or self._home.is_trace or context.REGION.get() is not None:
             return f"<traced {self.type}>"
         if self._scope.is_closed:
             return f"<freed {self.type}>"

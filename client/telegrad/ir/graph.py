@@ -32,7 +32,12 @@ def new_input(type: Type) -> Value:
     return apply(Input(type.shape, type.dtype), ())[0]
 
 
-def topological(outputs: Iterable[Value], *, stop: Iterable[Node] = ()) -> list[Node]:
+def topological(
+    outputs: Iterable[Value],
+    *,
+    stop: Iterable[Node] = (),
+    inputs_of: Callable[[Node], Sequence[Value]] = lambda node: node.inputs,
+) -> list[Node]:
     """The nodes that the outputs need, each after its inputs; does not walk beyond nodes in ``stop``."""
     order: list[Node] = []
     seen: set[int] = {id(node) for node in stop}
@@ -44,7 +49,7 @@ def topological(outputs: Iterable[Value], *, stop: Iterable[Node] = ()) -> list[
         stack.append((output.node, 0))
         while stack:
             node, position = stack.pop()
-            inputs = node.inputs
+            inputs = inputs_of(node)
             while position < len(inputs):
                 child = inputs[position].node
                 position += 1

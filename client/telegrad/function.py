@@ -1,0 +1,584 @@
+"""``@tg.function``: traced once for each signature, then called by id with one small message.
+
+While a `Trace` is active it is the home of every tensor that is made: arguments, captured tensors and
+variables become inputs of one graph. Whatever the trace reads of our own state (a module's ``training``,
+whether a parameter has a gradient) is recorded as a *guard* and is part of the signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+
+from telegrad import context
+from telegrad.errors import GraphError, ScopeClosed, TelegradError, TraceError
+from telegrad.ir import types
+from telegrad.ir.types import DType, Type
+from telegrad.ir.value import Number, Value, apply
+from telegrad.lazy import (
+    Argument,
+    Captured,
+    Handle,
+    Immediate,
+    Leaf,
+    Line,
+    Live,
+    PresentGrad,
+    Source,
+    Version,
+    caller,
+    extract,
+)
+from telegrad.nest import Structure, flatten, unflatten
+from telegrad.ops.elementwise import literal_op
+from telegrad.session import Prepared, Session, key_bytes
+from telegrad.tensor import Tensor, Variable
+from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
+from telegrad.wire.messages import INLINE_BYTES
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRACE_WARNING = 8
+"""So many traces of one function bring a warning that names what kept changing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """An argument that is part of the signature whatever it is."""
+
+    value: Any
+
+
+class _TraceScope:
+    """The lifetime of traced tensors: they cannot be used once the trace has ended."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.number = 0
+
+    def refusal(self, type: Type) -> TelegradError:
+        return TraceError(
+            f"a tensor ({type}) that was made while a function was traced is used after it; return it from the"
+            " function instead of storing it"
+        )
+
+
+class Trace:
+    """The home of tensors while a function is traced."""
+
+    is_trace = True
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.scope: Any = _TraceScope()
+        self.guards: list[tuple[Callable[[], Hashable], Hashable]] = []
+        self.assigned: dict[Variable, Value] = {}
+        self.lines: dict[Variable, Line | None] = {}
+        self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._captured: dict[int, tuple[Tensor, Value]] = {}
+        self._present: dict[int, Tensor | None] = {}
+        self._key: Tensor | None = None
+        self._streams = 0
+
+    # ---- home
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """The tensor's value in this trace; a tensor from outside becomes an input."""
+        if isinstance(tensor, Variable):
+            found = self.assigned.get(tensor)
+            if found is not None:
+                return found
+            if id(tensor) not in self._captured:
+                self.read(lambda: tensor.requires_grad)
+            if tensor._scope.is_closed:  # pyright: ignore[reportPrivateUsage]
+                raise tensor._scope.refusal(tensor.type)  # pyright: ignore[reportPrivateUsage]
+            return self.first_version(tensor)
+        if tensor._home is self:  # pyright: ignore[reportPrivateUsage]
+            return tensor.value
+        return self._capture(tensor)
+
+    def first_version(self, variable: Variable) -> Value:
+        """The variable as it is when the function is called."""
+        known = self._captured.get(id(variable))
+        if known is None:
+            point = ref(variable) if variable.requires_grad else None
+            leaf = Leaf(variable.type, Version(variable, variable.version), tensor=point)  # type: ignore[arg-type]
+            known = self._captured[id(variable)] = (variable, Value(leaf))
+        return known[1]
+
+    def _capture(self, tensor: Tensor) -> Value:
+        if tensor._home.is_trace:  # pyright: ignore[reportPrivateUsage]
+            raise tensor._scope.refusal(tensor.type)  # pyright: ignore[reportPrivateUsage]
+        if tensor.session is not self.session:
+            raise GraphError("a traced function uses a tensor of another session; upload it to this one")
+        known = self._captured.get(id(tensor))
+        if known is None:
+            node = tensor.value.node
+            if isinstance(node, Leaf) and isinstance(node.source, Immediate):
+                leaf = Leaf(tensor.type, node.source)  # a literal or a small array
+            else:
+                point = ref(tensor) if tensor.requires_grad else None
+                leaf = Leaf(tensor.type, Captured(tensor), tensor=point)
+            known = self._captured[id(tensor)] = (tensor, Value(leaf))
+        return known[1]
+
+    def tensor(self, value: Value, *, requires_grad: bool = False, weak: bool = False) -> Tensor:
+        """A traced handle on a value."""
+        return Tensor(value, self, self.scope, requires_grad=requires_grad, weak=weak)  # type: ignore[arg-type]
+
+    def watch(self, tensor: Tensor) -> None:
+        """Traced tensors are sent only if the function returns them."""
+
+    def number(self, number: Number, dtype: DType) -> Tensor:
+        """A Python number in a trace is a constant."""
+        return self.tensor(apply(literal_op(number, dtype), (), origin=caller())[0])
+
+    def live(self, type: Type, getter: Callable[[], bytes], *, weak: bool = False) -> Tensor:
+        """A tensor whose bytes are asked for at every call."""
+        return self.tensor(Value(Leaf(type, Live(getter))), weak=weak)
+
+    def random_key(self) -> tuple[Tensor, int]:
+        """The key of the call's random numbers, and the next stream within it."""
+        if self._key is None:
+            session = self.session
+            self._key = self.live(Type((4,), types.uint32), lambda: key_bytes(session.seed, session.calls))
+        self._streams += 1
+        return self._key, self._streams
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the function draws random numbers."""
+        return self._key is not None
+
+    def assign(self, variable: Variable, value: Value, line: Line | None) -> None:
+        """The variable's value from here on in the trace; the last one is its next version."""
+        self.first_version(variable)
+        self.assigned[variable] = value
+        self.lines[variable] = line
+
+    # ---- gradients of what lives outside
+
+    def grad_of(self, tensor: Tensor) -> Tensor | None:
+        """The gradient as the trace sees it; reading one from outside is a guard."""
+        if tensor._home is self:  # pyright: ignore[reportPrivateUsage]
+            return tensor._grad  # pyright: ignore[reportPrivateUsage]
+        known = self.grads.get(id(tensor))
+        if known is not None:
+            return known[1]
+        if id(tensor) not in self._present:
+            self.read(lambda: tensor._grad is None)  # pyright: ignore[reportPrivateUsage]
+            is_none = tensor._grad is None  # pyright: ignore[reportPrivateUsage]
+            leaf = Leaf(tensor.type, PresentGrad(tensor))
+            self._present[id(tensor)] = None if is_none else self.tensor(Value(leaf))
+        return self._present[id(tensor)]
+
+    def changed_grads(self) -> list[tuple[Tensor, Tensor | None]]:
+        """The gradients that a call sets or clears."""
+        return [
+            (tensor, grad)
+            for tensor, grad in self.grads.values()
+            if grad is not None or self._present.get(id(tensor), tensor) is not None
+        ]
+
+    def set_grad(self, tensor: Tensor, grad: Tensor | None) -> None:
+        """Set a gradient; those of outer tensors become results of the function."""
+        if tensor._home is self:  # pyright: ignore[reportPrivateUsage]
+            tensor._grad = grad  # pyright: ignore[reportPrivateUsage]
+        else:
+            self.grads[id(tensor)] = (tensor, grad)
+
+    def read(self, getter: Callable[[], Hashable]) -> None:
+        """Make what ``getter`` gives part of the signature."""
+        self.guards.append((getter, getter()))
+
+
+def guard(getter: Callable[[], Hashable]) -> Any:
+    """What ``getter`` gives now; in a trace it becomes part of the signature, so another value retraces."""
+    trace = context.TRACE.get()
+    value = getter()
+    if trace is not None:
+        trace.guards.append((getter, value))
+    return value
+
+
+def live_number(getter: Callable[[], float]) -> Tensor | float:
+    """The number that ``getter`` gives now; in a trace a 0-d tensor that is asked for at every call."""
+    trace = context.TRACE.get()
+    if trace is None:
+        return getter()
+    return trace.live(_WEAK_FLOAT, lambda: np.float64(getter()).tobytes(), weak=True)
+
+
+_WEAK_FLOAT = Type((), types.float64)
+_WEAK_INT = Type((), types.int64)
+
+
+class Compiled:
+    """One traced signature: the prepared function and what to do with its operands and results."""
+
+    def __init__(self, trace: Trace, arguments: Sequence[Leaf], result: Any, *, pins: Sequence[Any]) -> None:
+        self.pins = [x for x in pins if not isinstance(x, (Tensor, np.ndarray))]  # their ids are in the signature
+        leaves, self.structure = flatten(result)
+        self.constants = [None if isinstance(x, Tensor) else (x,) for x in leaves]
+        tensors = [x for x in leaves if isinstance(x, Tensor)]
+        values = [trace.value_of(x) for x in tensors]
+        self.grads: list[tuple[ref[Tensor], int | None]] = []
+        for tensor, grad in trace.changed_grads():
+            if grad is None:
+                self.grads.append((ref(tensor), None))
+            else:
+                self.grads.append((ref(tensor), len(values)))
+                values.append(trace.value_of(grad))
+        self.results = len(values)
+        updates = dict(trace.assigned)
+        variables = [trace.first_version(v) for v in updates]
+        inputs = [*(Value(leaf) for leaf in arguments), *variables]
+        extracted = extract([*values, *updates.values()], inputs)
+        pairs = [(len(arguments) + i, len(values) + i) for i in range(len(updates))]
+        self.prepared = Prepared(extracted, pairs)
+        self.variables = list(updates)
+        self.lines = [trace.lines[v] for v in updates]
+        self.types = [v.type for v in values]
+        self.guards = trace.guards
+        self.is_random = trace.is_random
+        self.graph = extracted.graph
+        # a call from code that wants gradients can go through the graph, unless it changes something
+        self.is_pure = not updates and not self.grads
+
+    def holds(self) -> bool:
+        """Whether everything that the trace read still has the same value."""
+        return all(getter() == value for getter, value in self.guards)
+
+
+class Function(Generic[P, R]):
+    """A traced function. Made by `function`."""
+
+    def __init__(self, python: Callable[P, R], *, static: Sequence[str] = ()) -> None:
+        update_wrapper(self, python)
+        self._python = python
+        self._static = frozenset(static)
+        self._names = list(inspect.signature(python).parameters)
+        unknown = self._static - set(self._names)
+        if unknown:
+            raise GraphError(f"static names {sorted(unknown)}, which the function does not take")
+        self._compiled: WeakKeyDictionary[Session, dict[Hashable, list[Compiled]]] = WeakKeyDictionary()
+        self.traces = 0
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if context.TRACE.get() is not None:
+            return self._python(*args, **kwargs)
+        nest: tuple[Any, ...] = (args, kwargs) if kwargs else (args,)
+        if self._static:
+            nest = self._with_static(args, kwargs)
+        leaves, structure = flatten(nest)
+        key: Hashable = (structure, tuple([_signature(x) for x in leaves]))
+        session = _session_of(leaves)
+        known = self._compiled.get(session)
+        if known is None:
+            known = self._compiled[session] = {}
+        candidates = known.setdefault(key, [])
+        for compiled in candidates:
+            if compiled.holds():
+                break
+        else:
+            compiled = self._trace(session, leaves, structure)
+            candidates.append(compiled)
+            self._warn_of_retracing(known)
+        return self._run(session, compiled, leaves)
+
+    def __get__(self, instance: object, owner: object = None) -> Any:
+        return self if instance is None else _Bound(self, instance)
+
+    def _warn_of_retracing(self, known: dict[Hashable, list[Compiled]]) -> None:
+        if self.traces and self.traces % RETRACE_WARNING == 0:
+            name = getattr(self._python, "__qualname__", "function")
+            signatures = list(known)[-2:]
+            what = _difference(signatures[-2:]) if len(signatures) > 1 else "state that it reads, such as training"
+            warnings.warn(
+                f"{name} was traced {self.traces} times: {what} keeps changing, and each trace is compiled anew;"
+                " pass numbers as plain float or int, and pad batches to one shape",
+                stacklevel=3,
+            )
+
+    # ---- tracing
+
+    def _with_static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments with those named in ``static`` marked."""
+        marked = tuple(Static(x) if n in self._static else x for n, x in zip(self._names, args, strict=False))
+        rest = {k: Static(x) if k in self._static else x for k, x in kwargs.items()}
+        return (*marked, *args[len(marked) :]), rest
+
+    def _trace(self, session: Session, leaves: list[Any], structure: Structure) -> Compiled:
+        session.flush()
+        trace = Trace(session)
+        arguments: list[Leaf] = []
+        traced: list[Any] = []
+        for position, x in enumerate(leaves):
+            type, weak = _operand_type(x)
+            if type is None or isinstance(x, Variable):
+                traced.append(x.value if isinstance(x, Static) else x)
+                continue
+            leaf = Leaf(type, Argument(position))
+            if isinstance(x, Tensor) and x.requires_grad:
+                leaf.tensor = ref(x)
+            arguments.append(leaf)
+            traced.append(
+                trace.tensor(Value(leaf), requires_grad=isinstance(x, Tensor) and x.requires_grad, weak=weak)
+            )
+        nest = unflatten(structure, traced)
+        token = context.TRACE.set(trace)
+        try:
+            result = self._python(*nest[0], **(nest[1] if len(nest) > 1 else {}))
+            compiled = Compiled(trace, arguments, result, pins=leaves)
+        finally:
+            context.TRACE.reset(token)
+            trace.scope.is_closed = True
+        self.traces += 1
+        return compiled
+
+    # ---- calling
+
+    def _run(self, session: Session, compiled: Compiled, leaves: list[Any]) -> R:
+        if compiled.is_random:
+            session.calls += 1
+        operands, keep = _bind(session, compiled.prepared.sources, leaves)
+        if compiled.variables:
+            session.flush()
+        scope = session.scopes.current
+        names: list[int] = []
+        handles: list[Handle] = []
+        for _ in range(compiled.results):
+            handle = Handle(session._new_name(), session)  # pyright: ignore[reportPrivateUsage]
+            handles.append(handle)
+            names.append(handle.name)
+        scopes = [scope.number] * compiled.results
+        for tensor_ref, i in compiled.grads:
+            tensor = tensor_ref()
+            if i is not None and tensor is not None:
+                scopes[i] = tensor._scope.number  # pyright: ignore[reportPrivateUsage]
+        updates = len(compiled.variables)
+        session.run(compiled.prepared, operands, names + [0] * updates, scopes + [scope.number] * updates)
+        for variable, line in zip(compiled.variables, compiled.lines, strict=True):
+            session.updated(variable, line)
+        differentiable = compiled.is_pure and _wants_gradient(leaves, compiled)
+        values = [
+            Value(Leaf(type, handle)) for type, handle in zip(compiled.types, handles, strict=True)
+        ]
+        if differentiable:
+            _define(compiled, leaves, values)
+        self._set_grads(session, compiled, values)
+        results = iter(values)
+        tensors = [
+            constant[0]
+            if constant is not None
+            else Tensor(v := next(results), session, scope, requires_grad=differentiable and v.type.dtype.is_float)
+            for constant in compiled.constants
+        ]
+        del keep
+        return unflatten(compiled.structure, tensors)
+
+    def _set_grads(self, session: Session, compiled: Compiled, values: list[Value]) -> None:
+        for tensor_ref, i in compiled.grads:
+            tensor = tensor_ref()
+            if tensor is None:
+                continue
+            if i is None:
+                tensor._grad = None  # pyright: ignore[reportPrivateUsage]
+            else:
+                tensor._grad = Tensor(values[i], session, tensor._scope)  # pyright: ignore[reportPrivateUsage]
+
+
+class _Bound:
+    """A traced method on its instance."""
+
+    def __init__(self, function: Function[Any, Any], instance: object) -> None:
+        self._function, self._instance = function, instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(self._instance, *args, **kwargs)
+
+
+def _operand_type(x: Any) -> tuple[Type | None, bool]:
+    """The type under which an argument is traced, and whether it is weak; None for static values."""
+    if isinstance(x, Tensor):
+        return x.type, x.is_weak
+    kind = type(x)
+    if kind is float:
+        return _WEAK_FLOAT, True
+    if kind is int:
+        return _WEAK_INT, True
+    if isinstance(x, (np.ndarray, np.generic)):
+        return type_of(np.asarray(x)), False
+    return None, False
+
+
+def _signature(x: Any) -> Hashable:
+    """What of an argument decides which trace serves it."""
+    if isinstance(x, Variable):
+        return ("variable", id(x))  # not the object: tensors compare elementwise
+    if isinstance(x, Tensor):
+        return (x.type, x._requires_grad, x._weak)  # pyright: ignore[reportPrivateUsage]
+    kind = type(x)
+    if kind is float or kind is int:
+        return kind
+    if isinstance(x, (np.ndarray, np.generic)):
+        return (x.shape, x.dtype)
+    if isinstance(x, Static):
+        x, kind = x.value, type(x.value)
+    try:
+        hash(x)
+    except TypeError:
+        return ("object", id(x))
+    return ("static", kind, x)
+
+
+def _difference(signatures: Sequence[Hashable]) -> str:
+    old, new = signatures
+    for i, (a, b) in enumerate(zip(old[1], new[1], strict=False)):  # type: ignore[index]
+        if a != b:
+            return f"argument {i} ({_say(a)}, then {_say(b)})"
+    return "the structure of its arguments"
+
+
+def _say(signature: Any) -> str:
+    return str(signature[0]) if isinstance(signature, tuple) and isinstance(signature[0], Type) else repr(signature)
+
+
+def _session_of(leaves: list[Any]) -> Session:
+    for x in leaves:
+        if isinstance(x, Tensor):
+            return x.session
+    return context.current_session()
+
+
+def _bind(session: Session, sources: Sequence[Source], leaves: list[Any]) -> tuple[list[int | bytes], list[Any]]:
+    """A name or bytes for each input; the second list keeps handles alive until the Run is sent."""
+    bound: list[int | bytes] = []
+    keep: list[Any] = []
+    for source in sources:
+        if isinstance(source, Version):
+            if source.variable in session._updates:  # pyright: ignore[reportPrivateUsage]
+                session.flush()
+            bound.append(source.variable.handle.name)
+        elif isinstance(source, Argument):
+            bound.append(_bind_argument(session, leaves[source.position], keep))
+        elif isinstance(source, Immediate):
+            bound.append(source.data)
+        elif isinstance(source, Live):
+            bound.append(source.getter())
+        else:
+            tensor = source.tensor if isinstance(source, Captured) else _present(source)
+            if tensor._scope.is_closed:  # pyright: ignore[reportPrivateUsage]
+                raise ScopeClosed(f"the function captured a tensor ({tensor.type}) whose scope has closed")
+            bound.append(_bind_argument(session, tensor, keep))
+    return bound, keep
+
+
+def _present(source: Source) -> Tensor:
+    assert isinstance(source, PresentGrad)
+    grad = source.tensor._grad  # pyright: ignore[reportPrivateUsage]
+    assert grad is not None  # a guard holds it
+    return grad
+
+
+def _bind_argument(session: Session, x: Any, keep: list[Any]) -> int | bytes:
+    if isinstance(x, Tensor):
+        node = x.value.node
+        if isinstance(node, Leaf):
+            if isinstance(node.source, Handle):
+                keep.append(node.source)
+                return node.source.name
+            if isinstance(node.source, Immediate):
+                return node.source.data
+        handle = session.handle_of(x)
+        keep.append(handle)
+        return handle.name
+    kind = type(x)
+    if kind is float:
+        return np.float64(x).tobytes()
+    if kind is int:
+        try:
+            return np.int64(x).tobytes()
+        except OverflowError:
+            raise GraphError(f"the number {x} does not fit int64; pass it as static") from None
+    array = np.asarray(x)
+    if array.nbytes <= INLINE_BYTES:
+        return bytes(array_bytes(array))
+    handle = session.upload(array, scope=session.scopes.current)
+    keep.append(handle)
+    return handle.name
+
+
+def _wants_gradient(leaves: list[Any], compiled: Compiled) -> bool:
+    if not context.is_grad_enabled():
+        return False
+    if any(isinstance(x, Tensor) and x.requires_grad for x in leaves):
+        return True
+    return any(
+        (isinstance(s, Captured) and s.tensor.requires_grad) or (isinstance(s, Version) and s.variable.requires_grad)
+        for s in compiled.prepared.sources
+    )
+
+
+def _define(compiled: Compiled, leaves: list[Any], values: list[Value]) -> None:
+    """Let gradients go through the call: its results are defined by the graph on its operands, made when asked for."""
+    operands: list[Value] = []
+    for value, source in zip(compiled.graph.inputs, compiled.prepared.sources, strict=True):
+        if isinstance(source, Argument):
+            x = leaves[source.position]
+            operands.append(x.value if isinstance(x, Tensor) else value)
+        elif isinstance(source, Captured):
+            operands.append(source.tensor.value)
+        elif isinstance(source, Version):
+            operands.append(source.variable.leaf)
+        elif isinstance(source, Live):
+            operands.append(Value(Leaf(value.type, Immediate(source.getter()))))
+        else:
+            operands.append(value)
+    for i, x in enumerate(operands):
+        if isinstance(x.node, Leaf) and isinstance(x.node.source, Argument):
+            data = leaves[x.node.source.position]
+            array = np.asarray(data, dtype=numpy_dtype(x.type.dtype))
+            operands[i] = Value(Leaf(x.type, Immediate(bytes(array_bytes(array)))))
+    made: list[tuple[Value, ...]] = []
+
+    def definition(i: int) -> Value:
+        if not made:
+            made.append(compiled.graph.inline(operands))
+        return made[0][i]
+
+    for i, value in enumerate(values):
+        leaf = value.node
+        assert isinstance(leaf, Leaf)
+        leaf.definition = lambda i=i: definition(i)
+
+
+def function(python: Callable[P, R] | None = None, *, static: Sequence[str] = ()) -> Any:
+    """The function, traced once for each signature of its arguments and then run by the server as a whole.
+
+    Arguments may be tensors, NumPy arrays, Python numbers and nests of them; everything else is part of the
+    signature by equality, as are the keyword arguments named in ``static``. Tensors from outside are constants;
+    variables and modules are live. Calls return at once; reading a result waits.
+
+    Raises TraceError where the function reads, prints or branches on a tensor.
+
+    ::
+
+        @tg.function
+        def step(x, y):
+            loss = ((model(x) - y) ** 2).mean()
+            optimizer.minimize(loss)
+            return loss
+    """
+    if python is None:
+        return lambda f: Function(f, static=static)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
+    return Function(python, static=static)
+

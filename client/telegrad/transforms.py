@@ -1,0 +1,264 @@
+"""Transforms: functions of functions. Named and called as in JAX; they work in a trace and outside.
+
+Differentiation costs nothing here: a `Gradient` node says what is wanted, and the server writes the
+backward graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from telegrad import context, ops
+from telegrad.errors import DTypeError, GraphError, ShapeError
+from telegrad.ir.graph import Graph, new_input
+from telegrad.ir.types import Type
+from telegrad.ir.value import Node, Value
+from telegrad.lazy import extract_region
+from telegrad.nest import flatten, unflatten
+from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient
+from telegrad.tensor import Tensor
+
+
+def _fresh(leaves: Sequence[Any], *, where: str) -> list[Tensor]:
+    """Tensors of a new identity, so that only uses through these arguments count."""
+    fresh: list[Tensor] = []
+    for x in leaves:
+        tensor = _as_tensor(x)
+        if not tensor.dtype.is_float:
+            raise DTypeError(f"{where} differentiates floating-point tensors, not {tensor.type}")
+        alias = Alias()(tensor)
+        fresh.append(alias)
+    return fresh
+
+
+def _as_tensor(x: Any) -> Tensor:
+    from telegrad.creation import asarray
+
+    return x if isinstance(x, Tensor) else asarray(x)
+
+
+def _numbers(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for n in numbers:
+        if not -count <= n < count:
+            raise GraphError(f"argnums {n} is out of range for {count} arguments")
+    return tuple(n % count for n in numbers)
+
+
+def value_and_grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns (f's value, its gradient with respect to the arguments in ``argnums``).
+
+    f returns a scalar, or with ``has_aux`` a pair (scalar, anything). The gradient has the nest of the argument.
+    Raises ShapeError if f's result is no scalar.
+    """
+
+    @wraps(f)
+    def with_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        numbers = _numbers(argnums, len(args))
+        replaced = list(args)
+        nests = [flatten(args[n]) for n in numbers]
+        fresh = [_fresh(leaves, where="grad") for leaves, _ in nests]
+        for n, (_, structure), tensors in zip(numbers, nests, fresh, strict=True):
+            replaced[n] = unflatten(structure, tensors)
+        with _differentiating():
+            result = f(*replaced, **kwargs)
+        value, aux = result if has_aux else (result, None)
+        value = _as_tensor(value)
+        if value.shape != ():
+            raise ShapeError(f"grad takes a function with a scalar result, not {value.type}; use vjp, or .sum()")
+        xs = [x for tensors in fresh for x in tensors]
+        gradients = iter(_gradient([value], [ops.ones_like(value)], xs))
+        found = [unflatten(s, [next(gradients) for _ in leaves]) for leaves, s in nests]
+        grads = found[0] if isinstance(argnums, int) else tuple(found)
+        return ((value, aux), grads) if has_aux else (value, grads)
+
+    return with_gradient
+
+
+def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that returns the gradient of the scalar function f. With ``has_aux``, (gradient, aux).
+
+    ::
+
+        tg.grad(lambda x: (x * x).sum())(tg.asarray([1.0, 2.0]))   # [2., 4.]
+    """
+    both = value_and_grad(f, argnums, has_aux)
+
+    @wraps(f)
+    def only_gradient(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = both(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return only_gradient
+
+
+def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """(f(*primals), pullback), with ``has_aux`` and aux; ``pullback(cotangents)`` is a tuple of gradients, one a primal.
+
+    Cotangents have the nest and types of f's result.
+    """
+    nests = [flatten(p) for p in primals]
+    fresh = [_fresh(leaves, where="vjp") for leaves, _ in nests]
+    with _differentiating():
+        result = f(*[unflatten(s, xs) for (_, s), xs in zip(nests, fresh, strict=True)])
+    result, aux = result if has_aux else (result, None)
+    outs, structure = flatten(result)
+    home = _home(outs)
+    # values, and not the handles: reading the result before the pullback is called must not cut the way back
+    ends = [home.value_of(y) for y in outs]
+    starts = [home.value_of(x) for tensors in fresh for x in tensors]
+
+    def pullback(cotangents: Any) -> tuple[Any, ...]:
+        gs, other = flatten(cotangents)
+        if other != structure:
+            raise GraphError("the cotangents of vjp must have the nest of the function's result")
+        pairs = [(home.tensor(y), _as_tensor(g)) for y, g in zip(ends, gs, strict=True) if y.dtype.is_float]
+        xs = [home.tensor(x) for x in starts]
+        found = iter(_gradient([y for y, _ in pairs], [g for _, g in pairs], xs))
+        return tuple(unflatten(s, [next(found) for _ in leaves]) for leaves, s in nests)
+
+    return (result, pullback, aux) if has_aux else (result, pullback)
+
+
+def _gradient(ys: Sequence[Tensor], gs: Sequence[Tensor], xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return Gradient(len(ys)).results(*ys, *gs, *xs) if xs and ys else ()
+
+
+@contextmanager
+def _differentiating() -> Iterator[None]:
+    """What is sent inside keeps its definition, so that a gradient still finds its way."""
+    token = context.DEFINITIONS.set(True)
+    try:
+        yield
+    finally:
+        context.DEFINITIONS.reset(token)
+
+
+def _region(
+    f: Callable[[list[Tensor]], list[Tensor]], home: Any, types: Sequence[Type], wanted: Sequence[bool]
+) -> tuple[Graph, tuple[Value, ...]]:
+    """f on fresh inputs of these types as a closed graph, and the outer values that it uses as further inputs."""
+    parameters = [new_input(type) for type in types]
+    inside: list[Node] = []
+    token = context.REGION.set(inside)
+    try:
+        traced = [home.tensor(v, requires_grad=w) for v, w in zip(parameters, wanted, strict=True)]
+        outs = [home.value_of(x) for x in f(traced)]
+    finally:
+        context.REGION.reset(token)
+    return extract_region(outs, parameters, inside)
+
+
+def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f, with its inner values computed again in the backward instead of kept: less memory, one more forward.
+
+    Random numbers repeat exactly. What f uses from outside gets its gradient too.
+    """
+
+    @wraps(f)
+    def recomputed(*args: Any) -> Any:
+        leaves, structure = flatten(args)
+        tensors = [_as_tensor(x) for x in leaves]
+        home = _home(tensors)
+        out: list[Any] = []
+
+        def body(xs: list[Tensor]) -> list[Tensor]:
+            results, shape = flatten(f(*unflatten(structure, xs)))
+            out.append(shape)
+            return [_as_tensor(x) for x in results]
+
+        graph, outer = _region(body, home, [x.type for x in tensors], [x.requires_grad for x in tensors])
+        operands = [*tensors, *(home.tensor(v, requires_grad=v.type.dtype.is_float) for v in outer)]
+        if not operands:
+            raise GraphError("checkpoint takes a function of at least one tensor")
+        return unflatten(out[0], list(Checkpoint().results(*operands, regions=(graph,))))
+
+    return recomputed
+
+
+def _home(tensors: Sequence[Tensor]) -> Any:
+    if not tensors:
+        return context.TRACE.get() or context.current_session()
+    return context.TRACE.get() or tensors[0].session
+
+
+class custom_vjp:
+    """f with a derivative rule of its own, set by ``defvjp(forward, backward)``.
+
+    ``forward(*args)`` returns (result, residuals); ``backward(residuals, cotangents)`` returns a tuple with one
+    gradient for each argument (None for one that has none). Nothing from outside gets a gradient.
+
+    ::
+
+        @tg.custom_vjp
+        def clipped(x):
+            return x
+        clipped.defvjp(lambda x: (x, None), lambda _, g: (tg.clip(g, -1.0, 1.0),))
+    """
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self._f = f
+        self._forward: Callable[..., Any] | None = None
+        self._backward: Callable[..., Any] | None = None
+
+    def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+        """Set the rule."""
+        self._forward, self._backward = forward, backward
+
+    def __call__(self, *args: Any) -> Any:
+        if self._forward is None or self._backward is None:
+            raise GraphError("custom_vjp has no rule yet; call defvjp(forward, backward)")
+        leaves, structure = flatten(args)
+        tensors = [_as_tensor(x) for x in leaves]
+        home = _home(tensors)
+        nests: list[Any] = []
+        first, outer = _region(
+            lambda xs: self._trace_forward(unflatten(structure, xs), nests), home, [x.type for x in tensors], [False] * len(leaves)
+        )
+        count, out, residuals = nests
+        operands = [*tensors, *(home.tensor(v).detach() for v in outer)]
+        types = first.output_types
+
+        def backward(xs: list[Tensor]) -> list[Tensor]:
+            assert self._backward is not None
+            saved, gs = xs[: len(types) - count], xs[len(types) - count :]
+            grads = self._backward(unflatten(residuals, saved), unflatten(out, gs))
+            found = _checked(grads, tensors, args)
+            return found + [ops.zeros_like(x) for x in operands[len(tensors) :] if x.dtype.is_float]
+
+        second, strangers = _region(backward, home, [*types[count:], *types[:count]], [False] * len(types))
+        if strangers:
+            raise GraphError("the backward rule of custom_vjp uses a tensor from outside; return it as a residual")
+        results = CustomVjp(count).results(*operands, regions=(first, second))
+        return unflatten(out, list(results[:count]))
+
+    def _trace_forward(self, args: Any, nests: list[Any]) -> list[Tensor]:
+        assert self._forward is not None
+        result, residuals = self._forward(*args)
+        outs, out = flatten(result)
+        saved, rest = flatten(residuals)
+        nests[:] = [len(outs), out, rest]
+        return [_as_tensor(x) for x in [*outs, *saved]]
+
+
+def _checked(grads: Any, tensors: Sequence[Tensor], args: tuple[Any, ...]) -> list[Tensor]:
+    """The gradients for the floating-point tensors, zeros where the rule gave None."""
+    if not isinstance(grads, tuple) or len(grads) != len(args):  # pyright: ignore[reportUnknownArgumentType]
+        raise GraphError(f"the backward rule of custom_vjp must return a tuple of {len(args)} gradients")
+    flat: list[Any] = []
+    for g, a in zip(grads, args, strict=True):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        flat += [None] * len(flatten(a)[0]) if g is None else flatten(g)[0]
+    found: list[Tensor] = []
+    for g, x in zip(flat, tensors, strict=True):
+        if not x.dtype.is_float:
+            continue
+        gradient = ops.zeros_like(x) if g is None else _as_tensor(g)
+        if gradient.type != x.type:
+            raise ShapeError(f"the backward rule of custom_vjp gives {gradient.type} as the gradient of {x.type}")
+        found.append(gradient)
+    return found

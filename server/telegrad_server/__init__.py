@@ -1,0 +1,1 @@
+"""The server of telegrad: everything that owns arrays, devices, time and disks."""

@@ -1,0 +1,348 @@
+"""The array module that ``op.eval`` receives: NumPy's names, with what NumPy leaves open decided.
+
+Element types come as telegrad's DTypes. Sums, products and running sums keep the operand's dtype; those of
+16-bit floats are computed in float32 and rounded once. Indices are checked before anything is written, and
+repeated ones take effect in their order. One implementation serves every library with NumPy's interface;
+`telegrad_server.executors.cupy_module` overrides what a GPU does differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from telegrad.errors import IndexRange
+from telegrad.ir import types as t
+from telegrad.ir.types import DType, Shape
+from telegrad.ir.value import Number
+from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
+from telegrad_server.executors import special
+
+Array = Any
+"""An array of the module's library."""
+
+
+class LibraryModule:
+    """The array module over ``lib``, which is NumPy or has its interface."""
+
+    name = ""
+
+    def __init__(self, lib: Any) -> None:
+        self.lib = lib
+        self._bfloat16 = numpy_dtype(t.bfloat16)
+        self._float16 = numpy_dtype(t.float16)
+        # the scalar language: these are ufuncs, which an executor may also call with an out array
+        self.add = lib.add
+        self.subtract = lib.subtract
+        self.multiply = lib.multiply
+        self.divide = lib.divide
+        self.floor_divide = lib.floor_divide
+        self.remainder = lib.remainder
+        self.power = lib.power
+        self.negative = lib.negative
+        self.abs = lib.absolute
+        self.sign = lib.sign
+        self.reciprocal = lib.reciprocal
+        self.square = lib.square
+        self.exp = lib.exp
+        self.expm1 = lib.expm1
+        self.log = lib.log
+        self.log1p = lib.log1p
+        self.log2 = lib.log2
+        self.log10 = lib.log10
+        self.sqrt = lib.sqrt
+        self.sin = lib.sin
+        self.cos = lib.cos
+        self.tan = lib.tan
+        self.asin = lib.arcsin
+        self.acos = lib.arccos
+        self.atan = lib.arctan
+        self.sinh = lib.sinh
+        self.cosh = lib.cosh
+        self.tanh = lib.tanh
+        self.asinh = lib.arcsinh
+        self.acosh = lib.arccosh
+        self.atanh = lib.arctanh
+        self.atan2 = lib.arctan2
+        self.hypot = lib.hypot
+        self.logaddexp = lib.logaddexp
+        self.minimum = lib.minimum
+        self.maximum = lib.maximum
+        self.isnan = lib.isnan
+        self.isinf = lib.isinf
+        self.isfinite = lib.isfinite
+        self.signbit = lib.signbit
+        self.copysign = lib.copysign
+        self.nextafter = lib.nextafter
+        self.equal = lib.equal
+        self.not_equal = lib.not_equal
+        self.less = lib.less
+        self.less_equal = lib.less_equal
+        self.greater = lib.greater
+        self.greater_equal = lib.greater_equal
+        self.logical_and = lib.logical_and
+        self.logical_or = lib.logical_or
+        self.logical_xor = lib.logical_xor
+        self.logical_not = lib.logical_not
+        self.bitwise_and = lib.bitwise_and
+        self.bitwise_or = lib.bitwise_or
+        self.bitwise_xor = lib.bitwise_xor
+        self.bitwise_invert = lib.invert
+        self.bitwise_left_shift = lib.left_shift
+        self.bitwise_right_shift = lib.right_shift
+        self.where = lib.where
+        # moving elements
+        self.broadcast_to = lib.broadcast_to
+        self.transpose = lib.transpose
+        self.flip = lib.flip
+        self.concatenate = lib.concatenate
+        self.zeros_like = lib.zeros_like
+        self.ones_like = lib.ones_like
+
+    # ---- element types and creation
+
+    def dtype_of(self, x: Array) -> DType:
+        """The element type of an array."""
+        return from_numpy_dtype(x.dtype)
+
+    def astype(self, x: Array, dtype: DType) -> Array:
+        """x in another element type: rounded to nearest even, or truncated towards zero."""
+        return x.astype(numpy_dtype(dtype))
+
+    def full(self, shape: Shape, value: Number, dtype: DType) -> Array:
+        """An array filled with one number."""
+        return self.lib.full(shape, value, numpy_dtype(dtype))
+
+    def zeros(self, shape: Shape, dtype: DType) -> Array:
+        """An array of zeros."""
+        return self.lib.zeros(shape, numpy_dtype(dtype))
+
+    def arange(self, n: int, dtype: DType) -> Array:
+        """0, 1, …, n - 1."""
+        return self.lib.arange(n).astype(numpy_dtype(dtype))
+
+    # ---- the scalar language where it is no ufunc of the library
+
+    def _on_numbers(self, function: Any, x: Array) -> Array:
+        return x if x.dtype.kind in "iu" else function(x)
+
+    def floor(self, x: Array) -> Array:
+        """The largest integer not above x."""
+        return self._on_numbers(self.lib.floor, x)
+
+    def ceil(self, x: Array) -> Array:
+        """The smallest integer not below x."""
+        return self._on_numbers(self.lib.ceil, x)
+
+    def trunc(self, x: Array) -> Array:
+        """The integer nearest to x towards zero."""
+        return self._on_numbers(self.lib.trunc, x)
+
+    def round(self, x: Array) -> Array:
+        """The nearest integer, ties to even."""
+        return self._on_numbers(self.lib.rint, x)
+
+    def _special(self, name: str, x: Array) -> Array:
+        raise NotImplementedError(name)
+
+    def erf(self, x: Array) -> Array:
+        """The error function."""
+        return self._special("erf", x)
+
+    def erfinv(self, x: Array) -> Array:
+        """The inverse of erf."""
+        return self._special("erfinv", x)
+
+    def lgamma(self, x: Array) -> Array:
+        """The logarithm of the absolute value of the gamma function."""
+        return self._special("lgamma", x)
+
+    def digamma(self, x: Array) -> Array:
+        """The derivative of lgamma."""
+        return self._special("digamma", x)
+
+    # ---- reductions
+
+    def _is_16_bit_float(self, x: Array) -> bool:
+        return x.dtype == self._float16 or x.dtype == self._bfloat16
+
+    def _accumulate(self, function: Any, x: Array, axis: Any, **options: Any) -> Array:
+        if self._is_16_bit_float(x):
+            return function(x, axis=axis, dtype=np.float32, **options).astype(x.dtype)
+        return function(x, axis=axis, dtype=x.dtype, **options)
+
+    def sum(self, x: Array, *, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+        """The sum over axes, in x's dtype."""
+        return self._accumulate(self.lib.sum, x, axis, keepdims=keepdims)
+
+    def prod(self, x: Array, *, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+        """The product over axes, in x's dtype."""
+        return self._accumulate(self.lib.prod, x, axis, keepdims=keepdims)
+
+    def max(self, x: Array, *, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+        """The largest element over axes; NaN if there is one."""
+        return self.lib.max(x, axis=axis, keepdims=keepdims)
+
+    def min(self, x: Array, *, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+        """The smallest element over axes; NaN if there is one."""
+        return self.lib.min(x, axis=axis, keepdims=keepdims)
+
+    def all(self, x: Array, *, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+        """Whether all booleans over axes are true."""
+        return self.lib.all(x, axis=axis, keepdims=keepdims)
+
+    def any(self, x: Array, *, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+        """Whether any boolean over axes is true."""
+        return self.lib.any(x, axis=axis, keepdims=keepdims)
+
+    def argmax(self, x: Array, *, axis: int) -> Array:
+        """The position of the first largest element, or of the first NaN, as int64."""
+        return self.lib.argmax(x, axis=axis)
+
+    def argmin(self, x: Array, *, axis: int) -> Array:
+        """The position of the first smallest element, or of the first NaN, as int64."""
+        return self.lib.argmin(x, axis=axis)
+
+    def cumsum(self, x: Array, *, axis: int) -> Array:
+        """The sum of the elements up to each along an axis, in x's dtype."""
+        return self._accumulate(self.lib.cumsum, x, axis)
+
+    def cumprod(self, x: Array, *, axis: int) -> Array:
+        """The product of the elements up to each along an axis, in x's dtype."""
+        return self._accumulate(self.lib.cumprod, x, axis)
+
+    def argsort(self, x: Array, *, axis: int, descending: bool = False) -> Array:
+        """The positions that sort x, as int64: equal elements keep their order, NaN comes last."""
+        if self._is_16_bit_float(x):
+            x = x.astype(np.float32)  # bfloat16 does not know how to sort NaN
+        if descending:  # of opposite keys, so that equal elements keep their order; ~x is -x - 1 and never overflows
+            x = self.lib.invert(x) if x.dtype.kind in "biu" else self.lib.negative(x)
+        return self.lib.argsort(x, axis=axis, kind="stable")
+
+    # ---- products of matrices
+
+    def matmul(self, x: Array, y: Array) -> Array:
+        """The matrix product of stacks of matrices; 16-bit floats are multiplied and summed in float32."""
+        if self._is_16_bit_float(x):
+            return self.lib.matmul(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
+        return self.lib.matmul(x, y)
+
+    # ---- moving elements
+
+    def reshape(self, x: Array, shape: Shape) -> Array:
+        """The elements in C order under another shape: a view of a C-contiguous x, or if only axes of size 1
+        come and go; else a copy, even where strides could express it. A plan can tell which from the types alone.
+        """
+        if not x.flags.c_contiguous and _without_ones(x.shape) != _without_ones(shape):
+            return x.copy(order="C").reshape(shape)
+        return x.reshape(shape)
+
+    def pad(self, x: Array, widths: Sequence[tuple[int, int]], value: Number = 0) -> Array:
+        """x inside a border of one number."""
+        shape = tuple(b + size + a for (b, a), size in zip(widths, x.shape, strict=True))
+        result = self.lib.full(shape, value, x.dtype)
+        result[tuple(slice(b, b + size) for (b, _), size in zip(widths, x.shape, strict=True))] = x
+        return result
+
+    def tril(self, x: Array, k: int) -> Array:
+        """x on and below the k-th diagonal, zeros above."""
+        return self.lib.tril(x, k)
+
+    def triu(self, x: Array, k: int) -> Array:
+        """x on and above the k-th diagonal, zeros below."""
+        return self.lib.triu(x, k)
+
+    # ---- indexing
+
+    def checked_index(self, index: Array, size: int) -> Array:
+        """The index as int64; IndexRange if an element is not in [-size, size)."""
+        if index.size:
+            low, high = int(index.min()), int(index.max())
+            if low < -size or high >= size:
+                wrong = low if low < -size else high
+                raise IndexRange(f"index {wrong} is out of range for an axis of size {size}", index=wrong, size=size)
+        return index.astype(np.int64, copy=False)
+
+    def _wrapped_index(self, index: Array, size: int) -> Array:
+        index = self.checked_index(index, size)
+        return self.lib.where(index < 0, index + size, index)
+
+    def take(self, x: Array, index: Array) -> Array:
+        """The rows of x at index[*lead] -> [*lead, *rest]."""
+        return self.lib.take(x, self.checked_index(index, x.shape[0]), axis=0)
+
+    def take_along_axis(self, x: Array, index: Array, axis: int) -> Array:
+        """The elements of x at index along one axis."""
+        return self.lib.take_along_axis(x, self.checked_index(index, x.shape[axis]), axis=axis)
+
+    def scatter_set(self, x: Array, index: Array, y: Array) -> Array:
+        """x with its rows at index replaced by those of y; of equal indices the last counts."""
+        index = self.checked_index(index, x.shape[0])
+        result = x.copy(order="C")
+        result[index] = y
+        return result
+
+    def scatter_add(self, x: Array, index: Array, rows: int) -> Array:
+        """Zeros[rows, *rest] with the rows x[*lead, *rest] added at index[*lead], in the order of the index."""
+        index = self._wrapped_index(index, rows)
+        rest = x.shape[index.ndim :]
+        width = t.product(rest)
+        at = index.reshape(-1)
+        if rest:
+            at = (at[:, None] * width + self.lib.arange(width)).reshape(-1)
+        return self._added(x, at, rows * width).reshape((rows, *rest))
+
+    def add_along(self, x: Array, index: Array, axis: int, size: int) -> Array:
+        """Zeros with ``size`` elements along an axis, to which x is added at index."""
+        index = self._wrapped_index(index, size)
+        shape = tuple(size if a == axis else n for a, n in enumerate(x.shape))
+        if x.shape[axis] == 1:  # no element is hit twice, as in the gradient of a loss that picks one class
+            result = self.lib.zeros(shape, x.dtype)
+            self.lib.put_along_axis(result, index, x, axis)
+            return result + self.lib.zeros((), x.dtype)  # 0 + -0 is 0
+        at, stride = self.lib.zeros((), np.int64), 1
+        for a in range(len(shape) - 1, -1, -1):
+            line = tuple(shape[a] if b == a else 1 for b in range(len(shape)))
+            place = index if a == axis else self.lib.arange(shape[a]).reshape(line)
+            at = at + place * stride
+            stride *= shape[a]
+        return self._added(x, at.reshape(-1), t.product(shape)).reshape(shape)
+
+    def _added(self, x: Array, at: Array, size: int) -> Array:
+        """Zeros[size] with the elements of x added at positions ``at``, one after the other."""
+        wide = x.astype(np.float32) if self._is_16_bit_float(x) else x
+        result = self.lib.zeros(size, wide.dtype)
+        self._add_at(result, at, wide.reshape(-1))
+        return result.astype(x.dtype, copy=False)
+
+    def _add_at(self, result: Array, at: Array, x: Array) -> None:
+        self.lib.add.at(result, at, x)
+
+
+def _without_ones(shape: Shape) -> Shape:
+    return tuple(size for size in shape if size != 1)
+
+
+class NumpyModule(LibraryModule):
+    """The array module over NumPy; special functions come from SciPy where it is installed."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        super().__init__(np)
+        self._functions = _special_functions()
+
+    def _special(self, name: str, x: Array) -> Array:
+        wide = x.astype(np.float32) if self._is_16_bit_float(x) else x
+        return np.asarray(self._functions[name](wide)).astype(x.dtype, copy=False)
+
+
+def _special_functions() -> dict[str, Callable[[Any], Any]]:
+    """The special functions: SciPy's, or our own where SciPy is not installed, as in the thin client."""
+    try:
+        from scipy.special import erf, erfinv, gammaln, psi  # pyright: ignore
+    except ImportError:
+        return {"erf": special.erf, "erfinv": special.erfinv, "lgamma": special.lgamma, "digamma": special.digamma}
+    return {"erf": erf, "erfinv": erfinv, "lgamma": gammaln, "digamma": psi}

@@ -1,1 +1,1 @@
-"""Function to Plan: a list of passes, graph to graph, then the plan."""
+"""The compiler: a function as the client sent it becomes a plan that an executor runs. A pass is Graph -> Graph."""

@@ -8,6 +8,7 @@ repeated ones take effect in their order. One implementation serves every librar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from telegrad.ir import types as t
 from telegrad.ir.types import DType, Shape
 from telegrad.ir.value import Number
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
-from telegrad_server.executors import special
+from telegrad_server.executors import philox, special
 
 Array = Any
 """An array of the module's library."""
@@ -28,6 +29,7 @@ class LibraryModule:
     """The array module over ``lib``, which is NumPy or has its interface."""
 
     name = ""
+    philox_chunk = 1 << 40  # blocks of random numbers made at once
 
     def __init__(self, lib: Any) -> None:
         self.lib = lib
@@ -320,6 +322,39 @@ class LibraryModule:
     def _add_at(self, result: Array, at: Array, x: Array) -> None:
         self.lib.add.at(result, at, x)
 
+    # ---- random numbers
+
+    def _key_words(self, key: Array) -> Sequence[philox.Word]:
+        """The four words of a random key, in the form in which new keys are derived from it."""
+        return key.astype(np.uint64)
+
+    def _words(self, key: Array, stream: int, start: int, count: int) -> Array:
+        own = philox.op_key(self._key_words(key), stream)
+        return philox.words(self.lib, own, start, count, chunk=self.philox_chunk)
+
+    def random_bits(self, key: Array, stream: int, offset: int, shape: Shape, dtype: DType) -> Array:
+        """Random bits as uint32, or as uint64 of two words each, the first being the lower half."""
+        n = t.product(shape)
+        if dtype is t.uint32:
+            return self._words(key, stream, offset, n).reshape(shape)
+        halves = self._words(key, stream, 2 * offset, 2 * n).astype(np.uint64).reshape((*shape, 2))
+        return halves[..., 0] | (halves[..., 1] << 32)
+
+    def random_uniform(self, key: Array, stream: int, offset: int, shape: Shape, dtype: DType) -> Array:
+        """The upper 24 (float32) or 53 (float64) random bits, scaled to [0, 1)."""
+        if dtype is t.float32:
+            bits = self.random_bits(key, stream, offset, shape, t.uint32)
+            return (bits >> 8).astype(np.float32) * np.float32(2.0**-24)
+        bits = self.random_bits(key, stream, offset, shape, t.uint64)
+        return (bits >> 11).astype(np.float64) * 2.0**-53
+
+    def random_normal(self, key: Array, stream: int, offset: int, shape: Shape, dtype: DType) -> Array:
+        """Standard normal numbers from two uniform ones each (Box and Muller 1958)."""
+        u = self.random_uniform(key, stream, 2 * offset, (*shape, 2), dtype)
+        one = u.dtype.type(1.0)  # log(1 - u) is finite, for u is below 1
+        radius = self.lib.sqrt(u.dtype.type(-2.0) * self.lib.log(one - u[..., 0]))
+        return radius * self.lib.cos(u.dtype.type(2.0 * math.pi) * u[..., 1])
+
 
 def _without_ones(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
@@ -329,10 +364,14 @@ class NumpyModule(LibraryModule):
     """The array module over NumPy; special functions come from SciPy where it is installed."""
 
     name = "numpy"
+    philox_chunk = 8192  # temporaries stay in the second-level cache
 
     def __init__(self) -> None:
         super().__init__(np)
         self._functions = _special_functions()
+
+    def _key_words(self, key: Array) -> Sequence[philox.Word]:
+        return [int(word) for word in key]  # Python's integers: a hundred times the speed of arrays of one
 
     def _special(self, name: str, x: Array) -> Array:
         wide = x.astype(np.float32) if self._is_16_bit_float(x) else x

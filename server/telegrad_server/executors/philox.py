@@ -1,48 +1,48 @@
-"""Philox 4x32-10 over any array library: the same words on every backend.
+"""Philox 4x32-10 on any array library: the words of a counter-based random stream.
 
-Salmon, Moraes, Dror, Shaw 2011, Parallel Random Numbers: As Easy as 1, 2, 3, figure 4 and table 2.
+Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, section 4.3. The arithmetic is on unsigned
+64-bit integers and exact, so every library gives equal bits. The same lines serve Python integers, with
+which the key of an op is derived on the CPU, and arrays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio, and the square root of 3 less 1
+MASK = 0xFFFFFFFF
 
-_M0, _M1 = 0xD2511F53, 0xCD9E8D57
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
-_MASK = 0xFFFFFFFF
-_ROUNDS = 10
+Word = Any
+"""A 32-bit word held in a Python integer or in an array of uint64."""
 
 
-def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
-    """One block of four words, in Python integers."""
+def block(counter: Sequence[Word], key: Sequence[Word]) -> tuple[Word, Word, Word, Word]:
+    """The four words of one counter (or of an array of counters) under a key of two words."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(_ROUNDS):
-        p0, p1 = _M0 * c0, _M1 * c2
-        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    for _ in range(10):
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & MASK, (p0 >> 32) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
     return c0, c1, c2, c3
 
 
-def philox_words(library: Any, key: Any, stream: int, start: int, count: int) -> Any:
-    """Words ``start`` to ``start + count`` of the stream that belongs to (key, stream), as uint32.
+def op_key(key: Sequence[Word], stream: int) -> tuple[Word, Word]:
+    """The key of one random op: from the seed (words 0, 1), the number of the call (words 2, 3) and the stream."""
+    first, second, _, _ = block((key[2], key[3], stream, 0), (key[0], key[1]))
+    return first, second
 
-    The stream's own key is the first two words of philox(counter=(call, call, stream, 0), key=seed).
-    """
-    seed_low, seed_high, call_low, call_high = (int(k) for k in key)
-    k0, k1, _, _ = philox((call_low, call_high, stream, 0), (seed_low, seed_high))
-    first, last = start // 4, -(-(start + count) // 4)
-    blocks = library.arange(first, last, dtype=np.uint64)
-    mask, shift = np.uint64(_MASK), np.uint64(32)
-    c0, c1 = blocks & mask, blocks >> shift
-    c2 = library.zeros_like(blocks)
-    c3 = library.zeros_like(blocks)
-    for _ in range(_ROUNDS):
-        p0, p1 = c0 * np.uint64(_M0), c2 * np.uint64(_M1)
-        c0, c1 = (p1 >> shift) ^ c1 ^ np.uint64(k0), p1 & mask
-        c2, c3 = (p0 >> shift) ^ c3 ^ np.uint64(k1), p0 & mask
-        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    words = library.stack([c0, c1, c2, c3], axis=1).astype(np.uint32).reshape(-1)
-    return words[start - 4 * first : start - 4 * first + count]
+
+def words(lib: Any, key: Sequence[Word], start: int, count: int, *, chunk: int) -> Any:
+    """``count`` words of the key's stream from word ``start`` on, as uint32; made ``chunk`` blocks at a time."""
+    first, last = start // 4, (start + count + 3) // 4
+    found = lib.empty((last - first, 4), lib.uint32)
+    for at in range(first, last, chunk):
+        end = min(at + chunk, last)
+        counter = lib.arange(at, end, dtype=lib.uint64)
+        lanes = block((counter & MASK, counter >> 32, 0, 0), key)
+        for lane, value in enumerate(lanes):
+            found[at - first : end - first, lane] = value
+    return found.reshape(-1)[start - 4 * first : start - 4 * first + count]

@@ -1,3 +1,80 @@
-"""telegrad: the public surface is put together when all parts are in."""
+"""telegrad: write models in Python, train them on a GPU server; a step is data.
+
+Array functions, dtypes and promotion follow the Python array API standard; `nn` and `optim` follow PyTorch's names.
+
+::
+
+    import telegrad as tg
+
+    with tg.connect() as session:
+        x = tg.asarray([1.0, 2.0, 3.0])
+        print(tg.grad(lambda x: (x * x).sum())(x))
+"""
+
+from telegrad import errors
+from telegrad.context import enable_grad, is_grad_enabled, no_grad
+from telegrad.creation import (
+    arange,
+    asarray,
+    empty,
+    eye,
+    from_dlpack,
+    full,
+    linspace,
+    meshgrid,
+    ones,
+    tensor,
+    zeros,
+)
+from telegrad.errors import TelegradError
+from telegrad.function import function
+from telegrad.info import (
+    __array_api_version__,
+    __array_namespace_info__,
+    can_cast,
+    e,
+    finfo,
+    iinfo,
+    inf,
+    isdtype,
+    nan,
+    newaxis,
+    pi,
+    result_type,
+)
+from telegrad.ir.types import (
+    DType,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from telegrad.ir.types import bool_ as bool
+from telegrad.ops import *  # noqa: F403
+from telegrad.ops import __all__ as _functions
+from telegrad.scope import Scope, scoped
+from telegrad.session import Session, connect
+from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.transforms import checkpoint, custom_vjp, grad, value_and_grad, vjp
+
+from telegrad import nn, optim, random  # isort: skip
 
 __version__ = "0.1.0"
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    "DType", "Parameter", "Scope", "Session", "TelegradError", "Tensor", "Variable", "__array_api_version__",
+    "__array_namespace_info__", "__version__", "arange", "asarray", "bfloat16", "bool", "can_cast", "checkpoint",
+    "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64",
+    "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled",
+    "isdtype", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random",
+    "result_type", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "zeros",
+    *_functions,
+]  # fmt: skip

@@ -1,1 +1,3 @@
-"""The server of telegrad: everything that owns arrays, devices, time and disks."""
+"""telegrad-server: everything that owns arrays, devices, time and disks."""
+
+__version__ = "0.1.0"

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import telegrad.ir.op as ir_op
@@ -204,10 +205,17 @@ def operator(function: F) -> F:
     return function
 
 
-class Node:
-    """An op applied to values. ``regions`` are sub-graphs that the op owns; ``origin`` says who made it."""
+_SERIAL = count()
 
-    __slots__ = ("__weakref__", "inputs", "op", "origin", "regions", "types")
+
+class Node:
+    """An op applied to values. ``regions`` are sub-graphs that the op owns; ``origin`` says who made it.
+
+    ``serial`` grows from node to node. Operands exist before their users, so the order of serials is topological, and
+    it is the natural order to run a graph in: forward as it was written, backward as it was derived.
+    """
+
+    __slots__ = ("__weakref__", "inputs", "op", "origin", "regions", "serial", "types")
 
     def __init__(
         self,
@@ -222,6 +230,7 @@ class Node:
         self.types = types
         self.regions = regions
         self.origin = origin
+        self.serial = next(_SERIAL)
 
     def __repr__(self) -> str:
         return f"{self.op!r}({', '.join(str(v.type) for v in self.inputs)}) -> {', '.join(map(str, self.types))}"

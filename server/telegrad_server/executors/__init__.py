@@ -1,1 +1,6 @@
-"""A Plan and arrays in, arrays out: NumPy, and CuPy where there is a GPU."""
+"""Executors run plans on a device."""
+
+from telegrad_server.executors.base import Executor
+from telegrad_server.executors.pick import BackendUnavailable, pick_executor
+
+__all__ = ["BackendUnavailable", "Executor", "pick_executor"]

@@ -1,0 +1,86 @@
+"""Activations, written with primitives: they differentiate by themselves and are made fast by fusion."""
+
+from __future__ import annotations
+
+import math
+
+from telegrad.errors import GraphError
+from telegrad.ir.value import V
+from telegrad.ops import elementwise as e
+
+
+def relu6(x: V, /) -> V:
+    """min(max(x, 0), 6)."""
+    return e.clip(x, 0, 6)
+
+
+def leaky_relu(x: V, /, negative_slope: float = 0.01) -> V:
+    """x where positive, else negative_slope * x."""
+    return e.where(x > 0, x, x * negative_slope)
+
+
+def elu(x: V, /, alpha: float = 1.0) -> V:
+    """x where positive, else alpha * (exp(x) - 1)."""
+    return e.where(x > 0, x, e.expm1(e.where(x > 0, 0, x)) * alpha)
+
+
+def celu(x: V, /, alpha: float = 1.0) -> V:
+    """x where positive, else alpha * (exp(x / alpha) - 1)."""
+    return e.where(x > 0, x, e.expm1(e.where(x > 0, 0, x) / alpha) * alpha)
+
+
+def selu(x: V, /) -> V:
+    """The self-normalising ELU (Klambauer et al. 2017, section 2)."""
+    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    return elu(x, alpha) * scale
+
+
+def gelu(x: V, /, approximate: str = "none") -> V:
+    """x times the normal distribution function at x (Hendrycks, Gimpel 2016); "tanh" for its approximation."""
+    if approximate == "none":
+        return x * 0.5 * (e.erf(x * math.sqrt(0.5)) + 1)
+    if approximate != "tanh":
+        raise GraphError(f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}")
+    inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
+    return x * 0.5 * (e.tanh(inner) + 1)
+
+
+def silu(x: V, /) -> V:
+    """x * sigmoid(x), also called swish."""
+    return x * e.sigmoid(x)
+
+
+def mish(x: V, /) -> V:
+    """x * tanh(softplus(x)) (Misra 2019)."""
+    return x * e.tanh(softplus(x))
+
+
+def softplus(x: V, /, beta: float = 1.0, threshold: float = 20.0) -> V:
+    """log(1 + exp(beta * x)) / beta, and x itself where beta * x is above the threshold."""
+    scaled = x * beta
+    return e.where(scaled > threshold, x, e.logaddexp(scaled, 0) / beta)
+
+
+def softsign(x: V, /) -> V:
+    """x / (1 + |x|)."""
+    return x / (e.abs(x) + 1)
+
+
+def log_sigmoid(x: V, /) -> V:
+    """log(sigmoid(x)), without overflow."""
+    return -e.logaddexp(-x, 0)
+
+
+def hardtanh(x: V, /, min_val: float = -1.0, max_val: float = 1.0) -> V:
+    """x limited to [min_val, max_val]."""
+    return e.clip(x, min_val, max_val)
+
+
+def hardsigmoid(x: V, /) -> V:
+    """x / 6 + 1 / 2, limited to [0, 1]."""
+    return e.clip(x + 3, 0, 6) / 6
+
+
+def hardswish(x: V, /) -> V:
+    """x * hardsigmoid(x) (Howard et al. 2019, section 5.2)."""
+    return x * e.clip(x + 3, 0, 6) / 6

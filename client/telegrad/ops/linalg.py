@@ -1,0 +1,100 @@
+"""Products of matrices and what is written with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from telegrad.errors import DTypeError, ShapeError
+from telegrad.ir.op import Cost, Op
+from telegrad.ir.types import Type, broadcast_shapes, normalize_axis, product
+from telegrad.ir.value import V, Value, operator
+from telegrad.ops import elementwise as e
+from telegrad.ops.reduce import Sum
+from telegrad.ops.shape import matrix_transpose, moveaxis, reshape
+
+
+@dataclass(frozen=True)
+class Matmul(Op):
+    """x[..., n, k] @ y[..., k, m] -> [..., n, m]; the leading axes broadcast."""
+
+    def infer(self, x: Type, y: Type) -> Type:
+        if x.dtype is not y.dtype or x.dtype.kind == "bool":
+            raise DTypeError(f"matmul({x}, {y}): takes two matrices of one numeric dtype")
+        if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-2]:
+            raise ShapeError(
+                f"matmul({x}, {y}): the last axis of the first and the second to last of the second must be equal"
+            )
+        lead = broadcast_shapes(x.shape[:-2], y.shape[:-2], op="matmul")
+        return Type((*lead, x.shape[-2], y.shape[-1]), x.dtype)
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        if y.ndim == 2 and x.ndim > 2:  # the rows of all batches are the rows of one product: no sum over batches
+            rows, grows = reshape(x, (-1, x.shape[-1])), reshape(g, (-1, g.shape[-1]))
+            if rows.size and grows.size:
+                return Matmul()(g, matrix_transpose(y)), Matmul()(matrix_transpose(rows), grows)
+        return Matmul()(g, matrix_transpose(y)), Matmul()(matrix_transpose(x), g)
+
+    def eval(self, xp: Any, x: Any, y: Any) -> Any:
+        return xp.matmul(x, y)
+
+    def cost(self, *types: Type) -> Cost:
+        out = self.infer(*types)
+        moved = types[0].nbytes + types[1].nbytes + out.nbytes
+        return Cost(2 * out.size * types[0].shape[-1], moved)
+
+
+@operator
+def matmul(x1: V, x2: V, /) -> V:
+    """The matrix product; stacks of matrices broadcast, and a vector is a row on the left, a column on the right."""
+    x, y = e.common(x1, x2)
+    if x.ndim == 0 or y.ndim == 0:
+        raise ShapeError(f"matmul({x.type}, {y.type}): takes vectors or matrices; use * for numbers")
+    rows, columns = x.ndim == 1, y.ndim == 1
+    if rows:
+        x = reshape(x, (1, x.size))
+    if columns:
+        y = reshape(y, (y.size, 1))
+    out = Matmul()(x, y)
+    shape = list(out.shape)
+    if columns:
+        del shape[-1]
+    if rows:
+        del shape[-1 if columns else -2]
+    return reshape(out, shape)
+
+
+def vecdot(x1: V, x2: V, /, *, axis: int = -1) -> V:
+    """The sum of the products along an axis."""
+    x, y = e.common(x1, x2)
+    if not -min(x.ndim, y.ndim) <= axis < 0:
+        raise ShapeError(f"vecdot({x.type}, {y.type}): axis {axis} must be negative and within both")
+    if x.shape[axis] != y.shape[axis]:
+        raise ShapeError(f"vecdot({x.type}, {y.type}): sizes along axis {axis} must be equal")
+    z = x * y
+    return Sum((z.ndim + axis,))(z)
+
+
+def tensordot(x1: V, x2: V, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> V:
+    """The sum of products over pairs of axes: the last and first n, or those named."""
+    x, y = e.common(x1, x2)
+    if isinstance(axes, int):
+        left, right = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    else:
+        left = tuple(normalize_axis(a, x.ndim, op="tensordot") for a in axes[0])
+        right = tuple(normalize_axis(a, y.ndim, op="tensordot") for a in axes[1])
+    if [x.shape[a] for a in left] != [y.shape[a] for a in right]:
+        raise ShapeError(f"tensordot({x.type}, {y.type}): axes {left} and {right} have different sizes")
+    n = product(x.shape[a] for a in left)
+    xs = moveaxis(x, left, tuple(range(x.ndim - len(left), x.ndim)))
+    ys = moveaxis(y, right, tuple(range(len(right))))
+    lead, tail = xs.shape[: x.ndim - len(left)], ys.shape[len(right) :]
+    flat = Matmul()(reshape(xs, (product(lead), n)), reshape(ys, (n, product(tail))))
+    return reshape(flat, (*lead, *tail))
+
+
+def outer(x1: V, x2: V, /) -> V:
+    """x1[i] * x2[j] as a matrix."""
+    x, y = e.common(x1, x2)
+    return reshape(x, (-1, 1)) * reshape(y, (1, -1))

@@ -1,0 +1,36 @@
+"""Normalisations in their reference form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from telegrad.errors import ShapeError
+from telegrad.ir.value import V
+from telegrad.ops import elementwise as e
+from telegrad.ops import reduce as r
+
+
+def _last_axes(x: V, normalized_shape: Sequence[int], op: str) -> tuple[int, ...]:
+    shape = tuple(normalized_shape)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise ShapeError(f"{op}: normalized_shape {list(shape)} is not the end of {x.type}")
+    return tuple(range(x.ndim - len(shape), x.ndim))
+
+
+def layer_norm(
+    input: V, normalized_shape: Sequence[int], weight: V | None = None, bias: V | None = None, eps: float = 1e-5
+) -> V:
+    """(x - mean) / sqrt(var + eps) over the last axes, times weight plus bias (Ba et al. 2016)."""
+    axes = _last_axes(input, normalized_shape, "layer_norm")
+    centred = input - r.mean(input, axis=axes, keepdims=True)
+    out = centred / e.sqrt(r.mean(e.square(centred), axis=axes, keepdims=True) + eps)
+    if weight is not None:
+        out = out * weight
+    return out if bias is None else out + bias
+
+
+def rms_norm(input: V, normalized_shape: Sequence[int], weight: V | None = None, eps: float = 1e-6) -> V:
+    """x / sqrt(mean(x**2) + eps) over the last axes, times weight (Zhang, Sennrich 2019)."""
+    axes = _last_axes(input, normalized_shape, "rms_norm")
+    out = input / e.sqrt(r.mean(e.square(input), axis=axes, keepdims=True) + eps)
+    return out if weight is None else out * weight

@@ -1,0 +1,47 @@
+"""The Executor protocol: a plan and arrays in, arrays out. Arrays are the executor's own kind and never change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from telegrad.ir.types import Type
+from telegrad_server.compiler.plan import Plan
+
+Array = Any
+"""A NumPy or CuPy array that nobody writes any more."""
+
+
+class Executor(Protocol):
+    """Runs plans on one device. Used by one thread at a time."""
+
+    name: str
+    reason: str
+    fingerprint: str
+
+    def run(self, plan: Plan, inputs: Sequence[Array]) -> list[Array]:
+        """The results of the plan: fresh arrays, or views of inputs.
+
+        Raises ExecutionError or IndexRange with the node's origin, or OutOfDeviceMemory. Nothing has changed then.
+        """
+        ...
+
+    def from_host(self, type: Type, data: bytes | memoryview) -> Array:
+        """An array with a copy of these bytes."""
+        ...
+
+    def receive(self, type: Type) -> tuple[Any, memoryview]:
+        """A buffer for an upload and its bytes, to be filled and given to `received`."""
+        ...
+
+    def received(self, buffer: Any) -> Array:
+        """The array in a filled buffer."""
+        ...
+
+    def to_host(self, array: Array) -> memoryview:
+        """The array's bytes, little-endian in C order; they stay valid while the view is held."""
+        ...
+
+    def nbytes(self, array: Array) -> int:
+        """How many bytes the array keeps alive."""
+        ...

@@ -20,7 +20,7 @@ from telegrad.ops.elementwise import Constant, Elementwise
 from telegrad.ops.linalg import Matmul
 from telegrad.wire.arrays import array_bytes, numpy_dtype
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
-from telegrad_server.executors.array_module import ArrayModule, NumpyModule
+from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 
 ARENA_CACHE_BYTES = 1 << 30
 RECYCLED_BYTES = 64 * 1024  # results from this size on are recycled; smaller ones are cheap to make
@@ -35,8 +35,8 @@ A result slot of -1 means several results; the last field then begins with their
 class _Program:
     """A plan made ready: calls, the values known beforehand, and which slots get a fresh array each run."""
 
-    def __init__(self, plan: Plan, module: ArrayModule, *, poison: bool) -> None:
-        library = module.library
+    def __init__(self, plan: Plan, module: LibraryModule, *, poison: bool) -> None:
+        library = module.lib
         self.plan = plan
         self.arena = library.empty(plan.arena_bytes, dtype=np.uint8)
         self.poison = poison
@@ -49,7 +49,7 @@ class _Program:
         for step in plan.steps:
             self._add(step, module)
 
-    def _add(self, step: Step, module: ArrayModule) -> None:
+    def _add(self, step: Step, module: LibraryModule) -> None:
         out = step.outputs[0]
         slot = self.plan.slots[out]
         if isinstance(step.op, Constant):
@@ -78,16 +78,17 @@ class _Program:
         return self.arena[slot.offset : end].view(numpy_dtype(slot.type.dtype)).reshape(slot.type.shape)
 
 
-def _writer(op: Op, module: ArrayModule, slot: Slot) -> Callable[..., Any] | None:
+def _writer(op: Op, module: LibraryModule, slot: Slot) -> Callable[..., Any] | None:
     """A function that writes the op's result into a given array, if the array library has one."""
-    if isinstance(op, Elementwise) and op.word in module.ufuncs:
-        return module.ufuncs[op.word]
+    if isinstance(op, Elementwise) and op.word:
+        function = getattr(module, op.word)
+        return function if hasattr(function, "nout") else None  # a ufunc takes ``out``
     if isinstance(op, Matmul) and slot.type.dtype.name in ("float32", "float64"):
-        return module.library.matmul
+        return module.lib.matmul
     return None
 
 
-def _evaluator(op: Op, module: ArrayModule) -> Callable[..., Any]:
+def _evaluator(op: Op, module: LibraryModule) -> Callable[..., Any]:
     return lambda *arrays: op.eval(module, *arrays)
 
 
@@ -95,7 +96,7 @@ class ArrayExecutor:
     """The executor over an array module: NumPy here, CuPy by `cupy_module`."""
 
     def __init__(
-        self, module: ArrayModule, *, name: str, reason: str, fingerprint: str, poison: bool = False
+        self, module: LibraryModule, *, name: str, reason: str, fingerprint: str, poison: bool = False
     ) -> None:
         self.module = module
         self.name = name
@@ -162,7 +163,7 @@ class ArrayExecutor:
         return program
 
     def _result(self, value: Any, type: Type) -> Any:
-        array = value if hasattr(value, "strides") else self.module.library.asarray(value)
+        array = value if hasattr(value, "strides") else self.module.lib.asarray(value)
         assert array.shape == type.shape and array.dtype == numpy_dtype(type.dtype), (array.shape, array.dtype, type)
         return self._frozen(array)
 
@@ -183,12 +184,12 @@ class ArrayExecutor:
         """
         nbytes = type.nbytes
         if nbytes < RECYCLED_BYTES:
-            return self.module.library.empty(type.shape, dtype=numpy_dtype(type.dtype))
+            return self.module.lib.empty(type.shape, dtype=numpy_dtype(type.dtype))
         blocks = self._recycled.setdefault(nbytes, [])
         for i in range(len(blocks)):
             if sys.getrefcount(blocks[i]) == 2:  # the list, and the argument of getrefcount
                 return blocks[i].view(numpy_dtype(type.dtype)).reshape(type.shape)
-        block = self.module.library.empty(nbytes, dtype=np.uint8)
+        block = self.module.lib.empty(nbytes, dtype=np.uint8)
         if len(blocks) < 64:
             blocks.append(block)
         return block.view(numpy_dtype(type.dtype)).reshape(type.shape)

@@ -14,7 +14,7 @@ from telegrad.ir.types import Type
 from telegrad.wire.arrays import array_bytes, numpy_dtype
 from telegrad_server import __version__
 from telegrad_server.executors.array import ArrayExecutor
-from telegrad_server.executors.array_module import ArrayModule
+from telegrad_server.executors.array_module import LibraryModule
 
 
 def is_available() -> bool:
@@ -25,7 +25,7 @@ def is_available() -> bool:
         return int((cp.arange(4, dtype=np.float32) + 1).get()[3]) == 4
 
 
-class CupyModule(ArrayModule):
+class CupyModule(LibraryModule):
     """The array module over CuPy, with what differs there."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class CupyModule(ArrayModule):
             return cp.matmul(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
         return cp.matmul(x, y)
 
-    def add_at(self, result: Any, index: Any, rows: Any) -> None:
+    def _add_at(self, result: Any, index: Any, rows: Any) -> None:
         """Add rows to result at an index in a fixed order: round k adds the k-th row of every target."""
         if index.size == 0:
             return
@@ -52,7 +52,7 @@ class CupyModule(ArrayModule):
 
     def scatter_set(self, x: Any, index: Any, rows: Any) -> Any:
         """x with rows replaced at an index; the last of equal indices counts."""
-        flat = self.checked(index, x.shape[0]).reshape(-1)
+        flat = self.checked_index(index, x.shape[0]).reshape(-1)
         owner = cp.full(x.shape[0], -1, dtype=np.int64)
         cp.maximum.at(owner, flat, cp.arange(flat.size))
         written = owner >= 0

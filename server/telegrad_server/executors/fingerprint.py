@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 
 from telegrad_server import __version__
-from telegrad_server.executors.special import special_functions
 
 
 @lru_cache
@@ -26,7 +26,7 @@ def numpy_fingerprint() -> str:
             f"numpy {np.__version__}",
             f"blas {blas.get('name', '?')} {blas.get('version', '?')} core {core} threads {threads}",
             f"simd {' '.join(simd)}",
-            f"special {special_functions(np).name}",
+            f"special {'scipy' if find_spec('scipy') else 'own'}",
             f"{platform.machine()} {platform.system()}",
         ]
     )

@@ -8,6 +8,7 @@ and users alike.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -206,6 +207,9 @@ def operator(function: F) -> F:
 
 
 _SERIAL = count()
+
+
+_SERIAL = itertools.count()
 
 
 class Node:

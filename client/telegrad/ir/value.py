@@ -8,7 +8,6 @@ and users alike.
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -207,9 +206,6 @@ def operator(function: F) -> F:
 
 
 _SERIAL = count()
-
-
-_SERIAL = itertools.count()
 
 
 class Node:

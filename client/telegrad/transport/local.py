@@ -24,7 +24,7 @@ class LocalConnection:
 
     def __init__(self, *, lease_seconds: float, backend: str) -> None:
         # The one seam through which the client loads the server, and only here.
-        self._worker: Any = import_module("telegrad_server.embedded").open_worker(backend=backend)
+        self._worker: Any = import_module("telegrad_server.embedded").open_worker(backend)
         self._lease_seconds = lease_seconds
         hello = self._worker.hello()
         self.greeting = Greeting(
@@ -51,6 +51,7 @@ class LocalConnection:
             deliver(event)
 
         self._worker.attach(TENANT, self._id, self._secret, 0, hear)
+        self._worker.begin_delivery(self._id)
         self._open = True
 
     def send(self, command: Command) -> int:
@@ -75,8 +76,9 @@ class LocalConnection:
         return array
 
     def close(self) -> None:
-        self._open = False
-        self._worker.close_session(TENANT, self._id, self._secret)
+        if self._open:
+            self._open = False
+            self._worker.close_session(TENANT, self._id, self._secret)
 
     @property
     def is_open(self) -> bool:

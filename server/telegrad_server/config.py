@@ -1,0 +1,27 @@
+"""Settings, read once. Every field has its unit in its name; deploy/README.md lists them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Config:
+    """What an operator can choose."""
+
+    host: str = "127.0.0.1"
+    port: int = 50051
+    backend: str = "auto"
+    lease_seconds: float = 60.0  # the longest lease that a client gets
+    lease_slack_seconds: float = 5.0  # an expired session is freed at most this much later
+    max_sessions: int = 256
+    max_session_bytes: int = 64 << 30
+    max_tensor_bytes: int = 64 << 30
+    max_names: int = 1_000_000
+    max_graph_nodes: int = 1_000_000
+    max_flops: int = 10**16
+    cached_functions: int = 1024
+    unheard_events: int = 65_536  # a session whose client hears nothing is not read further
+    tls_cert: str | None = None  # path of a PEM file
+    tls_key: str | None = None  # path of a PEM file
+    token_file: str | None = None  # path of a file with lines "token tenant"

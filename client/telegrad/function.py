@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -50,11 +49,13 @@ RETRACE_WARNING = 8
 """So many traces of one function bring a warning that names what kept changing."""
 
 
-@dataclass(frozen=True, slots=True)
 class Static:
-    """An argument that is part of the signature whatever it is."""
+    """An argument that is part of the signature whatever it is. No dataclass: those are nests."""
 
-    value: Any
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class _TraceScope:

@@ -20,7 +20,7 @@ from telegrad.ir.op import Op
 from telegrad.ir.types import DType, Type
 from telegrad.ir.value import Number, Operators, Value, apply
 from telegrad.lazy import GradientPoint, Handle, Leaf, Line, Version, caller, gradient_points, show
-from telegrad.ops import elementwise
+from telegrad.ops import elementwise, index
 from telegrad.ops.control import Gradient, StopGradient, stop_gradient
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ class Tensor(Operators):
         return complex(self._number("complex"))
 
     def __index__(self) -> int:
+        self._refuse_in_trace("used as an index")
         if self.dtype.kind not in ("int", "uint"):
             raise builtins.TypeError(f"only an integer tensor can be an index, not {self.type}")
         return int(self._number("int"))
@@ -209,9 +210,13 @@ class Tensor(Operators):
     def __rmatmul__(self, other: Tensor) -> Tensor:
         return ops.matmul(other, self)
 
+    def __getitem__(self, key: Any) -> Tensor:
+        """x[key] with ints, slices, None, ... and integer tensors, arrays or lists, by NumPy's rules."""
+        return index.getitem(self, _key(key))
+
     def __setitem__(self, key: Any, new: Tensor | Number) -> None:
         """Rebind this handle to a copy with the selected elements replaced; other handles do not change."""
-        self._rebind(ops.set_items(self, key, new))
+        self._rebind(index.set_items(self, _key(key), new))
 
     def _rebind(self, other: Tensor) -> None:
         self._value, self._requires_grad, self._weak = other._value, other._requires_grad, other._weak
@@ -516,6 +521,21 @@ class Parameter(Variable):
 
     def __init__(self, data: Tensor | npt.ArrayLike, requires_grad: bool = True, *, name: str | None = None) -> None:
         super().__init__(data, name=name, requires_grad=requires_grad)
+
+
+def _key(key: Any) -> Any:
+    """The key with arrays and lists of integers as tensors."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if not any(isinstance(p, list) or (hasattr(p, "dtype") and not isinstance(p, Tensor)) for p in parts):
+        return key
+    from telegrad.creation import asarray
+
+    def part(p: Any) -> Any:
+        if isinstance(p, list):
+            return asarray(p) if p else asarray(p, dtype=sys.modules["telegrad"].int64)
+        return asarray(p) if hasattr(p, "dtype") and hasattr(p, "shape") and p.shape != () else p
+
+    return tuple(part(p) for p in parts) if isinstance(key, tuple) else part(key)
 
 
 def _ints(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ def mode(request: pytest.FixtureRequest) -> Any:
 
 
 def vector(*numbers: float) -> tg.Tensor:
-    return tg.asarray(np.array(numbers))
+    return tg.asarray(np.array(numbers, dtype=np.float64))
 
 
 def test_grad_of_a_scalar_function(mode: Any) -> None:

@@ -7,50 +7,64 @@ from dataclasses import dataclass
 from telegrad.errors import TooExpensive
 from telegrad.ir.graph import Graph, Input
 from telegrad.ir.value import Node, Origin
-from telegrad.ops.index import Slice
-from telegrad.ops.shape import BroadcastTo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one function may cost."""
 
-    tensor_bytes: int = 64 << 30
+    result_bytes: int = 64 << 30
+    """The largest result of any node that takes memory; a view takes none."""
+
     flops: int = 10**16
+    """Operations of the whole function."""
+
+    moved_bytes: int = 10**16
+    """Bytes that the ops of the whole function read and write."""
 
 
 def check_cost(graph: Graph, limits: Limits) -> None:
-    """Raise TooExpensive, naming op and node, for a result or a computation beyond the limits."""
-    flops = 0
+    """Raise TooExpensive, naming op, node and number, for a result or a computation beyond the limits."""
+    flops = moved = 0
     for node in graph.nodes:
         if isinstance(node.op, Input):
             continue
-        for type in node.types:
-            # a broadcast or a slice allocates nothing by itself; whoever uses it is checked
-            if type.nbytes > limits.tensor_bytes and not isinstance(node.op, BroadcastTo | Slice):
-                raise TooExpensive(
-                    f"{node.op.name} makes a {type} of {type.nbytes} bytes; one result may have {limits.tensor_bytes}",
-                    reason="OP_OUTPUT_LIMIT",
-                    **_details(node),
-                )
-        flops += node.op.cost(*(v.type for v in node.inputs)).flops
-        if flops > limits.flops:
+        if not node.op.is_view:
+            for type in node.types:
+                if type.nbytes > limits.result_bytes:
+                    raise TooExpensive(
+                        f"{node.op.name} makes a {type} of {type.nbytes} bytes; "
+                        f"one value may have {limits.result_bytes}",
+                        reason="OP_OUTPUT_LIMIT",
+                        bytes=type.nbytes,
+                        limit=limits.result_bytes,
+                        **origin_details(node),
+                    )
+            cost = node.op.cost(*[v.type for v in node.inputs])
+            flops += cost.flops
+            moved += cost.nbytes
+        if flops > limits.flops or moved > limits.moved_bytes:
             raise TooExpensive(
-                f"the function needs more than {limits.flops:.0e} operations, {node.op.name} being the one too many",
-                reason="OP_COST_LIMIT",
-                **_details(node),
+                f"the function takes more than {limits.flops:.0e} operations or moves more than "
+                f"{limits.moved_bytes:.0e} bytes; {node.op.name} is one too many",
+                flops=flops,
+                bytes=moved,
+                **origin_details(node),
             )
-    for value in graph.outputs:
-        if value.type.nbytes > limits.tensor_bytes:
+    for value in graph.outputs:  # a view that leaves is copied out
+        if value.type.nbytes > limits.result_bytes:
             raise TooExpensive(
-                f"a result {value.type} has {value.type.nbytes} bytes; one may have {limits.tensor_bytes}",
+                f"a result {value.type} has {value.type.nbytes} bytes; one may have {limits.result_bytes}",
                 reason="OP_OUTPUT_LIMIT",
+                bytes=value.type.nbytes,
+                limit=limits.result_bytes,
+                **origin_details(value.node),
             )
 
 
-def _details(node: Node) -> dict[str, object]:
-    where = node.origin
+def origin_details(node: Node) -> dict[str, object]:
+    """Op, node and side of a node, as errors carry them."""
     found: dict[str, object] = {"op": node.op.name}
-    if isinstance(where, Origin):
-        found |= {"node": where.node, "is_backward": where.is_backward}
+    if isinstance(node.origin, Origin):
+        found |= {"node": node.origin.node, "is_backward": node.origin.is_backward}
     return found

@@ -1,0 +1,77 @@
+"""Who may come in: addresses that may be bound, and tokens. Only hashes of tokens are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import stat
+from dataclasses import dataclass
+
+from telegrad.errors import AccessError
+from telegrad_server.config import Config
+
+LOCAL_TENANT = "local"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_exposure(config: Config) -> None:
+    """Raise AccessError for an address beyond loopback without TLS and a token, naming the options that are missing."""
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise AccessError("--tls-cert and --tls-key go together")
+    if is_loopback(config.host):
+        return
+    missing: list[str] = []
+    if config.tls_cert is None:
+        missing.append("TLS (--tls-cert FILE --tls-key FILE)")
+    if config.token_file is None:
+        missing.append("a token (--token-file FILE)")
+    if missing:
+        raise AccessError(
+            f"{config.host} can be reached from other machines, so it needs {' and '.join(missing)};"
+            " or listen on 127.0.0.1"
+        )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Turns a call's token into a tenant. Without tokens everyone is the local tenant."""
+
+    tenants: tuple[tuple[bytes, str], ...] = ()
+
+    @classmethod
+    def from_file(cls, path: str) -> Gate:
+        """The tokens in a file with lines ``token tenant``. AccessError if others may read it, or it holds none."""
+        try:
+            if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+                raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
+            with open(path, encoding="utf-8") as file:
+                lines = [line.split() for line in file if line.strip() and not line.startswith("#")]
+        except OSError as error:
+            raise AccessError(f"the token file {path} cannot be read: {error.strerror}") from error
+        for number, parts in enumerate(lines, 1):
+            if len(parts) != 2 or len(parts[0]) < 16:
+                raise AccessError(f"entry {number} of the token file must be a token of 16 characters or more, and a tenant")
+        if not lines:
+            raise AccessError(f"the token file {path} holds no token")
+        return cls(tuple((hashlib.sha256(token.encode()).digest(), tenant) for token, tenant in lines))
+
+    def tenant_of(self, authorization: str | None) -> str:
+        """The tenant of an ``authorization`` header. AccessError if the token is missing or wrong."""
+        if not self.tenants:
+            return LOCAL_TENANT
+        if not authorization or not authorization.startswith("Bearer "):
+            raise AccessError("this server wants a token; pass token= to connect", reason="TOKEN_MISSING")
+        digest = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).digest()
+        found = [tenant for known, tenant in self.tenants if hmac.compare_digest(known, digest)]
+        if not found:
+            raise AccessError("the token is not known here", reason="TOKEN_INVALID")
+        return found[0]

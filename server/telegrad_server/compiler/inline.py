@@ -1,0 +1,37 @@
+"""Inlining: ops that own regions become their regions, once no gradient needs them any more.
+
+Identities that only told autodiff where to stop (`StopGradient`, `Alias`) go as well. `Barrier` stays until
+common subexpressions have been found, for it keeps a recomputation apart from what it recomputes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from telegrad.ir.graph import Graph
+from telegrad.ir.value import Node, Value, origin
+from telegrad.ops.control import Alias, Barrier, Checkpoint, CustomVjp, StopGradient
+from telegrad_server.compiler.rebuild import rewritten
+
+
+def inline(graph: Graph) -> Graph:
+    """Replace region ops by their regions, from the outermost to the innermost, and drop identities."""
+    while any(isinstance(node.op, Checkpoint | CustomVjp) for node in graph.nodes):
+        graph = rewritten(graph, _lower)
+    return rewritten(graph, _without_identities)
+
+
+def remove_barriers(graph: Graph) -> Graph:
+    """Drop the fences around recomputations: their nodes stand where they must run already."""
+    return rewritten(graph, lambda node, inputs: inputs[: node.op.count] if isinstance(node.op, Barrier) else None)
+
+
+def _lower(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    if not isinstance(node.op, Checkpoint | CustomVjp):
+        return None
+    with origin(node.origin):
+        return node.op.lower(inputs, node.regions)
+
+
+def _without_identities(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    return inputs if isinstance(node.op, Alias | StopGradient) else None

@@ -1,0 +1,81 @@
+"""``telegrad-server``: wire the parts together, listen, and stop on a signal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from telegrad.errors import AccessError, ResourceError
+from telegrad_server.access import Gate, check_exposure
+from telegrad_server.config import Config
+from telegrad_server.executors import pick_executor
+from telegrad_server.service import Server
+from telegrad_server.worker import Worker
+
+STOP_SECONDS = 5.0
+
+
+def parse(arguments: Sequence[str] | None = None) -> Config:
+    """The settings on a command line."""
+    default = Config()
+    parser = argparse.ArgumentParser(prog="telegrad-server", description="Runs graphs for telegrad clients.")
+    parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=default.port, help="0 takes a free one (default %(default)s)")
+    parser.add_argument("--backend", choices=["auto", "numpy", "cupy"], default=default.backend)
+    parser.add_argument("--lease-seconds", type=float, default=3600.0, help="the longest lease (default %(default)s)")
+    parser.add_argument("--max-sessions", type=int, default=default.max_sessions)
+    parser.add_argument("--max-session-bytes", type=int, default=default.max_session_bytes)
+    parser.add_argument("--tls-cert", metavar="FILE", help="PEM file of the certificate chain")
+    parser.add_argument("--tls-key", metavar="FILE", help="PEM file of the private key")
+    parser.add_argument("--token-file", metavar="FILE", help='lines "token tenant", readable by the owner only')
+    return Config(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until a signal; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    config = parse(arguments)
+    try:
+        check_exposure(config)
+        gate = Gate.from_file(config.token_file) if config.token_file else Gate()
+        executor = pick_executor(config.backend)
+    except (AccessError, ResourceError) as error:
+        print(f"telegrad-server: {error.message}", file=sys.stderr)
+        return 2
+    worker = Worker(config, executor)
+    try:
+        asyncio.run(_serve(worker, config, gate))
+    except OSError as error:
+        print(f"telegrad-server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(worker: Worker, config: Config, gate: Gate) -> None:
+    server = Server(worker, config, gate)
+    port = await server.start()
+    worker.start()
+    hello = worker.hello()
+    notes = "; ".join(hello.warnings) or hello.backend
+    print(f"telegrad-server {hello.server_version} listening on {config.host}:{port} ({notes})", flush=True)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(1)  # the second signal: now
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await stopping.wait()
+    await server.stop(STOP_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

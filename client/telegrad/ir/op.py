@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -89,6 +89,16 @@ class Op:
             if field.default is dataclasses.MISSING or value != field.default or type(value) is not type(field.default):
                 found[field.name] = value
         return found
+
+
+def identity(op: Op) -> Hashable:
+    """A key that is equal for ops that mean the same to the bit. == is not enough: it takes -0.0 for 0.0."""
+    return repr(op) if _has_numbers(type(op)) else op
+
+
+@lru_cache(maxsize=1024)
+def _has_numbers(cls: type[Op]) -> bool:
+    return any("Number" in str(f.type) or "float" in str(f.type) for f in dataclasses.fields(cls))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1 << 16)

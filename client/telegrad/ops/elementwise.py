@@ -83,6 +83,7 @@ class Constant(Op):
     dtype: DType
 
     def infer(self) -> Type:
+        literal_op(self.value, self.dtype)  # refuses what the dtype cannot hold
         return Type((), self.dtype)
 
     def eval(self, xp: Any) -> Any:

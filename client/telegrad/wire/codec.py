@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from telegrad.errors import GraphError, TelegradError
 from telegrad.ir.graph import Function, Graph, Input
-from telegrad.ir.op import Op, make_op, result_types
+from telegrad.ir.op import Op, identity, make_op, result_types
 from telegrad.ir.value import Node, Origin, Value
 from telegrad.wire.attributes import decode_attributes, encode_attributes
 from telegrad.wire.v1 import graph_pb2 as pb
@@ -41,7 +41,7 @@ class _Columns:
 
     def __init__(self) -> None:
         self.op_names: dict[str, int] = {}
-        self.kinds: dict[Op, int] = {}
+        self.kinds: dict[Hashable, int] = {}
         self.kind_names = array("I")
         self.attributes: list[bytes] = []
         self.nodes = array("I")
@@ -55,9 +55,10 @@ class _Columns:
         self.region_owners: list[tuple[int, int]] = []
 
     def kind(self, op: Op) -> int:
-        number = self.kinds.get(op)
+        key = identity(op)
+        number = self.kinds.get(key)
         if number is None:
-            number = self.kinds[op] = len(self.kinds)
+            number = self.kinds[key] = len(self.kinds)
             self.kind_names.append(self.op_names.setdefault(op.name, len(self.op_names)))
             self.attributes.append(encode_attributes(op))
         return number
@@ -68,12 +69,11 @@ class _Columns:
         first = len(self.nodes)
         self.region_owners += [(first + i, r) for i, regions in owned for r in regions]
         numbers = {id(node): i for i, node in enumerate(graph.nodes)}
-        kinds, last_op, last_kind = self.kinds, None, 0
+        last_op, last_kind = None, 0
         for node in graph.nodes:
             if node.op is not last_op:
                 last_op = node.op
-                found = kinds.get(last_op)
-                last_kind = self.kind(last_op) if found is None else found
+                last_kind = self.kind(last_op)
             self.nodes.append(last_kind)
             self.operand_counts.append(len(node.inputs))
             for value in node.inputs:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Sequence
-from functools import lru_cache
 
 from telegrad.ir.graph import Graph
-from telegrad.ir.op import Op
+from telegrad.ir.op import identity
 from telegrad.ir.value import Node, Value
 from telegrad_server.compiler.rebuild import rewritten
 
@@ -19,7 +17,7 @@ def common_subexpressions(graph: Graph) -> Graph:
     def rule(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if not node.op.is_pure or node.regions:
             return None
-        key = (same_op(node.op), tuple([(id(v.node), v.index) for v in inputs]))
+        key = (identity(node.op), tuple([(id(v.node), v.index) for v in inputs]))
         found = known.get(key)
         if found is None:
             is_same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
@@ -28,15 +26,3 @@ def common_subexpressions(graph: Graph) -> Graph:
         return found
 
     return rewritten(graph, rule)
-
-
-def same_op(op: Op) -> Hashable:
-    """A key that is equal for ops that give the same bits: == takes 0.0 for -0.0 and 1 for True, and NaN for no NaN."""
-    numbers = _number_fields(type(op))
-    return (op, *(repr(getattr(op, name)) for name in numbers)) if numbers else op
-
-
-@lru_cache(maxsize=1024)
-def _number_fields(cls: type[Op]) -> tuple[str, ...]:
-    exact = {"int", "bool", "str", "DType", "Shape", "int | None", "tuple[int, ...]", "tuple[int, ...] | None"}
-    return tuple(f.name for f in dataclasses.fields(cls) if str(f.type) not in exact)  # type: ignore[arg-type]

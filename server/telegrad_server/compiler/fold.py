@@ -52,7 +52,7 @@ def fold(graph: Graph) -> Graph:
 def _fold(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     if not inputs:
         return None
-    if isinstance(node.op, e.Elementwise):
+    if isinstance(node.op, e.Elementwise | e.Cast):
         return _folded(node, inputs)
     if isinstance(node.op, Reshape | BroadcastTo | Permute | Flip):
         return _moved(node, inputs[0])
@@ -73,21 +73,19 @@ def _scalar(constant: e.Constant) -> Array:
 
 def _folded(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     constants = [_uniform(v) for v in inputs]
-    known = [c for c in constants if c is not None]
     if isinstance(node.op, e.Where) and constants[0] is not None:
         chosen = inputs[1 if constants[0].value else 2]
-        return (chosen,) if chosen.type == node.types[0] else None
+        return (chosen,) if chosen.type == node.types[0] and not chosen.node.op.is_view else None
+    known = [_scalar(c) for c in constants if c is not None]
     if len(known) < len(inputs):
         return None
-    ufunc = _CORRECTLY_ROUNDED.get(type(node.op))
     with np.errstate(all="ignore"):
-        if ufunc is not None:
-            result: Array = np.asarray(ufunc(*[_scalar(c) for c in known]))
-        elif isinstance(node.op, e.Cast):
-            return None
-        else:
-            return None
-    return _filled(result, node)
+        if isinstance(node.op, e.Cast):
+            if inputs[0].dtype.is_float and not node.op.dtype.is_float:
+                return None  # out of range it is whatever the device makes of it
+            return _filled(known[0].astype(numpy_dtype(node.op.dtype)), node)
+        ufunc = _CORRECTLY_ROUNDED.get(type(node.op))
+        return None if ufunc is None else _filled(np.asarray(ufunc(*known)), node)
 
 
 def _filled(result: Array, node: Node) -> Sequence[Value] | None:

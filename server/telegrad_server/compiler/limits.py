@@ -13,7 +13,7 @@ from telegrad.ir.value import Node, Origin
 class Limits:
     """What one function may cost."""
 
-    result_bytes: int = 64 << 30
+    tensor_bytes: int = 64 << 30
     """The largest result of any node that takes memory; a view takes none."""
 
     flops: int = 10**16
@@ -31,13 +31,13 @@ def check_cost(graph: Graph, limits: Limits) -> None:
             continue
         if not node.op.is_view:
             for type in node.types:
-                if type.nbytes > limits.result_bytes:
+                if type.nbytes > limits.tensor_bytes:
                     raise TooExpensive(
                         f"{node.op.name} makes a {type} of {type.nbytes} bytes; "
-                        f"one value may have {limits.result_bytes}",
+                        f"one value may have {limits.tensor_bytes}",
                         reason="OP_OUTPUT_LIMIT",
                         bytes=type.nbytes,
-                        limit=limits.result_bytes,
+                        limit=limits.tensor_bytes,
                         **origin_details(node),
                     )
             cost = node.op.cost(*[v.type for v in node.inputs])
@@ -52,12 +52,12 @@ def check_cost(graph: Graph, limits: Limits) -> None:
                 **origin_details(node),
             )
     for value in graph.outputs:  # a view that leaves is copied out
-        if value.type.nbytes > limits.result_bytes:
+        if value.type.nbytes > limits.tensor_bytes:
             raise TooExpensive(
-                f"a result {value.type} has {value.type.nbytes} bytes; one may have {limits.result_bytes}",
+                f"a result {value.type} has {value.type.nbytes} bytes; one may have {limits.tensor_bytes}",
                 reason="OP_OUTPUT_LIMIT",
                 bytes=value.type.nbytes,
-                limit=limits.result_bytes,
+                limit=limits.tensor_bytes,
                 **origin_details(value.node),
             )
 

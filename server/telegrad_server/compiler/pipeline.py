@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import Literal, NamedTuple
 
 from telegrad.ir.graph import Function, Graph
+from telegrad.ir.verify import verify_function
 from telegrad_server.compiler.cse import common_subexpressions
 from telegrad_server.compiler.fold import fold
-from telegrad_server.compiler.gradients import gradients, inline
+from telegrad_server.compiler.gradients import gradients
+from telegrad_server.compiler.inline import inline, remove_barriers
 from telegrad_server.compiler.limits import Limits, check_cost
 from telegrad_server.compiler.plan import Plan, make_plan
 
@@ -17,19 +19,27 @@ class Pass(NamedTuple):
     """A pass: its name, what it may change, and the function. Dead code goes with every one of them."""
 
     name: str
-    kind: str
+    kind: Literal["exact", "rounding"]
     run: Callable[[Graph], Graph]
 
 
-PASSES: tuple[Pass, ...] = (
+LOWERING: tuple[Pass, ...] = (
     Pass("gradients", "exact", gradients),
     Pass("inline", "exact", inline),
+)
+"""What turns a graph as the client writes it into one that can run."""
+
+OPTIMISATIONS: tuple[Pass, ...] = (
     Pass("fold", "exact", fold),
     Pass("common_subexpressions", "exact", common_subexpressions),
+    Pass("remove_barriers", "exact", remove_barriers),
 )
+"""What makes it cheaper; a graph runs without any of them."""
+
+PASSES = LOWERING + OPTIMISATIONS
 
 
-def optimise(graph: Graph, *, without: tuple[str, ...] = ()) -> Graph:
+def optimise(graph: Graph, *, without: Collection[str] = ()) -> Graph:
     """The graph after all passes, except those named in ``without``."""
     for step in PASSES:
         if step.name not in without:
@@ -38,8 +48,13 @@ def optimise(graph: Graph, *, without: tuple[str, ...] = ()) -> Graph:
 
 
 def compile_function(function: Function, *, limits: Limits | None = None) -> Plan:
-    """The plan for a function. Raises GraphError for what has no gradient, TooExpensive beyond the limits."""
+    """The plan for a function.
+
+    Raises GraphError for a graph that is not legal or has no gradient, TooExpensive for one beyond the limits;
+    nothing has been allocated then.
+    """
     limits = limits or Limits()
+    verify_function(function)
     check_cost(function.graph, limits)
     graph = optimise(function.graph)
     check_cost(graph, limits)

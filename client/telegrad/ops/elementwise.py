@@ -244,7 +244,7 @@ class IntegerPower(Numeric):
     def infer(self, x: Type) -> Type:
         if self.exponent < 0 and not x.dtype.is_float:
             raise DTypeError(f"{x} ** {self.exponent}: a negative power needs a floating-point base")
-        if abs(self.exponent) > 1024:
+        if not -1024 <= self.exponent <= 1024:
             raise DTypeError(f"integer_power: exponent {self.exponent} is beyond 1024; use pow")
         return super().infer(x)
 
@@ -256,7 +256,7 @@ class IntegerPower(Numeric):
         return (g * (x.literal(self.exponent, x.dtype) * IntegerPower(self.exponent - 1)(x)),)
 
     def eval(self, xp: Any, x: Any) -> Any:
-        n, result, square = abs(self.exponent), None, x
+        n, result, square = max(self.exponent, -self.exponent), None, x
         while n:
             if n & 1:
                 result = square if result is None else xp.multiply(result, square)

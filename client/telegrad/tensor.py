@@ -116,7 +116,9 @@ class Tensor(Operators):
 
     def literal(self, number: Number, dtype: DType) -> Tensor:
         home = context.TRACE.get() or self._home
-        return home.number(number, dtype)
+        literal = home.number(number, dtype)
+        literal._weak = self._weak
+        return literal
 
     # ---- reading
 

@@ -1,1 +1,34 @@
-"""Modules."""
+"""Modules and functions with PyTorch's names, arguments, initial values and state keys."""
+
+from telegrad.nn import functional, init
+from telegrad.nn.activation import (
+    ELU,
+    GELU,
+    SELU,
+    Dropout,
+    Hardtanh,
+    LeakyReLU,
+    LogSoftmax,
+    Mish,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from telegrad.nn.container import ModuleDict, ModuleList, Sequential
+from telegrad.nn.embedding import Embedding
+from telegrad.nn.linear import Flatten, Identity, Linear
+from telegrad.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
+from telegrad.nn.module import Module
+from telegrad.nn.norm import LayerNorm, RMSNorm
+from telegrad.tensor import Parameter
+
+__all__ = [
+    "BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "ELU", "Embedding", "Flatten", "GELU", "Hardtanh", "Identity",
+    "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss", "Mish", "Module", "ModuleDict",
+    "ModuleList", "NLLLoss", "Parameter", "RMSNorm", "ReLU", "ReLU6", "SELU", "Sequential", "SiLU", "Sigmoid",
+    "Softmax", "Softplus", "Tanh", "functional", "init",
+]  # fmt: skip

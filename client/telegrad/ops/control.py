@@ -171,9 +171,21 @@ class CustomVjp(Op):
     def vjp(self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...]) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         outs: tuple[Value, ...] = out if isinstance(out, tuple) else (out,)
-        known = [zeros_like(y) if gy is None else gy for y, gy in zip(outs, gs[: self.outputs], strict=False)]
-        found = iter(regions[1].inline((*outs[self.outputs :], *known)))
-        return tuple(next(found) if x.dtype.is_float else None for x in inputs)
+        wanted = [x for x in inputs if x.dtype.is_float]
+        found: list[Value | None] = [None] * len(wanted)
+        if any(gy is not None for gy in gs[: self.outputs]):
+            known = [zeros_like(y) if gy is None else gy for y, gy in zip(outs, gs[: self.outputs], strict=False)]
+            found = list(regions[1].inline((*outs[self.outputs :], *known)))
+        # residuals are differentiated as they were computed: they are in the way of second derivatives
+        saved = [(i, gy) for i, gy in enumerate(gs) if i >= self.outputs and gy is not None]
+        if saved and wanted:
+            fresh = tuple(Alias()(x) for x in inputs)  # one value may be several operands
+            again = regions[0].inline(fresh)
+            starts = [x for x in fresh if x.dtype.is_float]
+            through = Gradient(len(saved)).results(*(again[i] for i, _ in saved), *(gy for _, gy in saved), *starts)
+            found = [h if f is None else f + h for f, h in zip(found, through, strict=True)]
+        gradients = iter(found)
+        return tuple(next(gradients) if x.dtype.is_float else None for x in inputs)
 
     def lower(self, inputs: Sequence[Value], regions: tuple[Graph, ...]) -> tuple[Value, ...]:
         """What runs once gradients are known: the forward region."""

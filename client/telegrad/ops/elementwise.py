@@ -137,7 +137,16 @@ def common(*operands: V | Number) -> tuple[V, ...]:
         elif strong and x.is_weak and not (x.dtype.kind == dtype.kind or dtype.kind == "float"):
             dtype = number_dtype(1.0 if x.dtype.kind == "float" else 1, dtype)
     like = (strong or weak)[0]
-    return tuple([astype(x, dtype) if isinstance(x, Operators) else like.literal(x, dtype) for x in operands])
+    return tuple(
+        [
+            like.literal(x, dtype)  # weak where all operands are
+            if not isinstance(x, Operators)
+            else x
+            if x.dtype is dtype and (not x.is_weak or not strong)
+            else Cast(dtype)(x)
+            for x in operands
+        ]
+    )
 
 
 def inexact(x: V) -> V:

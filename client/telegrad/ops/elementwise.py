@@ -1,8 +1,8 @@
 """Elementwise ops: each result element depends on one element of each operand, after broadcasting.
 
-The family's ``eval`` uses only the scalar language (the names in `SCALAR_LANGUAGE` and Python's
-operators), so one expression serves NumPy, CuPy and, printed, the fuser's C and CUDA. An op that is a
-single word of that language names it in ``word`` and needs no ``eval`` of its own.
+The family's ``eval`` uses only the scalar language (`telegrad.ir.xp.ScalarModule`), so one expression serves NumPy,
+CuPy and, printed, the fuser's C and CUDA. An op that is a single word of that language names it in ``word``, which
+also says how many operands there are, and needs no ``eval`` of its own.
 """
 
 from __future__ import annotations
@@ -11,39 +11,52 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from telegrad.errors import DTypeError
+from telegrad.errors import DTypeError, GraphError
 from telegrad.ir import types as t
-from telegrad.ir.op import Op
-from telegrad.ir.types import DType, Type, broadcast_shapes
+from telegrad.ir.op import Cost, Op
+from telegrad.ir.types import DType, Type, broadcast_shapes, check_shape
 from telegrad.ir.value import Number, Operators, V, Value, operator
-
-SCALAR_LANGUAGE = frozenset(
-    """add subtract multiply divide floor_divide remainder power negative abs sign exp expm1 log log1p log2 log10
-    sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh atan2 hypot erf erfinv lgamma digamma
-    floor ceil trunc round minimum maximum where isnan isinf isfinite signbit copysign nextafter reciprocal square
-    equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not
-    bitwise_and bitwise_or bitwise_xor bitwise_invert bitwise_left_shift bitwise_right_shift logaddexp astype
-    """.split()
-)
+from telegrad.ir.xp import Array, ArrayModule, ScalarModule
 
 
 class Elementwise(Op, abstract=True):
     """The family: operands of one dtype broadcast against each other; the result has their dtype."""
 
     word: ClassVar[str] = ""
+    arity: ClassVar[int] = 1
     kinds: ClassVar[tuple[str, ...]] = ("bool", "uint", "int", "float")
     result: ClassVar[DType | None] = None  # the result's dtype, where it is not the operands'
 
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(abstract=abstract, **kwargs)
+        if cls.word:
+            cls.arity = getattr(ScalarModule, cls.word).__code__.co_argcount - 1
+
     def infer(self, *types: Type) -> Type:
+        self.check_arity(types)
         dtype = types[0].dtype
         for type in types[1:]:
             if type.dtype is not dtype:
                 raise DTypeError(f"{self.name}({', '.join(map(str, types))}): dtypes must be equal; use astype")
         if dtype.kind not in self.kinds:
             raise DTypeError(f"{self.name}({', '.join(map(str, types))}): takes {' or '.join(self.kinds)} dtypes")
-        return Type(broadcast_shapes(*(type.shape for type in types), op=self.name), self.result or dtype)
+        return Type(self.broadcast(types), self.result or dtype)
 
-    def eval(self, xp: Any, *arrays: Any) -> Any:
+    def check_arity(self, types: tuple[Type, ...]) -> None:
+        """Raise GraphError unless there is one type for each operand."""
+        if len(types) != self.arity:
+            raise GraphError(
+                f"{self.name} takes {self.arity} operands, not {len(types)}", reason="GRAPH_ARITY", op=self.name
+            )
+
+    def broadcast(self, types: tuple[Type, ...]) -> t.Shape:
+        """The common shape of the operands."""
+        shape = types[0].shape
+        if all(type.shape == shape for type in types):
+            return shape
+        return check_shape(broadcast_shapes(*(type.shape for type in types), op=self.name), op=self.name)
+
+    def eval(self, xp: ScalarModule, *arrays: Array) -> Array:
         return getattr(xp, self.word)(*arrays)
 
 
@@ -86,7 +99,7 @@ class Constant(Op):
         literal_op(self.value, self.dtype)  # refuses what the dtype cannot hold
         return Type((), self.dtype)
 
-    def eval(self, xp: Any) -> Any:
+    def eval(self, xp: ArrayModule) -> Array:
         return xp.full((), self.value, self.dtype)
 
 
@@ -168,7 +181,7 @@ class Cast(Op):
             return (None,)
         return (Cast(x.dtype)(g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ScalarModule, x: Array) -> Array:
         return xp.astype(x, self.dtype)
 
 
@@ -182,6 +195,8 @@ def astype(x: V, dtype: DType, /, *, copy: bool = True) -> V:
 
 @dataclass(frozen=True)
 class Add(Numeric):
+    """x + y."""
+
     word = "add"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
@@ -190,6 +205,8 @@ class Add(Numeric):
 
 @dataclass(frozen=True)
 class Subtract(Numeric):
+    """x - y."""
+
     word = "subtract"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
@@ -198,6 +215,8 @@ class Subtract(Numeric):
 
 @dataclass(frozen=True)
 class Multiply(Numeric):
+    """x * y."""
+
     word = "multiply"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
@@ -206,6 +225,8 @@ class Multiply(Numeric):
 
 @dataclass(frozen=True)
 class Divide(Float):
+    """x / y."""
+
     word = "divide"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
@@ -215,6 +236,8 @@ class Divide(Float):
 
 @dataclass(frozen=True)
 class FloorDivide(Numeric):
+    """floor(x / y). Piecewise constant."""
+
     word = "floor_divide"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[None, None]:
@@ -233,12 +256,15 @@ class Remainder(Numeric):
 
 @dataclass(frozen=True)
 class Power(Numeric):
+    """x**y."""
+
     word = "power"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value | None, Value | None]:
         if not x.dtype.is_float:
             return None, None
-        gx = where(equal(y, 0), 0, y * Power()(x, y - 1))
+        # at x = y = 0 the derivative is 0 times infinity; the base is kept away from 0 there
+        gx = y * Power()(where(logical_and(equal(x, 0), equal(y, 0)), 1, x), y - 1)
         # at x = 0 the limit of x**y log x is 0 for y > 0; log is kept away from 0 so that no NaN is multiplied in
         gy = where(equal(x, 0), where(y >= 0, 0, -math.inf), out * log(where(equal(x, 0), 1, x)))
         return g * gx, g * gy
@@ -250,12 +276,13 @@ class IntegerPower(Numeric):
 
     exponent: int
 
-    def infer(self, x: Type) -> Type:
-        if self.exponent < 0 and not x.dtype.is_float:
-            raise DTypeError(f"{x} ** {self.exponent}: a negative power needs a floating-point base")
+    def infer(self, *types: Type) -> Type:
+        result = super().infer(*types)
+        if self.exponent < 0 and not result.dtype.is_float:
+            raise DTypeError(f"{result} ** {self.exponent}: a negative power needs a floating-point base")
         if not -1024 <= self.exponent <= 1024:
             raise DTypeError(f"integer_power: exponent {self.exponent} is beyond 1024; use pow")
-        return super().infer(x)
+        return result
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value | None]:
         if self.exponent == 0:
@@ -264,21 +291,27 @@ class IntegerPower(Numeric):
             return (g,)
         return (g * (x.literal(self.exponent, x.dtype) * IntegerPower(self.exponent - 1)(x)),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
-        n, result, square = max(self.exponent, -self.exponent), None, x
-        while n:
+    def eval(self, xp: ScalarModule, *arrays: Array) -> Array:
+        (square,) = arrays
+        n, result = max(self.exponent, -self.exponent), None
+        if n == 0:
+            return xp.power(square, xp.literal(0, square))
+        while True:
             if n & 1:
                 result = square if result is None else xp.multiply(result, square)
             n >>= 1
-            if n:
-                square = xp.multiply(square, square)
-        if result is None:
-            return xp.ones_like(x)
-        return xp.reciprocal(result) if self.exponent < 0 else result
+            if n == 0:
+                return xp.reciprocal(result) if self.exponent < 0 else result
+            square = xp.multiply(square, square)
+
+    def cost(self, *types: Type) -> Cost:
+        return Cost(2 * max(self.exponent, -self.exponent).bit_length() * types[0].size, 2 * types[0].nbytes)
 
 
 @dataclass(frozen=True)
 class Negative(Numeric):
+    """-x."""
+
     word = "negative"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -297,11 +330,15 @@ class Abs(Numeric):
 
 @dataclass(frozen=True)
 class Sign(Numeric, Stepwise):
+    """-1, 0 or 1; NaN for NaN."""
+
     word = "sign"
 
 
 @dataclass(frozen=True)
 class Square(Numeric):
+    """x * x."""
+
     word = "square"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -310,6 +347,8 @@ class Square(Numeric):
 
 @dataclass(frozen=True)
 class Reciprocal(Float):
+    """1 / x."""
+
     word = "reciprocal"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -343,6 +382,8 @@ class Maximum(Numeric):
 
 @dataclass(frozen=True)
 class Exp(Float):
+    """e**x."""
+
     word = "exp"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -351,6 +392,8 @@ class Exp(Float):
 
 @dataclass(frozen=True)
 class Expm1(Float):
+    """e**x - 1, accurate for small x."""
+
     word = "expm1"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -359,6 +402,8 @@ class Expm1(Float):
 
 @dataclass(frozen=True)
 class Log(Float):
+    """The natural logarithm."""
+
     word = "log"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -367,6 +412,8 @@ class Log(Float):
 
 @dataclass(frozen=True)
 class Log1p(Float):
+    """log(1 + x), accurate for small x."""
+
     word = "log1p"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -375,6 +422,8 @@ class Log1p(Float):
 
 @dataclass(frozen=True)
 class Log2(Float):
+    """The logarithm to base 2."""
+
     word = "log2"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -383,6 +432,8 @@ class Log2(Float):
 
 @dataclass(frozen=True)
 class Log10(Float):
+    """The logarithm to base 10."""
+
     word = "log10"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -391,6 +442,8 @@ class Log10(Float):
 
 @dataclass(frozen=True)
 class Sqrt(Float):
+    """The square root."""
+
     word = "sqrt"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -399,6 +452,8 @@ class Sqrt(Float):
 
 @dataclass(frozen=True)
 class Sin(Float):
+    """The sine of x radians."""
+
     word = "sin"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -407,6 +462,8 @@ class Sin(Float):
 
 @dataclass(frozen=True)
 class Cos(Float):
+    """The cosine of x radians."""
+
     word = "cos"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -415,6 +472,8 @@ class Cos(Float):
 
 @dataclass(frozen=True)
 class Tan(Float):
+    """The tangent of x radians."""
+
     word = "tan"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -423,6 +482,8 @@ class Tan(Float):
 
 @dataclass(frozen=True)
 class Asin(Float):
+    """The angle in [-pi/2, pi/2] whose sine is x."""
+
     word = "asin"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -431,6 +492,8 @@ class Asin(Float):
 
 @dataclass(frozen=True)
 class Acos(Float):
+    """The angle in [0, pi] whose cosine is x."""
+
     word = "acos"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -439,6 +502,8 @@ class Acos(Float):
 
 @dataclass(frozen=True)
 class Atan(Float):
+    """The angle in [-pi/2, pi/2] whose tangent is x."""
+
     word = "atan"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -447,6 +512,8 @@ class Atan(Float):
 
 @dataclass(frozen=True)
 class Sinh(Float):
+    """The hyperbolic sine."""
+
     word = "sinh"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -455,6 +522,8 @@ class Sinh(Float):
 
 @dataclass(frozen=True)
 class Cosh(Float):
+    """The hyperbolic cosine."""
+
     word = "cosh"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -463,6 +532,8 @@ class Cosh(Float):
 
 @dataclass(frozen=True)
 class Tanh(Float):
+    """The hyperbolic tangent."""
+
     word = "tanh"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -471,6 +542,8 @@ class Tanh(Float):
 
 @dataclass(frozen=True)
 class Asinh(Float):
+    """The inverse hyperbolic sine."""
+
     word = "asinh"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -479,6 +552,8 @@ class Asinh(Float):
 
 @dataclass(frozen=True)
 class Acosh(Float):
+    """The inverse hyperbolic cosine."""
+
     word = "acosh"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -487,6 +562,8 @@ class Acosh(Float):
 
 @dataclass(frozen=True)
 class Atanh(Float):
+    """The inverse hyperbolic tangent."""
+
     word = "atanh"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -495,6 +572,8 @@ class Atanh(Float):
 
 @dataclass(frozen=True)
 class Atan2(Float):
+    """The angle of the point (x, y), in [-pi, pi]."""
+
     word = "atan2"
 
     def vjp(self, g: Value, out: Value, y: Value, x: Value) -> tuple[Value, Value]:
@@ -504,6 +583,8 @@ class Atan2(Float):
 
 @dataclass(frozen=True)
 class Hypot(Float):
+    """sqrt(x**2 + y**2) without overflow. The derivative at the origin is 0."""
+
     word = "hypot"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
@@ -518,13 +599,15 @@ class Logaddexp(Float):
     word = "logaddexp"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
-        # sigmoid of the difference, and not exp(x - out): -inf with -inf gives a gradient of half each
-        p = Sigmoid()(where(equal(x, y), 0, x - y))
+        # sigmoid of the difference, and not exp(x - out): infinity with infinity gives a gradient of half each
+        p = Sigmoid()(where(logical_and(equal(x, y), isinf(x)), 0, x - y))
         return g * p, g * (1 - p)
 
 
 @dataclass(frozen=True)
 class Erf(Float):
+    """The error function."""
+
     word = "erf"
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
@@ -538,9 +621,11 @@ class Sigmoid(Float):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (g * (out * (1 - out)),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ScalarModule, *arrays: Array) -> Array:
+        (x,) = arrays
+        one = xp.literal(1, x)
         e = xp.exp(xp.negative(xp.abs(x)))
-        return xp.divide(xp.where(xp.signbit(x), e, xp.ones_like(e)), xp.add(e, xp.ones_like(e)))
+        return xp.divide(xp.where(xp.signbit(x), e, one), xp.add(e, one))
 
 
 @dataclass(frozen=True)
@@ -550,8 +635,9 @@ class Relu(Float):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (where(x <= 0, 0, g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
-        return xp.maximum(x, xp.zeros_like(x))
+    def eval(self, xp: ScalarModule, *arrays: Array) -> Array:
+        (x,) = arrays
+        return xp.maximum(x, xp.literal(0, x))
 
 
 # ---- rounding, predicates, logic, bits
@@ -559,16 +645,22 @@ class Relu(Float):
 
 @dataclass(frozen=True)
 class Floor(Numeric, Stepwise):
+    """The largest integer not above x."""
+
     word = "floor"
 
 
 @dataclass(frozen=True)
 class Ceil(Numeric, Stepwise):
+    """The smallest integer not below x."""
+
     word = "ceil"
 
 
 @dataclass(frozen=True)
 class Trunc(Numeric, Stepwise):
+    """The integer nearest to x towards zero."""
+
     word = "trunc"
 
 
@@ -581,11 +673,15 @@ class Round(Numeric, Stepwise):
 
 @dataclass(frozen=True)
 class Nextafter(Float, Stepwise):
+    """The next number after x in the direction of y."""
+
     word = "nextafter"
 
 
 @dataclass(frozen=True)
 class Copysign(Float):
+    """The magnitude of x with the sign of y."""
+
     word = "copysign"
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, None]:
@@ -594,76 +690,103 @@ class Copysign(Float):
 
 @dataclass(frozen=True)
 class Equal(Predicate):
+    """x == y."""
+
     word = "equal"
 
 
 @dataclass(frozen=True)
 class NotEqual(Predicate):
+    """x != y."""
+
     word = "not_equal"
 
 
 @dataclass(frozen=True)
 class Less(Predicate):
+    """x < y."""
+
     word = "less"
-    kinds = ("uint", "int", "float", "bool")
 
 
 @dataclass(frozen=True)
 class LessEqual(Predicate):
+    """x <= y."""
+
     word = "less_equal"
 
 
 @dataclass(frozen=True)
 class Greater(Predicate):
+    """x > y."""
+
     word = "greater"
 
 
 @dataclass(frozen=True)
 class GreaterEqual(Predicate):
+    """x >= y."""
+
     word = "greater_equal"
 
 
 @dataclass(frozen=True)
 class Isnan(Predicate):
+    """Whether x is NaN."""
+
     word = "isnan"
 
 
 @dataclass(frozen=True)
 class Isinf(Predicate):
+    """Whether x is an infinity."""
+
     word = "isinf"
 
 
 @dataclass(frozen=True)
 class Isfinite(Predicate):
+    """Whether x is neither NaN nor infinite."""
+
     word = "isfinite"
 
 
 @dataclass(frozen=True)
 class Signbit(Predicate):
+    """Whether the sign bit is set."""
+
     kinds = ("float",)
     word = "signbit"
 
 
 @dataclass(frozen=True)
 class LogicalAnd(Predicate):
+    """Whether both are true."""
+
     kinds = ("bool",)
     word = "logical_and"
 
 
 @dataclass(frozen=True)
 class LogicalOr(Predicate):
+    """Whether one or both are true."""
+
     kinds = ("bool",)
     word = "logical_or"
 
 
 @dataclass(frozen=True)
 class LogicalXor(Predicate):
+    """Whether exactly one is true."""
+
     kinds = ("bool",)
     word = "logical_xor"
 
 
 @dataclass(frozen=True)
 class LogicalNot(Predicate):
+    """Whether x is false."""
+
     kinds = ("bool",)
     word = "logical_not"
 
@@ -676,32 +799,44 @@ class Bitwise(Stepwise, abstract=True):
 
 @dataclass(frozen=True)
 class BitwiseAnd(Bitwise):
+    """The bits that are set in both."""
+
     word = "bitwise_and"
 
 
 @dataclass(frozen=True)
 class BitwiseOr(Bitwise):
+    """The bits that are set in one or both."""
+
     word = "bitwise_or"
 
 
 @dataclass(frozen=True)
 class BitwiseXor(Bitwise):
+    """The bits that are set in exactly one."""
+
     word = "bitwise_xor"
 
 
 @dataclass(frozen=True)
 class BitwiseInvert(Bitwise):
+    """Every bit flipped."""
+
     word = "bitwise_invert"
 
 
 @dataclass(frozen=True)
 class BitwiseLeftShift(Bitwise):
+    """x * 2**y, bits beyond the dtype lost."""
+
     kinds = ("uint", "int")
     word = "bitwise_left_shift"
 
 
 @dataclass(frozen=True)
 class BitwiseRightShift(Bitwise):
+    """floor(x / 2**y)."""
+
     kinds = ("uint", "int")
     word = "bitwise_right_shift"
 
@@ -712,10 +847,12 @@ class Where(Elementwise):
 
     word = "where"
 
-    def infer(self, condition: Type, x1: Type, x2: Type) -> Type:
+    def infer(self, *types: Type) -> Type:
+        self.check_arity(types)
+        condition, x1, x2 = types
         if condition.dtype is not t.bool_ or x1.dtype is not x2.dtype:
             raise DTypeError(f"where({condition}, {x1}, {x2}): takes a bool condition and two values of one dtype")
-        return Type(broadcast_shapes(condition.shape, x1.shape, x2.shape, op="where"), x1.dtype)
+        return Type(self.broadcast(types), x1.dtype)
 
     def vjp(self, g: Value, out: Value, condition: Value, x1: Value, x2: Value) -> tuple[None, Value, Value]:
         return None, where(condition, g, 0), where(condition, 0, g)

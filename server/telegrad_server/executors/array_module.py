@@ -121,6 +121,10 @@ class LibraryModule:
         """An array of zeros."""
         return self.lib.zeros(shape, numpy_dtype(dtype))
 
+    def literal(self, number: Number, like: Array) -> Array:
+        """A number in the dtype of an array."""
+        return like.dtype.type(number)
+
     def arange(self, n: int, dtype: DType) -> Array:
         """0, 1, …, n - 1."""
         return self.lib.arange(n).astype(numpy_dtype(dtype))
@@ -234,12 +238,27 @@ class LibraryModule:
     # ---- moving elements
 
     def reshape(self, x: Array, shape: Shape) -> Array:
-        """The elements in C order under another shape: a view of a C-contiguous x, or if only axes of size 1
-        come and go; else a copy, even where strides could express it. A plan can tell which from the types alone.
+        """The elements in C order under another shape: a view if x is C-contiguous or one element repeated, or if only
+        axes of size 1 come and go; else a copy, even where strides could express it. So a plan can tell which it is.
         """
-        if not x.flags.c_contiguous and _without_ones(x.shape) != _without_ones(shape):
-            return x.copy(order="C").reshape(shape)
-        return x.reshape(shape)
+        if x.flags.c_contiguous or _without_ones(x.shape) == _without_ones(shape):
+            return x.reshape(shape)
+        if not any(stride for size, stride in zip(x.shape, x.strides, strict=True) if size != 1):
+            return x.reshape(shape)
+        return x.copy(order="C").reshape(shape)
+
+    def copy_into(self, out: Array, x: Array) -> None:
+        """Write x into out, converted to its element type as `astype` does."""
+        out[...] = x
+
+    def ufunc(self, word: str, dtype: DType) -> Any:
+        """The library's ufunc for a word of the scalar language on operands of this dtype, None if it has none.
+
+        A ufunc takes the array to write into as its last argument.
+        """
+        rounding = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint"}.get(word)
+        found = getattr(self.lib, rounding) if rounding and dtype.is_float else getattr(self, word)
+        return found if isinstance(found, self.lib.ufunc) else None
 
     def pad(self, x: Array, widths: Sequence[tuple[int, int]], value: Number = 0) -> Array:
         """x inside a border of one number."""
@@ -258,12 +277,13 @@ class LibraryModule:
 
     # ---- indexing
 
-    def checked_index(self, index: Array, size: int) -> Array:
-        """The index as int64; IndexRange if an element is not in [-size, size)."""
+    def checked_index(self, index: Array, size: int, *, wraps: bool = True) -> Array:
+        """The index as int64; IndexRange if an element is not in [-size, size), or in [0, size) if it may not wrap."""
         if index.size:
             low, high = int(index.min()), int(index.max())
-            if low < -size or high >= size:
-                wrong = low if low < -size else high
+            lowest = -size if wraps else 0
+            if low < lowest or high >= size:
+                wrong = low if low < lowest else high
                 raise IndexRange(f"index {wrong} is out of range for an axis of size {size}", index=wrong, size=size)
         return index.astype(np.int64, copy=False)
 
@@ -365,6 +385,10 @@ class NumpyModule(LibraryModule):
 
     name = "numpy"
     philox_chunk = 8192  # temporaries stay in the second-level cache
+
+    def copy_into(self, out: Array, x: Array) -> None:
+        """Write x into out, converted to its element type as `astype` does."""
+        np.copyto(out, x, casting="unsafe")
 
     def __init__(self) -> None:
         super().__init__(np)

@@ -19,7 +19,7 @@ from typing import Any
 
 from telegrad.errors import GraphError
 from telegrad.ir.graph import Graph, Input
-from telegrad.ir.op import make_op, result_types
+from telegrad.ir.op import Op, make_op, result_types
 from telegrad.ir.types import BY_NAME, DType
 from telegrad.ir.value import Node, Value
 
@@ -42,18 +42,18 @@ def _lines(graph: Graph, indent: str) -> list[str]:
     for number, node in enumerate(graph.nodes):
         operands = ", ".join(name(v) for v in node.inputs)
         types = ", ".join(map(str, node.types))
-        lines.append(f"{indent}%{number} = {op_text(node)}({operands}) : {types}")
+        lines.append(f"{indent}%{number} = {op_text(node.op)}({operands}) : {types}")
         for region in node.regions:
             lines += _lines(region, indent + _INDENT)
     lines.append(f"{indent}-> {', '.join(name(v) for v in graph.outputs)}")
     return lines
 
 
-def op_text(node: Node) -> str:
+def op_text(op: Op) -> str:
     """The op's name, with the attributes that are not its defaults in brackets."""
-    found = node.op.attributes().items()
+    found = op.attributes().items()
     attributes = ", ".join(f"{key}={value if isinstance(value, DType) else repr(value)}" for key, value in found)
-    return f"{node.op.name}[{attributes}]" if attributes else node.op.name
+    return f"{op.name}[{attributes}]" if attributes else op.name
 
 
 _LINE = re.compile(r"%(\d+) = (\w+)(?:\[(.*)\])?\(([^()]*)\) : .*")

@@ -1,49 +1,63 @@
 """The plan: in which order nodes run, and where each value lives.
 
 Values that nobody sees outside live in one arena, at offsets chosen best-fit over their lifetimes. A view
-shares its base's place. An elementwise op whose operand dies with it writes over that operand: this is how
-gradient contributions add up in place, in the fixed order in which `autodiff` chained them. Results do not
-live in the arena, since their life goes on. The plan holds no arrays and no code, so any executor can run it.
+shares its base's place and keeps it alive. An elementwise op whose operand ends with it writes over that
+operand: this is how gradient contributions add up in place, in the fixed order in which `autodiff` chained
+them. Results do not live in the arena, since their life goes on; each is contiguous and no larger than it
+looks, so a view that leaves is copied out. A plan holds no arrays and no code: any executor can run it.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from telegrad.ir.graph import Function, Graph, Input
 from telegrad.ir.op import Op
+from telegrad.ir.text import op_text
 from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Origin, Value
-from telegrad.ops.elementwise import Elementwise
+from telegrad.ops.elementwise import Cast, Elementwise
+from telegrad_server.compiler.arena import Arena, aligned
+from telegrad_server.compiler.layout import Strides, contiguous_strides, is_contiguous, view_strides
+from telegrad_server.compiler.schedule import Demand, schedule
 
-ALIGNMENT = 64
+CONSTANT_BYTES = 64 * 1024
+"""Values without operands up to this size are made once, when a plan is loaded."""
 
 
 class Place(Enum):
-    """Where a slot's array lives."""
+    """Where a slot's elements live."""
 
     INPUT = "input"
+    CONSTANT = "constant"
     ARENA = "arena"
-    RESULT = "result"  # outlives the run, itself or through a view of it
+    RESULT = "result"
     VIEW = "view"
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A value's place. ``offset`` is in bytes from the arena's start; ``base`` is the slot that a view shares."""
+    """A value's place.
+
+    ``offset`` is in bytes from the arena's start (ARENA); ``base`` is the slot whose memory a view shares, and
+    ``strides`` its strides in elements, None if they are not known before it runs (VIEW).
+    """
 
     type: Type
     place: Place
     offset: int = -1
     base: int = -1
+    strides: Strides | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One op. ``frees`` are slots that nobody needs after it; ``over`` is the operand that it overwrites, or -1."""
+    """One op on slots. ``over`` is the operand slot whose memory the result takes, -1 for none; ``frees`` are the
+    arena slots that nobody reads after it. Steps without operands whose slot is a CONSTANT, and views of these,
+    run once, when the plan is loaded.
+    """
 
     op: Op
     inputs: tuple[int, ...]
@@ -53,9 +67,9 @@ class Step:
     origin: Origin | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Plan:
-    """All that an executor needs to run a function."""
+    """All that an executor needs to run a function. ``peak_bytes`` is arena, results and constants together."""
 
     slots: tuple[Slot, ...]
     steps: tuple[Step, ...]
@@ -69,187 +83,194 @@ class Plan:
     @property
     def input_types(self) -> tuple[Type, ...]:
         """The types of the operands."""
-        return tuple(self.slots[i].type for i in self.inputs)
+        return tuple([self.slots[i].type for i in self.inputs])
 
     @property
     def output_types(self) -> tuple[Type, ...]:
         """The types of the results."""
-        return tuple(self.slots[i].type for i in self.outputs)
+        return tuple([self.slots[i].type for i in self.outputs])
 
     def text(self) -> str:
-        """The plan, one line a step."""
-        lines = [f"arena {self.arena_bytes} bytes"]
-        for step in self.steps:
-            outs = ", ".join(f"{i}:{self._where(i)}" for i in step.outputs)
-            over = f" over {step.over}" if step.over >= 0 else ""
-            frees = f" frees {', '.join(map(str, step.frees))}" if step.frees else ""
-            lines.append(f"{outs} = {step.op.name}({', '.join(map(str, step.inputs))}){over}{frees}")
-        lines.append(f"-> {', '.join(map(str, self.outputs))}")
-        return "\n".join(lines)
+        """The plan, one line a step: where each result goes, what it is computed from, what ends."""
+        return "\n".join(self._lines())
 
-    def _where(self, i: int) -> str:
+    def _lines(self) -> Iterator[str]:
+        yield f"arena {self.arena_bytes} bytes, peak {self.peak_bytes} bytes"
+        for i in self.inputs:
+            yield f"%{i} input : {self.slots[i].type}"
+        for step in self.steps:
+            made = ", ".join(f"%{i} {self._where(i, step)}" for i in step.outputs)
+            types = ", ".join(str(self.slots[i].type) for i in step.outputs)
+            frees = f"; ends {_names(step.frees)}" if step.frees else ""
+            yield f"{made} = {op_text(step.op)}({_names(step.inputs)}) : {types}{frees}"
+        yield f"-> {_names(self.outputs)}"
+
+    def _where(self, i: int, step: Step) -> str:
         slot = self.slots[i]
         if slot.place is Place.ARENA:
-            return f"@{slot.offset}"
-        return f"{slot.place.value}{f' of {slot.base}' if slot.place is Place.VIEW else ''}"
+            return f"@{slot.offset}" + (f" over %{step.over}" if step.over >= 0 else "")
+        if slot.place is Place.VIEW:
+            return f"view of %{slot.base} {list(slot.strides) if slot.strides is not None else '?'}"
+        return slot.place.value
+
+
+def _names(slots: Sequence[int]) -> str:
+    return ", ".join(f"%{i}" for i in slots)
 
 
 def make_plan(function: Function) -> Plan:
     """The plan of a function whose graph has gone through all passes."""
-    graph = function.graph
-    numbers, types = _number(graph)
-    base, is_input = _bases(graph, numbers)
-    escaping = {base[numbers[_key(v)]] for v in graph.outputs}
-    last = _last_uses(graph, numbers, base)
-    arena = _Arena()
-    slots: list[Slot | None] = [None] * len(types)
-    steps: list[Step] = []
-    offsets: dict[int, int] = {}
-    for i in is_input:
-        slots[i] = Slot(types[i], Place.INPUT)
-    dying = _dying(last, escaping, is_input)
-    flops = 0
-    for k, node in enumerate(n for n in graph.nodes if not isinstance(n.op, Input)):
-        inputs = tuple([numbers[_key(v)] for v in node.inputs])
-        outputs = tuple([numbers[id(node), i] for i in range(len(node.types))])
-        over = _overwritten(node, inputs, types, base, offsets, dying.get(k, ()))
-        for i in outputs:
-            if base[i] != i:
-                slots[i] = Slot(types[i], Place.VIEW, base=base[i])
-            elif i in escaping:
-                slots[i] = Slot(types[i], Place.RESULT)
-            else:
-                offset = offsets[over] if over >= 0 else arena.take(types[i].nbytes)
-                offsets[i] = offset
-                slots[i] = Slot(types[i], Place.ARENA, offset)
-        frees = tuple(i for i in dying.get(k, ()) if i != over)
-        for i in frees:
-            if i in offsets:
-                arena.give(offsets[i], types[i].nbytes)
-        where = node.origin if isinstance(node.origin, Origin) else None
-        steps.append(Step(node.op, inputs, outputs, dying.get(k, ()), over, where))
-        flops += node.op.cost(*(v.type for v in node.inputs)).flops
-    done = tuple(s for s in slots if s is not None)
-    results = sum(s.type.nbytes for s in done if s.place is Place.RESULT)
-    return Plan(
-        done,
-        tuple(steps),
-        tuple(numbers[_key(v)] for v in graph.inputs),
-        tuple(numbers[_key(v)] for v in graph.outputs),
-        function.updates,
-        arena.top,
-        arena.top + results,
-        flops,
-    )
+    return _Planner(function.graph).plan(function.updates)
 
 
-def _key(value: Value) -> tuple[int, int]:
-    return id(value.node), value.index
+class _Planner:
+    """Numbers the values of a graph as slots and finds, for each, whose memory it lives in."""
 
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.body: list[Node] = []
+        self.first: dict[int, int] = {}  # node -> the slot of its first output
+        self.types: list[Type] = []
+        self.base: list[int] = []  # the slot whose memory a slot shares, itself if none
+        self.strides: list[Strides | None] = []
+        self.place: list[Place] = []  # of the base, ARENA where it is scratch
+        for node in graph.nodes:
+            self._number(node)
+        leaving = {value: self._leaving(value) for value in dict.fromkeys(graph.outputs)}
+        self.outputs = [leaving[value] for value in graph.outputs]
+        for i in self.outputs:
+            if self.place[i] is Place.ARENA:
+                self.place[self.base[i]] = Place.RESULT
 
-def _number(graph: Graph) -> tuple[dict[tuple[int, int], int], list[Type]]:
-    numbers: dict[tuple[int, int], int] = {}
-    types: list[Type] = []
-    for node in graph.nodes:
-        for i, type in enumerate(node.types):
-            numbers[id(node), i] = len(types)
-            types.append(type)
-    return numbers, types
+    def slot(self, value: Value) -> int:
+        return self.first[id(value.node)] + value.index
 
-
-def _bases(graph: Graph, numbers: dict[tuple[int, int], int]) -> tuple[list[int], list[int]]:
-    """For each value the value whose memory it shares (itself if none); and which are inputs."""
-    base: list[int] = []
-    inputs: list[int] = []
-    for node in graph.nodes:
-        for i in range(len(node.types)):
-            number = len(base)
+    def _number(self, node: Node) -> int:
+        """Give the node's outputs slots; the first of them."""
+        first = self.first[id(node)] = len(self.types)
+        if not isinstance(node.op, Input):
+            self.body.append(node)
+        for index, type in enumerate(node.types):
+            i = first + index
+            base, strides, place = i, contiguous_strides(type.shape), Place.ARENA
             if isinstance(node.op, Input):
-                inputs.append(number)
-            if node.op.is_view and i < len(node.inputs):
-                base.append(base[numbers[_key(node.inputs[i])]])
-            else:
-                base.append(number)
-    return base, inputs
+                place = Place.INPUT
+            elif not node.inputs and node.op.is_pure and type.nbytes <= CONSTANT_BYTES:
+                place = Place.CONSTANT
+            elif node.op.is_view and index < len(node.inputs):
+                x = self.slot(node.inputs[index])
+                found = view_strides(node.op, self.types[x], self.strides[x], type)
+                if found != "copy":
+                    base, strides, place = self.base[x], found, self.place[self.base[x]]
+            self.types.append(type)
+            self.base.append(base)
+            self.strides.append(strides)
+            self.place.append(place)
+        return first
 
+    def _is_whole(self, i: int) -> bool:
+        """Whether the slot is its base's memory in C order, under whatever shape."""
+        return self.types[i].size == self.types[self.base[i]].size and is_contiguous(
+            self.types[i].shape, self.strides[i]
+        )
 
-def _last_uses(graph: Graph, numbers: dict[tuple[int, int], int], base: Sequence[int]) -> dict[int, int]:
-    """For each base the step after which nobody needs it."""
-    last: dict[int, int] = {}
-    for k, node in enumerate(n for n in graph.nodes if not isinstance(n.op, Input)):
-        for value in node.inputs:
-            last[base[numbers[_key(value)]]] = k
-        for i in range(len(node.types)):
-            last.setdefault(base[numbers[id(node), i]], k)
-    return last
+    def _leaving(self, value: Value) -> int:
+        """The slot that leaves the run for this output: its own, or that of a copy."""
+        i = self.slot(value)
+        if self._is_whole(i):
+            return i
+        return self._number(Node(Cast(value.dtype), (value,), (value.type,), (), value.node.origin))
 
+    def plan(self, updates: tuple[tuple[int, int], ...]) -> Plan:
+        order = [self.body[k] for k in self._order()]
+        ends = self._ends(order)
+        arena = Arena()
+        slots: dict[int, Slot] = {}
+        offsets: dict[int, int] = {}
+        steps: list[Step] = []
+        for value in self.graph.inputs:
+            i = self.slot(value)
+            slots[i] = Slot(self.types[i], Place.INPUT)
+        for k, node in enumerate(order):
+            inputs = tuple([self.slot(v) for v in node.inputs])
+            outputs = tuple(range(self.first[id(node)], self.first[id(node)] + len(node.types)))
+            over = self._overwritten(node, inputs, ends[k]) if self._is_scratch(outputs[0]) else -1
+            for i in outputs:
+                if self._is_scratch(i):
+                    offsets[i] = arena.take(self.types[i].nbytes) if over < 0 else offsets[self.base[over]]
+                slots[i] = self._placed(i, offsets.get(i, -1))
+            frees = tuple([i for i in ends[k] if over < 0 or i != self.base[over]])
+            for i in frees:
+                arena.give(offsets[i], self.types[i].nbytes)
+            steps.append(
+                Step(node.op, inputs, outputs, frees, over, node.origin if isinstance(node.origin, Origin) else None)
+            )
+        own = [i for i in range(len(self.types)) if self.base[i] == i]
+        kept = sum([self.types[i].nbytes for i in own if self.place[i] in (Place.RESULT, Place.CONSTANT)])
+        return Plan(
+            slots=tuple([slots[i] for i in range(len(self.types))]),
+            steps=tuple(steps),
+            inputs=tuple([self.slot(v) for v in self.graph.inputs]),
+            outputs=tuple(self.outputs),
+            updates=updates,
+            arena_bytes=arena.top,
+            peak_bytes=arena.top + kept,
+            flops=sum([node.op.cost(*[v.type for v in node.inputs]).flops for node in order]),
+        )
 
-def _dying(last: dict[int, int], escaping: set[int], inputs: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """For each step the bases that end with it."""
-    kept = escaping | set(inputs)
-    found: dict[int, list[int]] = {}
-    for i, k in last.items():
-        if i not in kept:
-            insort(found.setdefault(k, []), i)
-    return {k: tuple(v) for k, v in found.items()}
+    def _is_scratch(self, i: int) -> bool:
+        return self.base[i] == i and self.place[i] is Place.ARENA
 
+    def _placed(self, i: int, offset: int) -> Slot:
+        if self.base[i] != i:
+            return Slot(self.types[i], Place.VIEW, base=self.base[i], strides=self.strides[i])
+        return Slot(self.types[i], self.place[i], offset=offset)
 
-def _overwritten(
-    node: Node,
-    inputs: tuple[int, ...],
-    types: list[Type],
-    base: Sequence[int],
-    offsets: dict[int, int],
-    dying: Sequence[int],
-) -> int:
-    """The operand that the node's result may overwrite: it ends here, lives in the arena and has the result's type."""
-    if not (isinstance(node.op, Elementwise) and node.op.word):
+    def _blocks(self, node: Node) -> tuple[int, ...]:
+        """The scratch memory that a node reads."""
+        bases = dict.fromkeys([self.base[self.slot(v)] for v in node.inputs])
+        return tuple([b for b in bases if self.place[b] is Place.ARENA])
+
+    def _order(self) -> list[int]:
+        numbers = {id(node): k for k, node in enumerate(self.body)}
+        demands: list[Demand] = []
+        for node in self.body:
+            after = dict.fromkeys([numbers[id(v.node)] for v in node.inputs if id(v.node) in numbers])
+            first = self.first[id(node)]
+            made = [i for i in range(first, first + len(node.types)) if self._is_scratch(i)]
+            demands.append(
+                Demand(
+                    after=tuple(after),
+                    blocks=self._blocks(node),
+                    makes=sum([aligned(self.types[i].nbytes) for i in made]),
+                    may_overwrite=isinstance(node.op, Elementwise),
+                )
+            )
+        return schedule(demands, [aligned(type.nbytes) for type in self.types])
+
+    def _ends(self, order: Sequence[Node]) -> list[list[int]]:
+        """For each step the scratch slots that nobody reads after it."""
+        last: dict[int, int] = {}
+        for k, node in enumerate(order):
+            for block in self._blocks(node):
+                last[block] = k
+            first = self.first[id(node)]
+            for i in range(first, first + len(node.types)):
+                if self._is_scratch(i):
+                    last[i] = k
+        ends: list[list[int]] = [[] for _ in order]
+        for i, k in last.items():
+            ends[k].append(i)
+        return ends
+
+    def _overwritten(self, node: Node, inputs: tuple[int, ...], ends: Sequence[int]) -> int:
+        """The operand that the result may overwrite: it ends here and has the result's type, element by element."""
+        if not isinstance(node.op, Elementwise):
+            return -1
+        for i in inputs:
+            base = self.base[i]
+            if base in ends and self.types[i] == node.types[0] and self._is_whole(i):
+                # seen through another layout as well, it must stay as it is while it is read
+                if all(self.base[j] != base or (self.types[j] == self.types[i] and self._is_whole(j)) for j in inputs):
+                    return i
         return -1
-    for i in inputs:
-        if base[i] == i and i in dying and i in offsets and types[i] == node.types[0]:
-            # an operand that is also seen through a view of another shape must stay as it is while it is read
-            if all(j == i or base[j] != i for j in inputs):
-                return i
-    return -1
-
-
-class _Arena:
-    """Best-fit offsets over time. ``top`` is the most that was ever in use."""
-
-    def __init__(self) -> None:
-        self.top = 0
-        self._free: list[tuple[int, int]] = []  # (offset, size), by offset, never adjacent
-
-    def take(self, nbytes: int) -> int:
-        size = _aligned(nbytes)
-        best = -1
-        for k, (_, free) in enumerate(self._free):
-            if free >= size and (best < 0 or free < self._free[best][1]):
-                best = k
-        if best >= 0:
-            offset, free = self._free.pop(best)
-            if free > size:
-                insort(self._free, (offset + size, free - size))
-            return offset
-        if self._free and sum(self._free[-1]) == self.top:  # grow the free block at the end
-            offset, _ = self._free.pop()
-            self.top = offset + size
-            return offset
-        offset = self.top
-        self.top += size
-        return offset
-
-    def give(self, offset: int, nbytes: int) -> None:
-        size = _aligned(nbytes)
-        insort(self._free, (offset, size))
-        k = self._free.index((offset, size))
-        if k + 1 < len(self._free) and offset + size == self._free[k + 1][0]:
-            size += self._free.pop(k + 1)[1]
-            self._free[k] = (offset, size)
-        if k > 0 and sum(self._free[k - 1]) == offset:
-            start, before = self._free.pop(k - 1)
-            self._free[k - 1] = (start, before + size)
-
-
-def _aligned(nbytes: int) -> int:
-    return max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)

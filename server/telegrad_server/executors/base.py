@@ -9,25 +9,29 @@ from telegrad.ir.types import Type
 from telegrad_server.compiler.plan import Plan
 
 Array = Any
-"""A NumPy or CuPy array that nobody writes any more."""
+"""A NumPy or CuPy array in C order that nobody writes any more."""
 
 
 class Executor(Protocol):
-    """Runs plans on one device. Used by one thread at a time."""
+    """Runs plans on one device. `run` is used by one thread at a time; the rest by any."""
 
     name: str
     reason: str
+    """Why this executor and not another: what was asked for, or what is wrong with the GPU."""
+
     fingerprint: str
+    """All that decides the bits of a result. Equal fingerprints, equal bits."""
 
     def run(self, plan: Plan, inputs: Sequence[Array]) -> list[Array]:
-        """The results of the plan: fresh arrays, or views of inputs.
+        """The results of the plan: fresh arrays, or inputs under another shape; never memory that is used again
+        while somebody holds them.
 
         Raises ExecutionError or IndexRange with the node's origin, or OutOfDeviceMemory. Nothing has changed then.
         """
         ...
 
     def from_host(self, type: Type, data: bytes | memoryview) -> Array:
-        """An array with a copy of these bytes."""
+        """An array with a copy of these bytes (little-endian, C order). DataCorrupt if they are too few or many."""
         ...
 
     def receive(self, type: Type) -> tuple[Any, memoryview]:
@@ -42,6 +46,10 @@ class Executor(Protocol):
         """The array's bytes, little-endian in C order; they stay valid while the view is held."""
         ...
 
+    def type_of(self, array: Array) -> Type:
+        """The type of an array."""
+        ...
+
     def nbytes(self, array: Array) -> int:
-        """How many bytes the array keeps alive."""
+        """How many bytes the array holds."""
         ...

@@ -179,6 +179,7 @@ class Sessions:
             warnings=hello.warnings,
             backend=hello.backend,
             fingerprint=hello.fingerprint,
+            held_bytes=self._worker.held_bytes(_TENANT.get()),
         )
 
     async def open_session(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:

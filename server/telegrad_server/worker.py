@@ -296,6 +296,11 @@ class Worker:
                 "bytes": sum(s.nbytes for s in sessions),
             }
 
+    def held_bytes(self, tenant: str) -> int:
+        """How many bytes a tenant's sessions hold."""
+        with self._lock:
+            return sum(seat.session.nbytes for seat in self._seats.values() if seat.session.tenant == tenant)
+
     def validate(self) -> None:
         """Assert the invariants of every session."""
         with self._lock:

@@ -26,6 +26,7 @@ from telegrad.errors import (
     LeaseExpired,
     NotFound,
     ServerUnavailable,
+    SessionError,
     StateLost,
     TelegradError,
     VersionMismatch,
@@ -266,12 +267,16 @@ class GrpcConnection:
                 pb.HelloRequest(protocols=[PROTOCOL]), timeout=self._timeout, metadata=self._metadata
             ).incarnation
         except grpc.RpcError:
-            incarnation = self._incarnation
+            return ServerUnavailable(
+                f"the server at {self._address.target} is shutting down or gone, and this session with it; connect again"
+            )
         if incarnation != self._incarnation:
             return StateLost(
                 f"the server at {self._address.target} was restarted: this session's tensors and variables are lost;"
                 " connect again and upload or load a checkpoint"
             )
+        if silent < self._lease_seconds:
+            return SessionError("the session was closed on the server; connect again", reason="SESSION_CLOSED")
         return LeaseExpired(
             f"the session expired: nothing was heard from this client for {silent:.0f} s (lease"
             f" {self._lease_seconds:g} s); connect again and upload"

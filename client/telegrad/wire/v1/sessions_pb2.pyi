@@ -20,7 +20,7 @@ class HelloRequest(_message.Message):
     def __init__(self, client_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint")
+    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint", "held_bytes")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class HelloResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
     incarnation: str
@@ -37,7 +38,8 @@ class HelloResponse(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     backend: str
     fingerprint: str
-    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    held_bytes: int
+    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., held_bytes: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("message_bytes", "chunk_bytes", "inline_bytes", "graph_nodes", "tensor_bytes", "lease")

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from telegrad.ir.graph import Graph
 from telegrad.ir.op import identity
 from telegrad.ir.value import Node, Value
+
 from telegrad_server.compiler.rebuild import rewritten
 
 

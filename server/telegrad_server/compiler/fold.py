@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
 from telegrad.ir.graph import Graph
+from telegrad.ir.op import Op
 from telegrad.ir.types import DType
 from telegrad.ir.value import Node, Number, Value, apply
 from telegrad.ops import elementwise as e
 from telegrad.ops.shape import BroadcastTo, Flip, Permute, Reshape
 from telegrad.wire.arrays import Array, numpy_dtype
+
 from telegrad_server.compiler.rebuild import rewritten
 
-_CORRECTLY_ROUNDED: dict[type[e.Elementwise], np.ufunc] = {
+_CORRECTLY_ROUNDED: dict[type[Op], np.ufunc] = {
     e.Add: np.add,
     e.Subtract: np.subtract,
     e.Multiply: np.multiply,

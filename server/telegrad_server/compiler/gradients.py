@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from telegrad.autodiff import expand_gradients
 from telegrad.ir.graph import Graph
+
 from telegrad_server.compiler.rebuild import ordered
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from telegrad.ir.graph import Graph
 from telegrad.ir.value import Node, Value, origin
 from telegrad.ops.control import Alias, Barrier, Checkpoint, CustomVjp, StopGradient
+
 from telegrad_server.compiler.rebuild import rewritten
 
 

@@ -42,7 +42,7 @@ def is_contiguous(shape: Shape, strides: Strides | None) -> bool:
 
 
 def view_strides(op: Op, x: Type, strides: Strides | None, out: Type) -> Strides | Literal["copy"] | None:
-    """The strides of ``op`` (a view op) on ``x`` laid out by ``strides``; "copy" if the op must copy, None if unknown."""
+    """The strides of a view op's result, ``x`` being laid out by ``strides``; "copy" if it copies, None: unknown."""
     if isinstance(op, Reshape):
         return _reshaped(x.shape, strides, out.shape)
     if strides is None:

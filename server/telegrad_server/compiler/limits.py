@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from telegrad.errors import TooExpensive
 from telegrad.ir.graph import Graph, Input
+from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Origin
 
 
@@ -32,39 +33,35 @@ def check_cost(graph: Graph, limits: Limits) -> None:
         if not node.op.is_view:
             for type in node.types:
                 if type.nbytes > limits.tensor_bytes:
-                    raise TooExpensive(
-                        f"{node.op.name} makes a {type} of {type.nbytes} bytes; "
-                        f"one value may have {limits.tensor_bytes}",
-                        reason="OP_OUTPUT_LIMIT",
-                        bytes=type.nbytes,
-                        limit=limits.tensor_bytes,
-                        **origin_details(node),
-                    )
+                    raise _too_large(node, type, limits)
             cost = node.op.cost(*[v.type for v in node.inputs])
             flops += cost.flops
             moved += cost.nbytes
         if flops > limits.flops or moved > limits.moved_bytes:
-            raise TooExpensive(
+            error = TooExpensive(
                 f"the function takes more than {limits.flops:.0e} operations or moves more than "
                 f"{limits.moved_bytes:.0e} bytes; {node.op.name} is one too many",
                 flops=flops,
                 bytes=moved,
-                **origin_details(node),
             )
+            raise _located(error, node)
     for value in graph.outputs:  # a view that leaves is copied out
         if value.type.nbytes > limits.tensor_bytes:
-            raise TooExpensive(
-                f"a result {value.type} has {value.type.nbytes} bytes; one may have {limits.tensor_bytes}",
-                reason="OP_OUTPUT_LIMIT",
-                bytes=value.type.nbytes,
-                limit=limits.tensor_bytes,
-                **origin_details(value.node),
-            )
+            raise _too_large(value.node, value.type, limits)
 
 
-def origin_details(node: Node) -> dict[str, object]:
-    """Op, node and side of a node, as errors carry them."""
-    found: dict[str, object] = {"op": node.op.name}
+def _too_large(node: Node, type: Type, limits: Limits) -> TooExpensive:
+    error = TooExpensive(
+        f"{node.op.name} makes a {type} of {type.nbytes} bytes; one value may have {limits.tensor_bytes}",
+        reason="OP_OUTPUT_LIMIT",
+        bytes=type.nbytes,
+        limit=limits.tensor_bytes,
+    )
+    return _located(error, node)
+
+
+def _located(error: TooExpensive, node: Node) -> TooExpensive:
+    error.details["op"] = node.op.name
     if isinstance(node.origin, Origin):
-        found |= {"node": node.origin.node, "is_backward": node.origin.is_backward}
-    return found
+        error.details |= {"node": node.origin.node, "is_backward": node.origin.is_backward}
+    return error

@@ -1,4 +1,4 @@
-"""The list of passes, in order. Each says what it may change: "exact" passes no bit, "rounding" passes the last ones."""
+"""The list of passes, in order. Each says what it may change: "exact" passes no bit, "rounding" passes last ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from telegrad.ir.graph import Function, Graph
 from telegrad.ir.verify import verify_function
+
 from telegrad_server.compiler.cse import common_subexpressions
 from telegrad_server.compiler.fold import fold
 from telegrad_server.compiler.gradients import gradients

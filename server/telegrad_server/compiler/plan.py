@@ -19,6 +19,7 @@ from telegrad.ir.text import op_text
 from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Origin, Value
 from telegrad.ops.elementwise import Cast, Elementwise
+
 from telegrad_server.compiler.arena import Arena, aligned
 from telegrad_server.compiler.layout import Strides, contiguous_strides, is_contiguous, view_strides
 from telegrad_server.compiler.schedule import Demand, schedule
@@ -268,9 +269,9 @@ class _Planner:
         if not isinstance(node.op, Elementwise):
             return -1
         for i in inputs:
-            base = self.base[i]
-            if base in ends and self.types[i] == node.types[0] and self._is_whole(i):
-                # seen through another layout as well, it must stay as it is while it is read
-                if all(self.base[j] != base or (self.types[j] == self.types[i] and self._is_whole(j)) for j in inputs):
+            if self.base[i] in ends and self.types[i] == node.types[0] and self._is_whole(i):
+                # memory that is also seen through another layout must stay as it is while it is read
+                shared = [j for j in inputs if self.base[j] == self.base[i]]
+                if all(self.types[j] == self.types[i] and self._is_whole(j) for j in shared):
                     return i
         return -1

@@ -12,10 +12,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-
 from telegrad.errors import ExecutionError, OutOfDeviceMemory, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
+
 from telegrad_server.compiler.plan import Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.fingerprint import numpy_fingerprint
@@ -130,6 +130,7 @@ class ArrayExecutor:
 
     def _explained(self, error: BaseException, plan: Plan, step: Step | None) -> TelegradError:
         """The error as users meet it: with op, operand types and the client's node."""
+        found: TelegradError
         if isinstance(error, TelegradError):
             found = error
         elif isinstance(error, MemoryError):
@@ -172,7 +173,7 @@ class ArrayExecutor:
     def receive(self, type: Type) -> tuple[Any, memoryview]:
         """A buffer for an upload, and its bytes."""
         array = aligned_bytes(type.nbytes).view(numpy_dtype(type.dtype)).reshape(type.shape)
-        return array, memoryview(array.reshape(-1).view(np.uint8))
+        return array, array.reshape(-1).view(np.uint8).data
 
     def received(self, buffer: Any) -> Array:
         """The array in a filled buffer. Booleans other than 0 and 1, which NumPy does not expect, become 1."""

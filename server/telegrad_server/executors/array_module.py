@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-
 from telegrad.errors import IndexRange
 from telegrad.ir import types as t
 from telegrad.ir.types import DType, Shape
 from telegrad.ir.value import Number
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
+
 from telegrad_server.executors import philox, special
 
 Array = Any
@@ -237,6 +237,10 @@ class LibraryModule:
 
     # ---- moving elements
 
+    def copy(self, x: Array) -> Array:
+        """A copy in C order that the caller may write."""
+        return x.copy(order="C")
+
     def reshape(self, x: Array, shape: Shape) -> Array:
         """The elements in C order under another shape: a view if x is C-contiguous or one element repeated, or if only
         axes of size 1 come and go; else a copy, even where strides could express it. So a plan can tell which it is.
@@ -287,7 +291,8 @@ class LibraryModule:
                 raise IndexRange(f"index {wrong} is out of range for an axis of size {size}", index=wrong, size=size)
         return index.astype(np.int64, copy=False)
 
-    def _wrapped_index(self, index: Array, size: int) -> Array:
+    def wrapped_index(self, index: Array, size: int) -> Array:
+        """The index as int64 with negative elements counted from the end; IndexRange as in `checked_index`."""
         index = self.checked_index(index, size)
         return self.lib.where(index < 0, index + size, index)
 
@@ -301,14 +306,14 @@ class LibraryModule:
 
     def scatter_set(self, x: Array, index: Array, y: Array) -> Array:
         """x with its rows at index replaced by those of y; of equal indices the last counts."""
-        index = self.checked_index(index, x.shape[0])
+        at = self.wrapped_index(index, x.shape[0]).reshape(-1)
         result = x.copy(order="C")
-        result[index] = y
+        self._set_at(result, at, y.reshape((at.size, *x.shape[1:])))
         return result
 
     def scatter_add(self, x: Array, index: Array, rows: int) -> Array:
         """Zeros[rows, *rest] with the rows x[*lead, *rest] added at index[*lead], in the order of the index."""
-        index = self._wrapped_index(index, rows)
+        index = self.wrapped_index(index, rows)
         rest = x.shape[index.ndim :]
         width = t.product(rest)
         at = index.reshape(-1)
@@ -318,7 +323,7 @@ class LibraryModule:
 
     def add_along(self, x: Array, index: Array, axis: int, size: int) -> Array:
         """Zeros with ``size`` elements along an axis, to which x is added at index."""
-        index = self._wrapped_index(index, size)
+        index = self.wrapped_index(index, size)
         shape = tuple(size if a == axis else n for a, n in enumerate(x.shape))
         if x.shape[axis] == 1:  # no element is hit twice, as in the gradient of a loss that picks one class
             result = self.lib.zeros(shape, x.dtype)
@@ -340,7 +345,12 @@ class LibraryModule:
         return result.astype(x.dtype, copy=False)
 
     def _add_at(self, result: Array, at: Array, x: Array) -> None:
+        """Add x[i] to result[at[i]], one i after the other."""
         self.lib.add.at(result, at, x)
+
+    def _set_at(self, result: Array, at: Array, y: Array) -> None:
+        """Replace result[at[i]] by y[i], one i after the other."""
+        result[at] = y
 
     # ---- random numbers
 
@@ -386,13 +396,13 @@ class NumpyModule(LibraryModule):
     name = "numpy"
     philox_chunk = 8192  # temporaries stay in the second-level cache
 
-    def copy_into(self, out: Array, x: Array) -> None:
-        """Write x into out, converted to its element type as `astype` does."""
-        np.copyto(out, x, casting="unsafe")
-
     def __init__(self) -> None:
         super().__init__(np)
         self._functions = _special_functions()
+
+    def copy_into(self, out: Array, x: Array) -> None:
+        """Write x into out, converted to its element type as `astype` does."""
+        np.copyto(out, x, casting="unsafe")
 
     def _key_words(self, key: Array) -> Sequence[philox.Word]:
         return [int(word) for word in key]  # Python's integers: a hundred times the speed of arrays of one

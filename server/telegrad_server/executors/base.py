@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from telegrad.ir.types import Type
+
 from telegrad_server.compiler.plan import Plan
 
 Array = Any

@@ -1,20 +1,33 @@
-"""The array module and executor over CuPy. The only module that imports cupy.
+"""The array module and the executor over CuPy. With `pick`, which looks for it, the only place that knows cupy.
 
-Scatter is done by sorting and adding runs in order, never by atomics: the same bits every time.
+What a GPU does in no fixed order is given one: repeated indices are sorted (stably, so equal ones keep their
+order) and each element of the result is made by one thread that walks its run from the front. So results
+repeat bit for bit, and those of scatters equal NumPy's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cupy as cp  # pyright: ignore[reportMissingImports]
 import numpy as np
-
 from telegrad.ir.types import Type
+from telegrad.ir.value import Number
 from telegrad.wire.arrays import array_bytes, numpy_dtype
+
 from telegrad_server import __version__
 from telegrad_server.executors.array import ArrayExecutor
-from telegrad_server.executors.array_module import LibraryModule
+from telegrad_server.executors.array_module import Array, LibraryModule
+from telegrad_server.executors.recycle import Recycled
+
+_ADD_RUNS = cp.ElementwiseKernel(
+    "raw T x, raw int64 order, raw int64 starts",
+    "T out",
+    "T sum = out; for (long long k = starts[i]; k < starts[i + 1]; ++k) sum += x[order[k]]; out = sum;",
+    "telegrad_add_runs",
+)
+"""out[i] plus the elements of x that belong to it, which stand at order[starts[i]:starts[i + 1]], in that order."""
 
 
 def is_available() -> bool:
@@ -28,80 +41,75 @@ def is_available() -> bool:
 class CupyModule(LibraryModule):
     """The array module over CuPy, with what differs there."""
 
+    name = "cupy"
+
     def __init__(self) -> None:
         super().__init__(cp)
 
-    def matmul(self, x: Any, y: Any, out: Any = None) -> Any:
-        """The matrix product. Batches of 16-bit floats go through float32: CuPy 14 cannot multiply them."""
-        if x.dtype.itemsize == 2 and x.ndim > 2:
-            return cp.matmul(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
-        return cp.matmul(x, y)
+    def literal(self, number: Number, like: Array) -> Array:
+        """A number in the dtype of an array."""
+        return cp.asarray(number, dtype=like.dtype)
 
-    def _add_at(self, result: Any, index: Any, rows: Any) -> None:
-        """Add rows to result at an index in a fixed order: round k adds the k-th row of every target."""
-        if index.size == 0:
+    def matmul(self, x: Array, y: Array) -> Array:
+        """The matrix product. Stacks of 16-bit floats go through float32: CuPy 14 multiplies only single ones."""
+        return cp.matmul(x, y) if x.ndim == y.ndim == 2 else super().matmul(x, y)
+
+    def _special(self, name: str, x: Array) -> Array:
+        from cupyx.scipy import special  # pyright: ignore[reportMissingImports]  # loads in a second: on first use
+
+        function = getattr(special, {"lgamma": "gammaln", "digamma": "psi"}.get(name, name))
+        wide = x.astype(np.float32) if self._is_16_bit_float(x) else x
+        return function(wide).astype(x.dtype, copy=False)
+
+    def _add_at(self, result: Array, at: Array, x: Array) -> None:
+        order = cp.argsort(at, kind="stable")
+        starts = cp.searchsorted(at[order], cp.arange(result.size + 1))
+        _ADD_RUNS(cp.ascontiguousarray(x), order, starts.astype(np.int64), result)
+
+    def _set_at(self, result: Array, at: Array, y: Array) -> None:
+        if not at.size:
             return
-        order = cp.argsort(index, kind="stable")
-        targets = index[order]
-        starts = cp.concatenate([cp.ones(1, dtype=bool), targets[1:] != targets[:-1]])
-        first = cp.maximum.accumulate(cp.where(starts, cp.arange(index.size), 0))
-        rank = cp.arange(index.size) - first
-        for k in range(int(rank.max()) + 1):
-            chosen = cp.flatnonzero(rank == k)
-            result[targets[chosen]] += rows[order[chosen]]
-
-    def scatter_set(self, x: Any, index: Any, rows: Any) -> Any:
-        """x with rows replaced at an index; the last of equal indices counts."""
-        flat = self.checked_index(index, x.shape[0]).reshape(-1)
-        owner = cp.full(x.shape[0], -1, dtype=np.int64)
-        cp.maximum.at(owner, flat, cp.arange(flat.size))
-        written = owner >= 0
-        source = rows.reshape((flat.size, *x.shape[1:]))
-        if flat.size == 0:
-            return x.copy()
-        mask = written.reshape((-1,) + (1,) * (x.ndim - 1))
-        return cp.where(mask, source[cp.maximum(owner, 0)], x)
-
-
-class CupySpecial:
-    """Special functions of CuPy."""
-
-    name = "cupyx"
-
-    def erf(self, x: Any) -> Any:
-        """The error function; 16-bit floats through float32."""
-        from cupyx.scipy.special import erf  # pyright: ignore[reportMissingImports]
-
-        wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-        return erf(wide).astype(x.dtype, copy=False)
+        order = cp.argsort(at, kind="stable")
+        rows = at[order]
+        is_last = cp.concatenate([rows[1:] != rows[:-1], cp.ones(1, np.bool_)])
+        result[rows[is_last]] = y[order[is_last]]
 
 
 class CupyExecutor(ArrayExecutor):
-    """The executor on a GPU."""
+    """The executor on a GPU. CuPy's memory pool recycles what results held, so no blocks are kept here."""
 
-    def received(self, buffer: Any) -> Any:
+    def received(self, buffer: Any) -> Array:
         """The array in a filled buffer, on the device."""
-        if buffer.dtype == np.bool_:
-            buffer = buffer.view(np.uint8) != 0
-        return cp.asarray(buffer)
+        return cp.asarray(super().received(buffer))
 
-    def to_host(self, array: Any) -> memoryview:
+    def to_host(self, array: Array) -> memoryview:
         """The array's bytes, brought to the host."""
         return array_bytes(cp.asnumpy(array))
 
-    def _frozen(self, array: Any) -> Any:
-        return array  # CuPy has no read-only arrays; nobody writes results
+    def _bytes(self, nbytes: int) -> Array:
+        return cp.empty(nbytes, np.uint8)
 
-    def _empty(self, type: Type) -> Any:
-        return cp.empty(type.shape, dtype=numpy_dtype(type.dtype))  # CuPy's pool recycles
+    def _fresh(self, memory: Recycled) -> Array:
+        return cp.empty(memory.type.shape, numpy_dtype(memory.type.dtype))
+
+    def _publish(self, results: Sequence[tuple[int, Array]]) -> None:
+        pass  # CuPy has no read-only arrays: that nobody writes results is a rule there, not a flag
+
+    def type_of(self, array: Array) -> Type:
+        """The type of an array."""
+        return Type(tuple(array.shape), self.module.dtype_of(array))
 
 
-def cupy_executor() -> CupyExecutor:
+def cupy_executor(*, is_poisoned: bool = False) -> CupyExecutor:
     """The executor on the first GPU."""
     properties = cp.cuda.runtime.getDeviceProperties(0)
-    name = properties["name"].decode()
-    fingerprint = (
-        f"telegrad {__version__}; cupy {cp.__version__}; cuda {cp.cuda.runtime.runtimeGetVersion()}; {name}"
-        f" sm_{properties['major']}{properties['minor']}"
+    fingerprint = "; ".join(
+        [
+            f"telegrad {__version__}",
+            f"cupy {cp.__version__}",
+            f"numpy {np.__version__}",
+            f"cuda {cp.cuda.runtime.runtimeGetVersion()}",
+            f"{properties['name'].decode()} sm_{properties['major']}{properties['minor']}",
+        ]
     )
-    return CupyExecutor(CupyModule(), name="cupy", reason="", fingerprint=fingerprint)
+    return CupyExecutor(CupyModule(), name="cupy", reason="", fingerprint=fingerprint, is_poisoned=is_poisoned)

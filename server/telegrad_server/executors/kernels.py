@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-
 from telegrad.ir.op import Op
 from telegrad.ir.types import Type
 from telegrad.ops.elementwise import Cast, Elementwise, Relu, Where
@@ -21,6 +20,7 @@ from telegrad.ops.linalg import Matmul
 from telegrad.ops.reduce import Max, Min, Sum
 from telegrad.ops.shape import Concat, Pad, Reshape
 from telegrad.ops.softmax import LogSoftmax, Softmax
+
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 
 Array = Any
@@ -98,7 +98,7 @@ def _reduction(ufunc: np.ufunc, op: Sum | Max | Min, types: tuple[Type, ...]) ->
     if dtype.itemsize == 2 and dtype.is_float:
         return None
     axes, keepdims = op.axes, op.keepdims
-    return lambda x, out: ufunc.reduce(x, axes, x.dtype, out, keepdims)
+    return lambda x, out: ufunc.reduce(x, axis=axes, dtype=x.dtype, out=out, keepdims=keepdims)
 
 
 def _softmax(op: Softmax, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body:

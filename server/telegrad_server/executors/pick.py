@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from telegrad.errors import ResourceError
+
 from telegrad_server.executors.array import numpy_executor
 from telegrad_server.executors.base import Executor
 
@@ -34,6 +35,7 @@ def _try_cupy() -> tuple[Any, str]:
     """The CuPy executor after a kernel has run on the device, or why not."""
     try:
         import ml_dtypes  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before cupy: registers bfloat16
+
         from telegrad_server.executors import cupy_module
 
         if not cupy_module.is_available():

@@ -13,6 +13,7 @@ from typing import Any
 
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import numpy_dtype
+
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
 from telegrad_server.executors.array_module import LibraryModule
 from telegrad_server.executors.kernels import body
@@ -46,7 +47,7 @@ class Program:
         self.is_loaded = False
 
     def load(self, plan: Plan) -> Iterator[int]:
-        """Make everything ready, step by step; yields the number of each step before it, so that errors have a place."""
+        """Make everything ready; yields the number of each step before it is, so that an error has a place."""
         for i, slot in enumerate(self._slots):
             if slot.place is Place.ARENA:
                 self.values[i] = self._in_arena(slot)

@@ -16,9 +16,9 @@ import sys
 from typing import Any
 
 import numpy as np
-
 from telegrad.ir.types import Type, float32
 from telegrad.wire.arrays import Array, numpy_dtype
+
 from telegrad_server.compiler.arena import ALIGNMENT
 
 LARGE_BYTES = 64 * 1024
@@ -38,19 +38,19 @@ class Recycled:
     """The memory for one result of a plan."""
 
     def __init__(self, type: Type) -> None:
-        self._type = type
+        self.type = type
         self._kept: list[tuple[Array, Any]] = []
         self.is_large = type.nbytes >= LARGE_BYTES and _HAS_COUNTS
 
     def take(self) -> Array:
         """An array to write the result into."""
         if not self.is_large:
-            return np.empty(self._type.shape, numpy_dtype(self._type.dtype))
+            return np.empty(self.type.shape, numpy_dtype(self.type.dtype))
         for pair in self._kept:
             if _references(pair) == _IDLE:
                 pair[0].flags.writeable = True
                 return pair[0]
-        pair = _new_pair(self._type)
+        pair = _new_pair(self.type)
         if len(self._kept) < KEPT:
             self._kept.append(pair)
         return pair[0]

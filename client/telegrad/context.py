@@ -31,6 +31,12 @@ def push_session(session: Session) -> None:
     _SESSIONS.append(session)
 
 
+def pop_session() -> None:
+    """Undo the last `push_session`."""
+    if _SESSIONS:
+        _SESSIONS.pop()
+
+
 def drop_session(session: Session) -> None:
     """Forget ``session``; the one before it becomes current."""
     _SESSIONS[:] = [s for s in _SESSIONS if s is not session]

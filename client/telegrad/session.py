@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary, ref
@@ -136,6 +137,15 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close(check=kind is None)
+
+    @contextmanager
+    def active(self) -> Iterator[Session]:
+        """Make this the current session inside the ``with``, and leave it open: for programs that have several."""
+        context.push_session(self)
+        try:
+            yield self
+        finally:
+            context.pop_session()
 
     def close(self, *, check: bool = True) -> None:
         """Free everything on the server. With ``check``, first wait and raise an error that nobody has read."""

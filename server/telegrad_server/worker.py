@@ -269,11 +269,12 @@ class Worker:
                 del self._requests[key]
 
     def tick(self) -> None:
-        """Free sessions whose lease is over. To be called more often than the slack is long."""
-        expired: list[_Seat] = []
+        """Free sessions whose lease is over, and acknowledge what came since. To be called twice a second."""
         with self._lock:
             now = self._clock()
-            for seat in list(self._seats.values()):
+            live = list(self._seats.values())
+            for seat in live:
+                seat.session.acknowledge()
                 if seat.session.has_expired(now):
                     silent = now - seat.session.heard_at
                     error = LeaseExpired(
@@ -282,8 +283,7 @@ class Worker:
                     )
                     self._forget(seat)
                     seat.session.end(to_record(error))
-                    expired.append(seat)
-        for seat in expired:
+        for seat in live:
             self._deliver(seat)
 
     def statistics(self) -> dict[str, int]:

@@ -1,0 +1,275 @@
+"""The first numbers: dispatch, a tiny function and its result, steps without work, bulk bytes, graphs, remote against embedded.
+
+Each bulk figure stands beside what raw gRPC does with the same chunks on the same machine in the same run.
+Writes bench/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+import telegrad as tg
+from telegrad import context, nn, optim
+
+MIB = 1 << 20
+ROWS: list[tuple[str, str, str, str]] = []
+
+
+def row(what: str, goal: str, measured: str, beside: str = "") -> None:
+    """One line of the table, printed as it comes."""
+    ROWS.append((what, goal, measured, beside))
+    print(f"{what:58} {measured:>34}   goal {goal}   {beside}", flush=True)
+
+
+def quantiles(seconds: list[float]) -> str:
+    """Median and 99th percentile in microseconds."""
+    ordered = sorted(seconds)
+    return f"p50 {statistics.median(ordered) * 1e6:.0f} µs, p99 {ordered[int(0.99 * len(ordered))] * 1e6:.0f} µs"
+
+
+def timed(work: Callable[[], object], times: int) -> list[float]:
+    """How long each of several calls took, in seconds."""
+    found: list[float] = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return found
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """A telegrad-server on loopback."""
+    command = [sys.executable, "-m", "telegrad_server.main", "--port", "0", "--backend", "numpy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = re.search(r"listening on (\S+)", process.stdout.readline())
+        assert found
+        try:
+            yield f"grpc://{found[1]}"
+        finally:
+            process.terminate()
+
+
+RAW = """
+import sys, grpc
+from concurrent import futures
+CHUNK = bytes(1 << 20)
+def upload(chunks, context):
+    for _ in chunks: pass
+    return b""
+def download(request, context):
+    for _ in range(int(request)): yield CHUNK
+def ping(requests, context):
+    for r in requests: yield r
+raw = lambda b: b
+server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", 16 << 20)])
+server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("raw.Raw", {
+    "Upload": grpc.stream_unary_rpc_method_handler(upload, raw, raw),
+    "Download": grpc.unary_stream_rpc_method_handler(download, raw, raw),
+    "Ping": grpc.stream_stream_rpc_method_handler(ping, raw, raw),
+})])
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+sys.stdin.read()
+"""
+
+
+def raw_grpc(mib: int) -> tuple[float, float, str]:
+    """GB/s up and down, and the round trip of a stream, of gRPC alone with chunks of 1 MiB."""
+    command = [sys.executable, "-c", RAW]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        channel = grpc.insecure_channel(
+            f"127.0.0.1:{process.stdout.readline().strip()}", options=[("grpc.max_receive_message_length", 16 << 20)]
+        )
+        raw: Callable[[bytes], bytes] = lambda b: b  # noqa: E731
+        up: Any = channel.stream_unary("/raw.Raw/Upload", raw, raw)
+        down: Any = channel.unary_stream("/raw.Raw/Download", raw, raw)
+        ping: Any = channel.stream_stream("/raw.Raw/Ping", raw, raw)
+        chunk = bytes(MIB)
+        rate = lambda s: mib * MIB / s / 1e9  # noqa: E731
+        ups = min(timed(lambda: up(iter([chunk] * mib)), 3))
+        downs = min(timed(lambda: sum(len(c) for c in down(str(mib).encode())), 3))
+        box: Any = __import__("queue").SimpleQueue()
+        stream = ping(iter(box.get, None))
+
+        def once() -> None:
+            box.put(b"x")
+            next(stream)
+
+        trips = timed(once, 1000)
+        box.put(None)
+        channel.close()
+        process.terminate()
+    return rate(ups), rate(downs), quantiles(trips)
+
+
+def small_calls(label: str, beside: str) -> None:
+    """Dispatch, fetch and no-op steps in the current session."""
+    count = tg.Variable(0.0)
+
+    @tg.function
+    def step(x: tg.Tensor) -> tg.Tensor:
+        count.assign(count + 1)
+        return x + 1
+
+    x = tg.asarray(np.ones(1, np.float32))
+    for _ in range(50):
+        step(x).item()
+    row(f"{label}: dispatch of a cached function", "100 µs p50", quantiles(timed(lambda: step(x), 2000)))
+    count.item()
+    row(
+        f"{label}: tiny function and fetch of a scalar",
+        "500 µs p50, 1.5 ms p99",
+        quantiles(timed(lambda: step(x).item(), 2000)),
+        beside,
+    )
+    n = 5000
+    start = time.perf_counter()
+    for _ in range(n):
+        step(x)
+    count.item()
+    row(f"{label}: cached no-op steps, pipelined", "3,000 /s", f"{n / (time.perf_counter() - start):,.0f} /s")
+
+
+def bulk(up: float, down: float) -> None:
+    """Upload and download in the current session."""
+    array = np.random.default_rng(0).standard_normal(64 * MIB).astype(np.float32)  # 256 MiB
+
+    def send() -> None:
+        context.current_session().upload(array, scope=context.current_session().scopes.current)
+
+    seconds = min(timed(send, 3))
+    row("grpc: upload of 256 MiB", "0.8 GB/s", f"{array.nbytes / seconds / 1e9:.2f} GB/s", f"raw gRPC {up:.2f} GB/s")
+    x = tg.asarray(array)
+    context.current_session().synchronize()
+    seconds = min(timed(x.numpy, 3))
+    row("grpc: download of 256 MiB", "0.8 GB/s", f"{array.nbytes / seconds / 1e9:.2f} GB/s", f"raw gRPC {down:.2f} GB/s")
+
+
+def training(session: tg.Session, width: int, batch: int) -> Callable[[], float]:
+    """Seconds a step of an MLP in a session."""
+    rng = np.random.default_rng(0)
+    with session.active():
+        model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+        optimizer = optim.AdamW(model.parameters())
+        x = tg.asarray(rng.standard_normal((batch, 64)).astype(np.float32))
+        y = tg.asarray(rng.integers(0, 10, batch))
+
+    @tg.function
+    def step(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.minimize(loss)
+        return loss
+
+    def run(steps: int = 100) -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            loss = step(x, y)
+        loss.item()
+        return (time.perf_counter() - start) / steps
+
+    run(5)
+    return run
+
+
+def remote_against_embedded(address: str) -> None:
+    """The same steps in turns, A B A B, on both connections."""
+    for name, width, batch, goal in (("about 1 ms", 64, 64, "85 %"), ("about 10 ms", 512, 256, "98 %")):
+        with tg.connect(new=True) as here, tg.connect(address, new=True) as there:
+            local, remote = training(here, width, batch), training(there, width, batch)
+            pairs = [(local(), remote()) for _ in range(7)]
+        ratios = sorted(a / b for a, b in pairs)
+        ms = statistics.median(a for a, _ in pairs) * 1e3
+        row(
+            f"remote against embedded, step {name} (measured {ms:.2f} ms)",
+            goal,
+            f"{statistics.median(ratios):.0%} ({ratios[0]:.0%}..{ratios[-1]:.0%})",
+        )
+
+
+def graphs() -> None:
+    """Recording and sending, and what the server does with it, for long chains."""
+    from telegrad.ir import Function, Graph, Type, new_input, types
+    from telegrad.ops import elementwise as e
+    from telegrad.ops.control import Gradient
+    from telegrad.wire.codec import decode_function, encode_function
+    from telegrad_server.compiler.pipeline import compile_function
+
+    for n, goals in ((1000, ("10 ms", "10 ms", "100 ms")), (100_000, ("1 s", "1 s", "10 s"))):
+        x = new_input(Type((4,), types.float32))
+        start = time.perf_counter()
+        y = x
+        for _ in range(n // 2):
+            y = e.sin(y) * 1.5
+        data = encode_function(Function(Graph.of([x], [y])))
+        recorded = time.perf_counter() - start
+        start = time.perf_counter()
+        decoded = decode_function(data)
+        seen = time.perf_counter() - start
+        z = decoded.graph.outputs[0]
+        (g,) = Gradient(1).results(z, z, decoded.graph.inputs[0])
+        graph = Graph.of(decoded.graph.inputs, [z, g])
+        start = time.perf_counter()
+        compile_function(Function(graph))
+        compiled = time.perf_counter() - start
+        for what, goal, seconds in zip(
+            ("recorded and encoded", "decoded, checked, inferred", "gradients, passes, plan"),
+            goals,
+            (recorded, seen, compiled),
+            strict=True,
+        ):
+            row(f"graph of {n:,} nodes: {what}", goal, f"{seconds * 1e3:,.1f} ms")
+
+
+def main() -> None:
+    """Measure everything and write the table."""
+    up, down, trip = raw_grpc(256)
+    with tg.connect(new=True):
+        small_calls("embedded", "")
+    with server() as address:
+        with tg.connect(address, new=True):
+            small_calls("grpc", f"raw gRPC stream round trip {trip}")
+            bulk(up, down)
+        remote_against_embedded(address)
+    graphs()
+    lines = [
+        "# Results",
+        "",
+        "Written by `scripts/bench`. Goals are those of the design; ratios are within one run.",
+        "",
+        f"- date: {datetime.date.today()}",
+        f"- machine: {platform.machine()}, {_cores()} cores, {platform.system()}",
+        f"- versions: telegrad {tg.__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
+        f" grpcio {grpc.__version__}",
+        "",
+        "| what | goal | measured | beside |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(r)} |" for r in ROWS),
+        "",
+    ]
+    Path(__file__).with_name("RESULTS.md").write_text("\n".join(lines))
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    main()

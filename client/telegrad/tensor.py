@@ -20,7 +20,7 @@ from telegrad.ir.op import Op
 from telegrad.ir.types import DType, Type
 from telegrad.ir.value import Number, Operators, Value, apply
 from telegrad.lazy import GradientPoint, Handle, Leaf, Line, Version, caller, gradient_points, show
-from telegrad.ops import elementwise, index
+from telegrad.ops import elementwise, indexing
 from telegrad.ops.control import Gradient, StopGradient, stop_gradient
 
 if TYPE_CHECKING:
@@ -214,11 +214,11 @@ class Tensor(Operators):
 
     def __getitem__(self, key: Any) -> Tensor:
         """x[key] with ints, slices, None, ... and integer tensors, arrays or lists, by NumPy's rules."""
-        return index.getitem(self, _key(key))
+        return indexing.getitem(self, _key(key))
 
     def __setitem__(self, key: Any, new: Tensor | Number) -> None:
         """Rebind this handle to a copy with the selected elements replaced; other handles do not change."""
-        self._rebind(index.set_items(self, _key(key), new))
+        self._rebind(indexing.set_items(self, _key(key), new))
 
     def _rebind(self, other: Tensor) -> None:
         self._value, self._requires_grad, self._weak = other._value, other._requires_grad, other._weak

@@ -32,7 +32,7 @@ from telegrad.ops.loss import (
     smooth_l1_loss,
 )
 from telegrad.ops.norm import layer_norm, rms_norm
-from telegrad.ops.softmax import cross_entropy, nll_loss
+from telegrad.ops.cross_entropy import cross_entropy, nll_loss
 from telegrad.tensor import Tensor
 
 logsigmoid = log_sigmoid

@@ -17,6 +17,8 @@ from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import Type
 from telegrad.ir.value import V, Value
 
+__all__ = ["stop_gradient"]
+
 
 @dataclass(frozen=True)
 class Gradient(Op):

@@ -11,12 +11,84 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from telegrad.errors import DTypeError, GraphError
+from telegrad.errors import AxisError, DTypeError, GraphError
 from telegrad.ir import types as t
 from telegrad.ir.op import Cost, Op
-from telegrad.ir.types import DType, Type, broadcast_shapes, check_shape
+from telegrad.ir.types import DType, Shape, Type, broadcast_shapes, check_shape
 from telegrad.ir.value import Number, Operators, V, Value, operator
 from telegrad.ir.xp import Array, ArrayModule, ScalarModule
+
+__all__ = [
+    "abs",
+    "acos",
+    "acosh",
+    "add",
+    "asin",
+    "asinh",
+    "astype",
+    "atan",
+    "atan2",
+    "atanh",
+    "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "ceil",
+    "clip",
+    "copysign",
+    "cos",
+    "cosh",
+    "divide",
+    "equal",
+    "erf",
+    "exp",
+    "expm1",
+    "floor",
+    "floor_divide",
+    "greater",
+    "greater_equal",
+    "hypot",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "less",
+    "less_equal",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "nextafter",
+    "not_equal",
+    "positive",
+    "pow",
+    "reciprocal",
+    "relu",
+    "remainder",
+    "round",
+    "sigmoid",
+    "sign",
+    "signbit",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "subtract",
+    "tan",
+    "tanh",
+    "trunc",
+    "where",
+]  # fmt: skip
 
 
 class Elementwise(Op, abstract=True):
@@ -49,7 +121,7 @@ class Elementwise(Op, abstract=True):
                 f"{self.name} takes {self.arity} operands, not {len(types)}", reason="GRAPH_ARITY", op=self.name
             )
 
-    def broadcast(self, types: tuple[Type, ...]) -> t.Shape:
+    def broadcast(self, types: tuple[Type, ...]) -> Shape:
         """The common shape of the operands."""
         shape = types[0].shape
         if all(type.shape == shape for type in types):
@@ -101,6 +173,27 @@ class Constant(Op):
 
     def eval(self, xp: ArrayModule) -> Array:
         return xp.full((), self.value, self.dtype)
+
+
+@dataclass(frozen=True)
+class Iota(Op):
+    """0, 1, 2, … along one axis of a shape."""
+
+    shape: Shape
+    axis: int
+    dtype: DType
+
+    def infer(self) -> Type:
+        if not 0 <= self.axis < len(self.shape):
+            raise AxisError(f"iota: axis {self.axis} is out of range for {len(self.shape)} axes")
+        if self.dtype.kind == "bool":
+            raise DTypeError("iota: positions are numbers, not booleans")
+        return Type(check_shape(self.shape, op="iota"), self.dtype)
+
+    def eval(self, xp: ArrayModule) -> Array:
+        n = self.shape[self.axis]
+        shape = tuple(n if a == self.axis else 1 for a in range(len(self.shape)))
+        return xp.broadcast_to(xp.reshape(xp.arange(n, self.dtype), shape), self.shape)
 
 
 def literal_op(number: Number, dtype: DType) -> Constant:

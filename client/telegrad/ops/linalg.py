@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from telegrad.errors import DTypeError, ShapeError
 from telegrad.ir.op import Cost, Op
-from telegrad.ir.types import Type, broadcast_shapes, normalize_axis, product
+from telegrad.ir.types import Type, broadcast_shapes, check_shape, normalize_axis, product
 from telegrad.ir.value import V, Value, operator
+from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
 from telegrad.ops.reduce import Sum
 from telegrad.ops.shape import matrix_transpose, moveaxis, reshape
+
+__all__ = ["matmul", "outer", "tensordot", "vecdot"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Matmul(Op):
                 f"matmul({x}, {y}): the last axis of the first and the second to last of the second must be equal"
             )
         lead = broadcast_shapes(x.shape[:-2], y.shape[:-2], op="matmul")
-        return Type((*lead, x.shape[-2], y.shape[-1]), x.dtype)
+        return Type(check_shape((*lead, x.shape[-2], y.shape[-1]), op="matmul"), x.dtype)
 
     def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, Value]:
         if y.ndim == 2 and x.ndim > 2:  # the rows of all batches are the rows of one product: no sum over batches
@@ -36,7 +38,7 @@ class Matmul(Op):
                 return Matmul()(g, matrix_transpose(y)), Matmul()(matrix_transpose(rows), grows)
         return Matmul()(g, matrix_transpose(y)), Matmul()(matrix_transpose(x), g)
 
-    def eval(self, xp: Any, x: Any, y: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array, y: Array) -> Array:
         return xp.matmul(x, y)
 
     def cost(self, *types: Type) -> Cost:
@@ -80,6 +82,8 @@ def tensordot(x1: V, x2: V, /, *, axes: int | tuple[Sequence[int], Sequence[int]
     """The sum of products over pairs of axes: the last and first n, or those named."""
     x, y = e.common(x1, x2)
     if isinstance(axes, int):
+        if not 0 <= axes <= min(x.ndim, y.ndim):
+            raise ShapeError(f"tensordot({x.type}, {y.type}): both must have {axes} axes to sum over")
         left, right = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
     else:
         left = tuple(normalize_axis(a, x.ndim, op="tensordot") for a in axes[0])

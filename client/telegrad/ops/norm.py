@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from telegrad.errors import ShapeError
-from telegrad.ir.value import V
+from telegrad.ir.value import Operators, V
 from telegrad.ops import elementwise as e
 from telegrad.ops import reduce as r
 
 
-def _last_axes(x: V, normalized_shape: Sequence[int], op: str) -> tuple[int, ...]:
+def _last_axes(x: Operators, normalized_shape: Sequence[int], op: str) -> tuple[int, ...]:
     shape = tuple(normalized_shape)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ShapeError(f"{op}: normalized_shape {list(shape)} is not the end of {x.type}")

@@ -1,17 +1,41 @@
-"""Ops that combine elements along axes."""
+"""Ops that combine elements along axes.
+
+What is computed from 16-bit floats is computed in float32 and rounded once, at the end.
+"""
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
-from typing import Any
 
 from telegrad.errors import AxisError, DTypeError, ShapeError
 from telegrad.ir import types as t
-from telegrad.ir.op import Op
+from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import DType, Shape, Type, normalize_axes, normalize_axis
 from telegrad.ir.value import V, Value
+from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
-from telegrad.ops.shape import BroadcastTo, Flip, Reshape
+from telegrad.ops.control import stop_gradient
+from telegrad.ops.shape import (
+    BroadcastTo,
+    Flip,
+    Pad,
+    Reshape,
+    check_axes,
+    check_axis,
+    concat,
+    expand_dims,
+    full_like,
+    moveaxis,
+    ones_like,
+    permute_dims,
+    reshape,
+)
+
+__all__ = [
+    "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_prod", "cumulative_sum", "logsumexp", "max", "mean",
+    "min", "prod", "std", "sum", "var",
+]  # fmt: skip
 
 Axis = int | tuple[int, ...] | None
 
@@ -35,9 +59,11 @@ class Reduction(Op, abstract=True):
     keepdims: bool
 
     def infer(self, x: Type) -> Type:
-        if normalize_axes(self.axes, x.ndim, op=self.name) != self.axes:
-            raise AxisError(f"{self.name}: axes {self.axes} must be sorted and counted from the front")
+        check_axes(self.axes, x.ndim, op=self.name)
         return Type(reduced(x.shape, self.axes, keepdims=self.keepdims), x.dtype)
+
+    def cost(self, *types: Type) -> Cost:
+        return Cost(types[0].size, types[0].nbytes + self.infer(*types).nbytes)
 
 
 @dataclass(frozen=True)
@@ -55,7 +81,7 @@ class Sum(Reduction):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (expanded(g, x, self.axes),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.sum(x, axis=self.axes, keepdims=self.keepdims)
 
 
@@ -72,26 +98,37 @@ class Prod(Reduction):
         return super().infer(x)
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
-        # the product of the others, from products of what stands before and after: right with zeros, and
-        # differentiable again, where out / x would be NaN
         rest = tuple(a for a in range(x.ndim) if a not in self.axes)
-        n = t.product(x.shape[a] for a in self.axes)
         order = rest + self.axes
-        from telegrad.ops.shape import concat, permute_dims, reshape
+        shape = tuple(x.shape[a] for a in order)
+        n = t.product(x.shape[a] for a in self.axes)
+        others = reshape(_product_of_others(reshape(permute_dims(x, order), (*shape[: len(rest)], n))), shape)
+        return (expanded(g, x, self.axes) * permute_dims(others, tuple(order.index(a) for a in range(x.ndim))),)
 
-        flat = reshape(permute_dims(x, order), (*(x.shape[a] for a in rest), n))
-        if n == 0:
-            return (BroadcastTo(x.shape)(x.literal(0, x.dtype)),)
-        one = BroadcastTo((*flat.shape[:-1], 1))(x.literal(1, x.dtype))
-        last = flat.ndim - 1
-        before = CumulativeProd(last)(concat([one, flat[..., :-1]], axis=last))
-        after = Flip((last,))(CumulativeProd(last)(concat([one, Flip((last,))(flat)[..., :-1]], axis=last)))
-        others = reshape(before * after, tuple(x.shape[a] for a in order))
-        back = tuple(order.index(a) for a in range(x.ndim))
-        return (expanded(g, x, self.axes) * permute_dims(others, back),)
-
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.prod(x, axis=self.axes, keepdims=self.keepdims)
+
+
+def _product_of_others(x: Value) -> Value:
+    """x[..., n] -> for each element the product of all the others along the last axis.
+
+    Where out / x would be NaN at zeros, this is right, and can be differentiated again: the products of pairs, of
+    pairs of pairs and so on; then from the top down each half times what is outside its pair. O(n log n).
+    """
+    n, last = x.shape[-1], x.ndim - 1
+    if x.size == 0:
+        return x
+    missing = (1 << (n - 1).bit_length()) - n
+    x = Pad((0,) * x.ndim, (*(0,) * last, missing), 1)(x)
+    pairs: list[Value] = []
+    while x.shape[-1] > 1:
+        pairs.append(reshape(x, (*x.shape[:-1], x.shape[-1] // 2, 2)))
+        x = pairs[-1][..., 0] * pairs[-1][..., 1]
+    outside = ones_like(x)
+    for pair in reversed(pairs):
+        joined = expand_dims(outside, axis=-1) * Flip((pair.ndim - 1,))(pair)
+        outside = reshape(joined, (*joined.shape[:-2], 2 * joined.shape[-2]))
+    return outside[..., :n]
 
 
 class Extremum(Reduction, abstract=True):
@@ -116,7 +153,7 @@ class Max(Extremum):
     axes: tuple[int, ...]
     keepdims: bool = False
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.max(x, axis=self.axes, keepdims=self.keepdims)
 
 
@@ -127,7 +164,7 @@ class Min(Extremum):
     axes: tuple[int, ...]
     keepdims: bool = False
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.min(x, axis=self.axes, keepdims=self.keepdims)
 
 
@@ -144,24 +181,24 @@ class Verdict(Reduction, abstract=True):
 
 
 @dataclass(frozen=True)
-class All(Verdict):
+class AllTrue(Verdict):
     """Whether all elements over axes are true."""
 
     axes: tuple[int, ...]
     keepdims: bool = False
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.all(x, axis=self.axes, keepdims=self.keepdims)
 
 
 @dataclass(frozen=True)
-class Any_(Verdict):
+class AnyTrue(Verdict):
     """Whether any element over axes is true."""
 
     axes: tuple[int, ...]
     keepdims: bool = False
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.any(x, axis=self.axes, keepdims=self.keepdims)
 
 
@@ -171,13 +208,17 @@ class Position(Op, abstract=True):
     axis: int
 
     def infer(self, x: Type) -> Type:
-        axis = normalize_axis(self.axis, x.ndim, op=self.name)
-        if x.shape[axis] == 0:
-            raise ShapeError(f"{self.name}({x}): no elements along axis {axis}")
-        return Type(reduced(x.shape, (axis,), keepdims=False), t.int64)
+        check_axis(self.axis, x.ndim, op=self.name)
+        result = Type(reduced(x.shape, (self.axis,), keepdims=False), t.int64)
+        if x.shape[self.axis] == 0 and result.size:
+            raise ShapeError(f"{self.name}({x}): no elements along axis {self.axis}")
+        return result
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[None]:
         return (None,)
+
+    def cost(self, *types: Type) -> Cost:
+        return Cost(types[0].size, types[0].nbytes + self.infer(*types).nbytes)
 
 
 @dataclass(frozen=True)
@@ -186,7 +227,7 @@ class Argmax(Position):
 
     axis: int
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.argmax(x, axis=self.axis)
 
 
@@ -196,7 +237,7 @@ class Argmin(Position):
 
     axis: int
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.argmin(x, axis=self.axis)
 
 
@@ -206,8 +247,9 @@ class Cumulative(Op, abstract=True):
     axis: int
 
     def infer(self, x: Type) -> Type:
-        if not 0 <= self.axis < x.ndim:
-            raise AxisError(f"{self.name}: axis {self.axis} is out of range for {x.ndim} axes")
+        check_axis(self.axis, x.ndim, op=self.name)
+        if x.dtype.kind == "bool":
+            raise DTypeError(f"{self.name}({x}): takes numbers; use astype")
         return x
 
 
@@ -221,7 +263,7 @@ class CumulativeSum(Cumulative):
         flip = Flip((self.axis,))
         return (flip(CumulativeSum(self.axis)(flip(g))),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.cumsum(x, axis=self.axis)
 
 
@@ -232,47 +274,41 @@ class CumulativeProd(Cumulative):
     axis: int
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
-        # d out_j / d x_i = prod_{k <= j, k != i} x_k. In terms of out this divides by x, which fails at zeros, so
-        # the lower triangle of partial products is built: n times the memory, but right everywhere.
-        from telegrad.ops.shape import expand_dims, moveaxis
+        # In terms of out this would divide by x, which fails at zeros. With s_i = g_i + x_{i+1} s_{i+1}, a linear
+        # recurrence, the gradient is (the product of what stands before i) * s_i. Doubling solves it in log n steps.
+        last, n = x.ndim - 1, x.shape[self.axis]
+        if x.size == 0:
+            return (g,)
+        x, s = moveaxis(x, self.axis, -1), moveaxis(g, self.axis, -1)
+        before = CumulativeProd(last)(concat([ones_like(x[..., :1]), x[..., :-1]], axis=last))
+        factor, distance = _shifted(x, 1), 1
+        while distance < n:
+            s = s + factor * _shifted(s, distance)
+            factor = factor * _shifted(factor, distance)
+            distance *= 2
+        return (moveaxis(before * s, -1, self.axis),)
 
-        n = x.shape[self.axis]
-        last = moveaxis(x, self.axis, -1)
-        k = BroadcastTo((*last.shape[:-1], n, n))(expand_dims(last, axis=-2))
-        eye = e.equal(_iota(x, n, 0), _iota(x, n, 1))
-        partial = CumulativeProd(k.ndim - 1)(e.where(eye, 1, k))
-        kept = e.where(_iota(x, n, 0) <= _iota(x, n, 1), partial, 0)
-        gx = Sum((k.ndim - 1,))(kept * expand_dims(moveaxis(g, self.axis, -1), axis=-2))
-        return (moveaxis(gx, -1, self.axis),)
-
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.cumprod(x, axis=self.axis)
 
 
-@dataclass(frozen=True)
-class Iota(Op):
-    """0, 1, 2, … along one axis of a shape."""
-
-    shape: Shape
-    axis: int
-    dtype: DType
-
-    def infer(self) -> Type:
-        if not 0 <= self.axis < len(self.shape):
-            raise AxisError(f"iota: axis {self.axis} is out of range for {len(self.shape)} axes")
-        return Type(t.check_shape(self.shape, op="iota"), self.dtype)
-
-    def eval(self, xp: Any) -> Any:
-        n = self.shape[self.axis]
-        shape = tuple(n if a == self.axis else 1 for a in range(len(self.shape)))
-        return xp.broadcast_to(xp.reshape(xp.arange(n, self.dtype), shape), self.shape)
-
-
-def _iota(like: V, n: int, axis: int) -> V:
-    return like.bind(Iota((n, n), axis, t.int64), ())[0]
+def _shifted(x: Value, distance: int) -> Value:
+    """x[..., n] moved to the front by a distance, zeros coming in at the end."""
+    last = x.ndim - 1
+    return Pad((0,) * x.ndim, (*(0,) * last, distance), 0)(x[..., distance:])
 
 
 # ---- the public functions
+
+
+def widened(x: V) -> V:
+    """x as floating-point of at least 32 bits: what a function computes in."""
+    return e.astype(x, t.float32) if x.dtype.kind != "float" or x.dtype.itemsize < 4 else x
+
+
+def _rounded(result: V, like: V) -> V:
+    """A widened result back in the dtype of a 16-bit float operand."""
+    return e.astype(result, like.dtype) if like.dtype.is_float else result
 
 
 def _accumulated(x: V, dtype: DType | None) -> V:
@@ -294,29 +330,30 @@ def prod(x: V, /, *, axis: Axis = None, dtype: DType | None = None, keepdims: bo
 
 def mean(x: V, /, *, axis: Axis = None, keepdims: bool = False) -> V:
     """The mean over axes; NaN where there are no elements."""
-    x = e.inexact(x)
     axes = normalize_axes(axis, x.ndim, op="mean")
-    n = t.product(x.shape[a] for a in axes)
-    return Sum(axes, keepdims)(x) / x.literal(n, x.dtype)
+    return _rounded(_mean(widened(x), axes, keepdims), x)
+
+
+def _mean(x: V, axes: tuple[int, ...], keepdims: bool) -> V:
+    return Sum(axes, keepdims)(x) / x.literal(t.product(x.shape[a] for a in axes), x.dtype)
 
 
 def var(x: V, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> V:
-    """The variance over axes, in two passes, divided by n - correction; NaN where that is not positive."""
-    x = e.inexact(x)
-    axes = normalize_axes(axis, x.ndim, op="var")
+    """The variance over axes, in two passes, divided by n - correction; NaN or infinite where that is not positive."""
+    return _rounded(_var(widened(x), normalize_axes(axis, x.ndim, op="var"), correction, keepdims), x)
+
+
+def _var(x: V, axes: tuple[int, ...], correction: float, keepdims: bool) -> V:
     n = t.product(x.shape[a] for a in axes)
-    d = x - mean(x, axis=axes, keepdims=True)
-    return Sum(axes, keepdims)(e.square(d)) / x.literal(max_(n - correction, 0.0), x.dtype)
-
-
-def max_(a: float, b: float) -> float:
-    """The larger of two numbers (``max`` here is the reduction)."""
-    return a if a > b else b
+    squares = e.square(x - _mean(x, axes, True))
+    return Sum(axes, keepdims)(squares) / x.literal(builtins.max(n - correction, 0.0), x.dtype)
 
 
 def std(x: V, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> V:
-    """The standard deviation over axes, from the variance with n - correction."""
-    return e.sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))
+    """The standard deviation over axes, from the variance with n - correction. Its derivative where it is 0 is 0."""
+    v = _var(widened(x), normalize_axes(axis, x.ndim, op="std"), correction, keepdims)
+    positive = v > 0
+    return _rounded(e.where(positive, e.sqrt(e.where(positive, v, 1)), v), x)
 
 
 def max(x: V, /, *, axis: Axis = None, keepdims: bool = False) -> V:
@@ -335,12 +372,12 @@ def _truth(x: V) -> V:
 
 def all(x: V, /, *, axis: Axis = None, keepdims: bool = False) -> V:
     """Whether all elements over axes are true (not zero)."""
-    return All(normalize_axes(axis, x.ndim, op="all"), keepdims)(_truth(x))
+    return AllTrue(normalize_axes(axis, x.ndim, op="all"), keepdims)(_truth(x))
 
 
 def any(x: V, /, *, axis: Axis = None, keepdims: bool = False) -> V:
     """Whether any element over axes is true (not zero)."""
-    return Any_(normalize_axes(axis, x.ndim, op="any"), keepdims)(_truth(x))
+    return AnyTrue(normalize_axes(axis, x.ndim, op="any"), keepdims)(_truth(x))
 
 
 def count_nonzero(x: V, /, *, axis: Axis = None, keepdims: bool = False) -> V:
@@ -348,7 +385,7 @@ def count_nonzero(x: V, /, *, axis: Axis = None, keepdims: bool = False) -> V:
     return sum(_truth(x), axis=axis, keepdims=keepdims)
 
 
-def _position(op: type[Argmax] | type[Argmin], x: V, axis: int | None, keepdims: bool) -> V:
+def _position(op: type[Argmax | Argmin], x: V, axis: int | None, keepdims: bool) -> V:
     if axis is None:
         result = op(0)(Reshape((x.size,))(x))
         return Reshape((1,) * x.ndim)(result) if keepdims else result
@@ -367,23 +404,19 @@ def argmin(x: V, /, *, axis: int | None = None, keepdims: bool = False) -> V:
     return _position(Argmin, x, axis, keepdims)
 
 
-def _running(op: type[CumulativeSum] | type[CumulativeProd], x: V, axis: int | None, initial: bool, one: int) -> V:
+def _running(op: type[CumulativeSum | CumulativeProd], x: V, axis: int | None, initial: bool, one: int) -> V:
     if axis is None:
         if x.ndim != 1:
             raise AxisError(f"{op.name}: axis is needed for {x.ndim} axes")
         axis = 0
     axis = normalize_axis(axis, x.ndim, op=op.name)
     if initial:
-        from telegrad.ops.shape import concat
-
         shape = tuple(1 if a == axis else size for a, size in enumerate(x.shape))
         x = concat([BroadcastTo(shape)(x.literal(one, x.dtype)), x], axis=axis)
     return op(axis)(x)
 
 
-def cumulative_sum(
-    x: V, /, *, axis: int | None = None, dtype: DType | None = None, include_initial: bool = False
-) -> V:
+def cumulative_sum(x: V, /, *, axis: int | None = None, dtype: DType | None = None, include_initial: bool = False) -> V:
     """The running sums along an axis, with 0 in front if ``include_initial``."""
     return _running(CumulativeSum, _accumulated(x, dtype), axis, include_initial, 0)
 
@@ -396,14 +429,13 @@ def cumulative_prod(
 
 
 def logsumexp(x: V, /, *, axis: Axis = None, keepdims: bool = False) -> V:
-    """log(sum(exp(x))) over axes, without overflow; -inf where all elements are -inf."""
-    from telegrad.ops.control import stop_gradient
-
-    x = e.inexact(x)
+    """log(sum(exp(x))) over axes, without overflow; -inf where all elements are -inf, or there are none."""
+    wide = widened(x)
     axes = normalize_axes(axis, x.ndim, op="logsumexp")
-    top = stop_gradient(Max(axes, True)(x))
+    kept = reduced(x.shape, axes, keepdims=True)
+    if t.product(x.shape[a] for a in axes) == 0:
+        return _rounded(full_like(Sum(axes, keepdims)(wide), -builtins.float("inf")), x)
+    top = stop_gradient(Max(axes, True)(wide))
     shift = e.where(e.isfinite(top), top, 0)
-    total = Sum(axes, True)(e.exp(x - shift))
-    result = e.log(total) + shift
-    return result if keepdims else Reshape(reduced(x.shape, axes, keepdims=False))(result)
-
+    result = e.log(Sum(axes, True)(e.exp(wide - shift))) + shift
+    return _rounded(result if keepdims else reshape(result, reduced(kept, axes, keepdims=False)), x)

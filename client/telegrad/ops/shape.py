@@ -1,21 +1,55 @@
-"""Ops that move elements and compute nothing: reshape, broadcast, permute, join, pad."""
+"""Ops that move elements and compute nothing: reshape, broadcast, permute, join, pad.
+
+An op's axes count from the front and are sorted, so that equal ops are equal; the functions normalise what users give.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator as py
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from telegrad.errors import AxisError, DTypeError, ShapeError
 from telegrad.ir import types as t
-from telegrad.ir.op import Op
+from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import Shape, Type, broadcast_shapes, check_shape, normalize_axes, normalize_axis, product
-from telegrad.ir.value import Number, V, Value
+from telegrad.ir.value import Number, Operators, V, Value
+from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
+from telegrad.ops.slices import Slice
+
+__all__ = [
+    "broadcast_arrays", "broadcast_to", "concat", "empty_like", "expand_dims", "flatten", "flip", "full_like",
+    "matrix_transpose", "moveaxis", "ones_like", "pad", "permute_dims", "repeat", "reshape", "roll", "squeeze", "stack",
+    "tile", "tril", "triu", "unstack", "zeros_like",
+]  # fmt: skip
+
+
+def check_axis(axis: int, rank: int, *, op: str) -> None:
+    """Raise AxisError unless an op's axis counts from the front and is there."""
+    if not 0 <= axis < rank:
+        raise AxisError(f"{op}: axis {axis} is out of range for {rank} axes")
+
+
+def check_axes(axes: tuple[int, ...], rank: int, *, op: str) -> None:
+    """Raise AxisError unless an op's axes count from the front, are there, and are sorted without repetition."""
+    if normalize_axes(axes, rank, op=op) != axes:
+        raise AxisError(f"{op}: axes {axes} must be sorted and counted from the front")
+
+
+class Move(Op, abstract=True):
+    """The family: no arithmetic, and no memory traffic either where the result is a view."""
+
+    infer: ClassVar[Callable[..., Type]]
+
+    def cost(self, *types: Type) -> Cost:
+        out = self.infer(*types)
+        return Cost(0, 0 if self.is_view else sum(x.nbytes for x in types) + out.nbytes)
 
 
 @dataclass(frozen=True)
-class Reshape(Op):
+class Reshape(Move):
     """The same elements in C order under another shape (without -1: the function resolves it)."""
 
     shape: Shape
@@ -31,12 +65,12 @@ class Reshape(Op):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (Reshape(x.shape)(g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.reshape(x, self.shape)
 
 
 @dataclass(frozen=True)
-class BroadcastTo(Op):
+class BroadcastTo(Move):
     """x repeated along axes of size 1, and along new axes in front."""
 
     shape: Shape
@@ -52,12 +86,12 @@ class BroadcastTo(Op):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (g,)  # autodiff sums over what was broadcast
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.broadcast_to(x, self.shape)
 
 
 @dataclass(frozen=True)
-class Permute(Op):
+class Permute(Move):
     """The axes in another order: axis i of the result is axis ``axes[i]`` of x."""
 
     axes: tuple[int, ...]
@@ -72,12 +106,12 @@ class Permute(Op):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (Permute(tuple(self.axes.index(a) for a in range(x.ndim)))(g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.transpose(x, self.axes)
 
 
 @dataclass(frozen=True)
-class Concat(Op):
+class Concat(Move):
     """Values joined along an existing axis."""
 
     axis: int
@@ -85,7 +119,8 @@ class Concat(Op):
     def infer(self, *xs: Type) -> Type:
         if not xs:
             raise ShapeError("concat: at least one value is needed")
-        axis = normalize_axis(self.axis, xs[0].ndim, op="concat")
+        axis = self.axis
+        check_axis(axis, xs[0].ndim, op="concat")
         for x in xs[1:]:
             if x.dtype is not xs[0].dtype:
                 raise DTypeError(f"concat({', '.join(map(str, xs))}): dtypes must be equal")
@@ -98,8 +133,6 @@ class Concat(Op):
         return Type(check_shape(shape, op="concat"), xs[0].dtype)
 
     def vjp(self, g: Value, out: Value, *xs: Value) -> tuple[Value, ...]:
-        from telegrad.ops.index import Slice
-
         found: list[Value] = []
         start = 0
         for x in xs:
@@ -110,12 +143,12 @@ class Concat(Op):
             start = stop
         return tuple(found)
 
-    def eval(self, xp: Any, *xs: Any) -> Any:
+    def eval(self, xp: ArrayModule, *xs: Array) -> Array:
         return xp.concatenate(xs, axis=self.axis)
 
 
 @dataclass(frozen=True)
-class Flip(Op):
+class Flip(Move):
     """The order of the elements reversed along axes."""
 
     axes: tuple[int, ...]
@@ -123,18 +156,18 @@ class Flip(Op):
     is_view = True
 
     def infer(self, x: Type) -> Type:
-        normalize_axes(self.axes, x.ndim, op="flip")
+        check_axes(self.axes, x.ndim, op="flip")
         return x
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (Flip(self.axes)(g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.flip(x, axis=self.axes)
 
 
 @dataclass(frozen=True)
-class Pad(Op):
+class Pad(Move):
     """x with ``before[i]`` and ``after[i]`` copies of a constant around axis i."""
 
     before: tuple[int, ...]
@@ -149,16 +182,14 @@ class Pad(Op):
         return Type(check_shape(shape, op="pad"), x.dtype)
 
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
-        from telegrad.ops.index import Slice
-
         end = tuple(b + size for b, size in zip(self.before, x.shape, strict=True))
         return (Slice(self.before, end, (1,) * x.ndim)(g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.pad(x, tuple(zip(self.before, self.after, strict=True)), self.value)
 
 
-class Triangle(Op, abstract=True):
+class Triangle(Move, abstract=True):
     """One triangle of each matrix, zeros in the other."""
 
     k: int
@@ -178,7 +209,7 @@ class Tril(Triangle):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (Tril(self.k)(g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.tril(x, self.k)
 
 
@@ -191,18 +222,26 @@ class Triu(Triangle):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (Triu(self.k)(g),)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.triu(x, self.k)
 
 
 # ---- the public functions
 
 
-def reshape(x: V, /, shape: Sequence[int], *, copy: bool | None = None) -> V:
+def as_shape(shape: int | Sequence[int]) -> Shape:
+    """The sizes as a tuple of Python integers; ShapeError if one is no integer."""
+    try:
+        return (py.index(shape),) if hasattr(shape, "__index__") else tuple([py.index(s) for s in shape])  # type: ignore
+    except TypeError:
+        raise ShapeError(f"a shape is an integer or a sequence of them, not {shape!r:.80}") from None
+
+
+def reshape(x: V, /, shape: int | Sequence[int], *, copy: bool | None = None) -> V:
     """The same elements in C order under another shape; one size may be -1."""
-    sizes = [int(s) for s in ((shape,) if isinstance(shape, int) else shape)]
+    sizes = list(as_shape(shape))
     if sizes.count(-1) > 1:
-        raise ShapeError(f"reshape: only one size of {sizes} may be -1")
+        raise ShapeError(f"reshape({x.type}): only one size of {sizes} may be -1")
     if -1 in sizes:
         known = product(s for s in sizes if s != -1)
         if known == 0 or x.size % known:
@@ -211,13 +250,16 @@ def reshape(x: V, /, shape: Sequence[int], *, copy: bool | None = None) -> V:
     return x if tuple(sizes) == x.shape else Reshape(tuple(sizes))(x)
 
 
-def broadcast_to(x: V, /, shape: Sequence[int]) -> V:
+def broadcast_to(x: V, /, shape: int | Sequence[int]) -> V:
     """x repeated along axes of size 1, and along new axes in front."""
-    return x if tuple(shape) == x.shape else BroadcastTo(tuple(shape))(x)
+    sizes = as_shape(shape)
+    return x if sizes == x.shape else BroadcastTo(sizes)(x)
 
 
 def broadcast_arrays(*arrays: V) -> list[V]:
     """The arrays broadcast to their common shape."""
+    if not arrays:
+        return []
     shape = broadcast_shapes(*(x.shape for x in arrays), op="broadcast_arrays")
     return [broadcast_to(x, shape) for x in arrays]
 
@@ -286,6 +328,9 @@ def concat(arrays: Sequence[V], /, *, axis: int | None = 0) -> V:
         raise ShapeError("concat: at least one array is needed")
     if axis is None:
         arrays, axis = [reshape(x, (-1,)) for x in arrays], 0
+    if len(arrays) == 1:
+        normalize_axis(axis, arrays[0].ndim, op="concat")
+        return arrays[0]
     same = e.common(*arrays)
     return Concat(normalize_axis(axis, same[0].ndim, op="concat"))(*same)
 
@@ -344,18 +389,18 @@ def tile(x: V, repetitions: Sequence[int], /) -> V:
 
 def repeat(x: V, repeats: int, /, *, axis: int | None = None) -> V:
     """Each element of x ``repeats`` times, along an axis or of the flattened x."""
+    if isinstance(repeats, Operators):
+        raise DTypeError("repeat: repeats must be a Python integer, for the result's shape may not depend on data")
     if axis is None:
         x, axis = reshape(x, (-1,)), 0
     at = normalize_axis(axis, x.ndim, op="repeat")
-    wide = expand_dims(x, axis=at + 1)
-    shape = list(wide.shape)
-    shape[at + 1] = repeats
-    return reshape(broadcast_to(wide, shape), (*x.shape[:at], x.shape[at] * repeats, *x.shape[at + 1 :]))
+    wide = broadcast_to(expand_dims(x, axis=at + 1), (*x.shape[: at + 1], repeats, *x.shape[at + 1 :]))
+    return reshape(wide, (*x.shape[:at], x.shape[at] * repeats, *x.shape[at + 1 :]))
 
 
 def pad(x: V, /, pad_width: Sequence[tuple[int, int]], *, value: Number = 0) -> V:
     """x with (before, after) copies of a constant around each axis."""
-    return Pad(tuple(b for b, _ in pad_width), tuple(a for _, a in pad_width), value)(x)
+    return Pad(tuple([py.index(b) for b, _ in pad_width]), tuple([py.index(a) for _, a in pad_width]), value)(x)
 
 
 def tril(x: V, /, *, k: int = 0) -> V:

@@ -15,11 +15,12 @@ import numpy as np
 from telegrad.ir.op import Op
 from telegrad.ir.types import Type
 from telegrad.ops.elementwise import Cast, Elementwise, Relu, Where
-from telegrad.ops.index import Gather, Unslice
+from telegrad.ops.index import Gather
 from telegrad.ops.linalg import Matmul
+from telegrad.ops.probability import LogSoftmax, Softmax
 from telegrad.ops.reduce import Max, Min, Sum
 from telegrad.ops.shape import Concat, Pad, Reshape
-from telegrad.ops.softmax import LogSoftmax, Softmax
+from telegrad.ops.slices import Unslice
 
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 
@@ -101,8 +102,10 @@ def _reduction(ufunc: np.ufunc, op: Sum | Max | Min, types: tuple[Type, ...]) ->
     return lambda x, out: ufunc.reduce(x, axis=axes, dtype=x.dtype, out=out, keepdims=keepdims)
 
 
-def _softmax(op: Softmax, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body:
+def _softmax(op: Softmax, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body | None:
     axes = (op.axis,)
+    if types[0].dtype.itemsize == 2 or types[0].size == 0:
+        return None
 
     def softmax(x: Array, out: Array) -> None:
         np.subtract(x, module.max(x, axis=axes, keepdims=True), out)
@@ -112,8 +115,10 @@ def _softmax(op: Softmax, module: LibraryModule, types: tuple[Type, ...], over: 
     return softmax
 
 
-def _log_softmax(op: LogSoftmax, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body:
+def _log_softmax(op: LogSoftmax, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body | None:
     axes = (op.axis,)
+    if types[0].dtype.itemsize == 2 or types[0].size == 0:
+        return None
 
     def log_softmax(x: Array, out: Array) -> None:
         np.subtract(x, module.max(x, axis=axes, keepdims=True), out)

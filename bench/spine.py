@@ -20,7 +20,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-
 import telegrad as tg
 from telegrad import context, nn, optim
 
@@ -158,7 +157,9 @@ def bulk(up: float, down: float) -> None:
     x = tg.asarray(array)
     context.current_session().synchronize()
     seconds = min(timed(x.numpy, 3))
-    row("grpc: download of 256 MiB", "0.8 GB/s", f"{array.nbytes / seconds / 1e9:.2f} GB/s", f"raw gRPC {down:.2f} GB/s")
+    row(
+        "grpc: download of 256 MiB", "0.8 GB/s", f"{array.nbytes / seconds / 1e9:.2f} GB/s", f"raw gRPC {down:.2f} GB/s"
+    )
 
 
 def training(session: tg.Session, width: int, batch: int) -> Callable[[], float]:

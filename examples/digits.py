@@ -1,7 +1,7 @@
 """Train a network on handwritten digits: embedded, or on a server.
 
-    python examples/digits.py                          # the server inside this process
-    python examples/digits.py grpc://127.0.0.1:50051   # a telegrad-server
+python examples/digits.py                          # the server inside this process
+python examples/digits.py grpc://127.0.0.1:50051   # a telegrad-server
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import sys
 import time
 
 import numpy as np
+import telegrad as tg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sklearn.datasets import load_digits
-
-import telegrad as tg
 from telegrad import nn, optim
 
 EPOCHS, BATCH, SEED = 40, 64, 0
@@ -55,7 +54,9 @@ def main(address: str | None) -> None:
         sending = waiting = 0.0
         start = time.perf_counter()
         columns = (TextColumn("epoch {task.fields[epoch]:>2}"), BarColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
-        with Progress(*columns, TextColumn("{task.fields[rate]:.0f} steps/s"), TimeElapsedColumn(), console=console) as bar:
+        with Progress(
+            *columns, TextColumn("{task.fields[rate]:.0f} steps/s"), TimeElapsedColumn(), console=console
+        ) as bar:
             task = bar.add_task("train", total=steps, epoch=0, loss=float("nan"), rate=0.0)
             for epoch in range(1, EPOCHS + 1):
                 order = rng.permutation(len(images))

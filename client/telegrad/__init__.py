@@ -58,10 +58,11 @@ from telegrad.ir.types import (
     uint64,
 )
 from telegrad.ir.types import bool_ as bool
+from telegrad.opening import connect
 from telegrad.ops import *  # noqa: F403
 from telegrad.ops import __all__ as _functions
 from telegrad.scope import Scope, scoped
-from telegrad.session import Session, connect
+from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
 from telegrad.transforms import checkpoint, custom_vjp, grad, value_and_grad, vjp
 

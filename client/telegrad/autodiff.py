@@ -103,7 +103,9 @@ def _expand(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         with origin(node.origin):
             return gradient(inputs[:n], inputs[n : 2 * n], inputs[2 * n :])
     if node.regions:
-        regions = tuple(Graph.of(r.inputs, expand_gradients(r.outputs, stop=[v.node for v in r.inputs])) for r in node.regions)
+        regions = tuple(
+            Graph.of(r.inputs, expand_gradients(r.outputs, stop=[v.node for v in r.inputs])) for r in node.regions
+        )
         return Node(node.op, inputs, node.types, regions, node.origin).outputs
     return None
 

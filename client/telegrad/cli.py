@@ -21,7 +21,7 @@ def cli() -> None:
 @click.option("--ca-cert", metavar="FILE", help="PEM file of the server's authority, for grpcs://")
 def hello(address: str, ca_cert: str | None) -> None:
     """Say what runs at ADDRESS (grpc://host:port). The token is read from TELEGRAD_TOKEN or TELEGRAD_TOKEN_FILE."""
-    from telegrad.session import connect
+    from telegrad.opening import connect
 
     with connect(address, ca_cert=ca_cert, new=True) as session:
         click.echo(f"telegrad {__version__} reaches a server at {address}")

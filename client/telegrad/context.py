@@ -47,7 +47,7 @@ def current_session() -> Session:
     while _SESSIONS and _SESSIONS[-1].is_closed:
         _SESSIONS.pop()
     if not _SESSIONS:
-        from telegrad.session import connect
+        from telegrad.opening import connect
 
         connect()
     return _SESSIONS[-1]

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def asarray(
-    obj: Any, /, *, dtype: DType | None = None, device: str | None = None, copy: bool | None = None
-) -> Tensor:
+def asarray(obj: Any, /, *, dtype: DType | None = None, device: str | None = None, copy: bool | None = None) -> Tensor:
     """A tensor with the contents that ``obj`` has now: a NumPy array, numbers in nested lists, or a tensor.
 
     Python floats become float32 and Python integers int64; NumPy arrays keep their dtype.
@@ -158,4 +156,3 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
         axis = order.index(i)
         grids.append(ops.broadcast_to(ops.reshape(x, tuple(-1 if j == axis else 1 for j in range(len(shape)))), shape))
     return grids
-

@@ -37,7 +37,8 @@ from telegrad.lazy import (
 )
 from telegrad.nest import Structure, flatten, unflatten
 from telegrad.ops.elementwise import literal_op
-from telegrad.session import Prepared, Session, key_bytes
+from telegrad.prepared import Prepared
+from telegrad.session import Session, key_bytes
 from telegrad.tensor import Tensor, Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 from telegrad.wire.messages import INLINE_BYTES
@@ -331,9 +332,7 @@ class Function(Generic[P, R]):
             if isinstance(x, Tensor) and x.requires_grad:
                 leaf.tensor = ref(x)
             arguments.append(leaf)
-            traced.append(
-                trace.tensor(Value(leaf), requires_grad=isinstance(x, Tensor) and x.requires_grad, weak=weak)
-            )
+            traced.append(trace.tensor(Value(leaf), requires_grad=isinstance(x, Tensor) and x.requires_grad, weak=weak))
         nest = unflatten(structure, traced)
         token = context.TRACE.set(trace)
         try:
@@ -370,9 +369,7 @@ class Function(Generic[P, R]):
         for variable, line in zip(compiled.variables, compiled.lines, strict=True):
             session.updated(variable, line)
         differentiable = compiled.is_pure and _wants_gradient(leaves, compiled)
-        values = [
-            Value(Leaf(type, handle)) for type, handle in zip(compiled.types, handles, strict=True)
-        ]
+        values = [Value(Leaf(type, handle)) for type, handle in zip(compiled.types, handles, strict=True)]
         if differentiable:
             _define(compiled, leaves, values)
         self._set_grads(session, compiled, values)
@@ -582,4 +579,3 @@ def function(python: Callable[P, R] | None = None, *, static: Sequence[str] = ()
     if python is None:
         return lambda f: Function(f, static=static)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
     return Function(python, static=static)
-

@@ -134,9 +134,7 @@ class _Info:
         """The dtypes that Python numbers get. Complex ones are not offered."""
         return {"real floating": types.float32, "integral": types.int64, "indexing": types.int64}
 
-    def dtypes(
-        self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None
-    ) -> dict[str, DType]:
+    def dtypes(self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None) -> dict[str, DType]:
         """The dtypes by name, of all kinds or of some."""
         found = [d for d in DTYPES if d is not types.bfloat16]
         return {d.name: d for d in found if kind is None or isdtype(d, kind)}

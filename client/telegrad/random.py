@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from telegrad import context, ops
+from telegrad import context
 from telegrad.errors import GraphError
 from telegrad.ir import types
 from telegrad.ir.types import DType, check_shape

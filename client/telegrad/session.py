@@ -13,19 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
-from weakref import WeakValueDictionary, ref
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
 
 from telegrad import context
 from telegrad.errors import SessionError, TelegradError, TimedOut, UnknownOp
-from telegrad.ir.graph import Function
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
 from telegrad.ir.value import Number, Value, apply
 from telegrad.lazy import (
-    Extract,
     Handle,
     Immediate,
     Leaf,
@@ -38,12 +36,12 @@ from telegrad.lazy import (
     extract,
     show,
 )
+from telegrad.prepared import Prepared
 from telegrad.scope import Scope, Scopes
 from telegrad.tensor import Tensor, Variable
 from telegrad.transport import Connection
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
-from telegrad.wire.codec import encode_function, function_id
 from telegrad.wire.status import to_exception
 
 IMMEDIATE_BYTES = 1024  # tensors up to this size stay on the client until a Run needs them
@@ -52,18 +50,6 @@ PENDING_TENSORS = 10_000  # so a loop that reads nothing does not grow
 RELEASE_BATCH = 256
 REMEMBERED_RUNS = 4096
 REMEMBERED_BYTES = 64 << 20
-
-
-class Prepared:
-    """A function ready to be called in a session: its id, bytes, and where its inputs come from."""
-
-    def __init__(self, extracted: Extract, updates: Sequence[tuple[int, int]]) -> None:
-        self.data = encode_function(Function(extracted.graph, tuple(updates)))
-        self.id = function_id(self.data)
-        self.ops = frozenset(_op_names(extracted))
-        self.lines = extracted.lines
-        self.sources = extracted.sources
-        self.input_types = extracted.graph.input_types
 
 
 class Session:
@@ -158,7 +144,6 @@ class Session:
             self.is_closed = True
             self.scopes.root.is_closed = True
             context.drop_session(self)
-            _LIVE.pop(self._key, None)
             self._connection.close()
 
     def scope(self) -> Scope:
@@ -412,7 +397,9 @@ class Session:
         unknown = function.ops - self._connection.greeting.ops
         if unknown:
             version = self._connection.greeting.server_version
-            raise UnknownOp(f"the server (telegrad {version}) does not know the op {min(unknown)!r}; upgrade the server")
+            raise UnknownOp(
+                f"the server (telegrad {version}) does not know the op {min(unknown)!r}; upgrade the server"
+            )
         self._functions[function.id] = function.data
         self._function_bytes += len(function.data)
         while self._function_bytes > REMEMBERED_BYTES and len(self._functions) > 1:
@@ -527,7 +514,6 @@ class Session:
         with self._arrived:
             self._lost = error
             self._arrived.notify_all()
-        _LIVE.pop(self._key, None)
 
     @property
     def is_live(self) -> bool:
@@ -535,73 +521,6 @@ class Session:
         return not self.is_closed and self._lost is None and self._connection.is_open
 
 
-def _op_names(extracted: Extract) -> set[str]:
-    names: set[str] = set()
-    graphs = [extracted.graph]
-    while graphs:
-        graph = graphs.pop()
-        for node in graph.nodes:
-            names.add(node.op.name)
-            graphs.extend(node.regions)
-    return names
-
-
 def key_bytes(seed: int, call: int) -> bytes:
     """The key of a call's random numbers: uint32[4] of the seed's and the call's halves."""
     return np.array([seed & 0xFFFFFFFF, seed >> 32, call & 0xFFFFFFFF, call >> 32], dtype="<u4").tobytes()
-
-
-_LIVE: WeakValueDictionary[object, Session] = WeakValueDictionary()
-"""Open sessions by what `connect` was called with, so that a notebook cell may run twice."""
-
-
-def connect(
-    address: str | None = None,
-    *,
-    token: str | None = None,
-    ca_cert: str | None = None,
-    lease_seconds: float = 60.0,
-    backend: str = "auto",
-    seed: int = 0,
-    timeout_seconds: float = 10.0,
-    new: bool = False,
-) -> Session:
-    """A session on the server at ``address``, or on one inside this process if there is none.
-
-    ``address`` is ``grpc://host:port``, or ``grpcs://host:port`` for TLS, where ``ca_cert`` is the path of a PEM
-    file if the certificate is not from a public authority. ``token`` is sent over TLS or loopback only;
-    TELEGRAD_TOKEN and TELEGRAD_TOKEN_FILE are read where it is None. ``lease_seconds`` is how long the server keeps
-    everything without hearing from this client. ``backend`` ("auto", "numpy", "cupy") is for an embedded
-    server. The same arguments give the same session while it lives; ``new=True`` opens another.
-
-    Raises ConnectionFailed if nobody answers within ``timeout_seconds``, VersionMismatch, AccessError.
-
-    ::
-
-        with tg.connect("grpc://localhost:50051") as session:
-            print(tg.asarray([1.0, 2.0]).sum().item())
-    """
-    key = (address, token, ca_cert, lease_seconds, backend, seed)
-    known = _LIVE.get(key)
-    if known is not None and known.is_live and not new:
-        context.drop_session(known)
-        context.push_session(known)
-        return known
-    if address is None:
-        from telegrad.transport.local import LocalConnection
-
-        connection: Connection = LocalConnection(lease_seconds=lease_seconds, backend=backend)
-    else:
-        from telegrad.transport.remote import GrpcConnection
-
-        connection = GrpcConnection(
-            address, token=token, ca_cert=ca_cert, lease_seconds=lease_seconds, timeout_seconds=timeout_seconds
-        )
-    if not 0 <= seed < 2**64:
-        raise SessionError(f"seed {seed} must be from 0 to 2**64 - 1")
-    session = Session(connection, key=address or "embedded", seed=seed)
-    session.open()
-    if not new:
-        session._key = key  # pyright: ignore[reportPrivateUsage]
-        _LIVE[key] = session
-    return session

@@ -24,12 +24,12 @@ from telegrad.ops import elementwise, indexing
 from telegrad.ops.control import Gradient, StopGradient, stop_gradient
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from telegrad.function import Trace
     from telegrad.scope import Scope
     from telegrad.session import Session
+
 
 class Tensor(Operators):
     """An array on the server, or the promise of one. Made by `asarray`, by functions and by operators.
@@ -107,7 +107,7 @@ class Tensor(Operators):
         region = context.REGION.get()
         if region is not None:
             region.append(outputs[0].node)
-        wants = any([x._requires_grad for x in inputs])
+        wants = any([x._requires_grad for x in inputs]) and op.__class__ is not StopGradient
         if wants and not context.GRADIENTS.get():
             outputs = tuple([StopGradient()(v) for v in outputs])
             wants = False
@@ -352,11 +352,15 @@ class Tensor(Operators):
             self, tuple(self.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted))
         )
 
-    def sum(self, axis: int | Sequence[int] | None = None, dtype: DType | None = None, keepdims: bool = False) -> Tensor:
+    def sum(
+        self, axis: int | Sequence[int] | None = None, dtype: DType | None = None, keepdims: bool = False
+    ) -> Tensor:
         """The sum over axes."""
         return ops.sum(self, axis=_axes(axis), dtype=dtype, keepdims=keepdims)
 
-    def prod(self, axis: int | Sequence[int] | None = None, dtype: DType | None = None, keepdims: bool = False) -> Tensor:
+    def prod(
+        self, axis: int | Sequence[int] | None = None, dtype: DType | None = None, keepdims: bool = False
+    ) -> Tensor:
         """The product over axes."""
         return ops.prod(self, axis=_axes(axis), dtype=dtype, keepdims=keepdims)
 

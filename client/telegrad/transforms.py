@@ -218,7 +218,10 @@ class custom_vjp:
         home = _home(tensors)
         nests: list[Any] = []
         first, outer = _region(
-            lambda xs: self._trace_forward(unflatten(structure, xs), nests), home, [x.type for x in tensors], [False] * len(leaves)
+            lambda xs: self._trace_forward(unflatten(structure, xs), nests),
+            home,
+            [x.type for x in tensors],
+            [False] * len(leaves),
         )
         count, out, residuals = nests
         operands = [*tensors, *(home.tensor(v).detach() for v in outer)]

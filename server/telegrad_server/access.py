@@ -10,6 +10,7 @@ import stat
 from dataclasses import dataclass
 
 from telegrad.errors import AccessError
+
 from telegrad_server.config import Config
 
 LOCAL_TENANT = "local"
@@ -59,7 +60,9 @@ class Gate:
             raise AccessError(f"the token file {path} cannot be read: {error.strerror}") from error
         for number, parts in enumerate(lines, 1):
             if len(parts) != 2 or len(parts[0]) < 16:
-                raise AccessError(f"entry {number} of the token file must be a token of 16 characters or more, and a tenant")
+                raise AccessError(
+                    f"entry {number} of the token file must be a token of 16 characters or more, and a tenant"
+                )
         if not lines:
             raise AccessError(f"the token file {path} holds no token")
         return cls(tuple((hashlib.sha256(token.encode()).digest(), tenant) for token, tenant in lines))

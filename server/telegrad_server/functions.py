@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from telegrad.errors import GraphError, TelegradError
 from telegrad.wire.codec import decode_function, function_id
+
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Plan

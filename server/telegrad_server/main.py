@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from telegrad.errors import AccessError, ResourceError
+
 from telegrad_server.access import Gate, check_exposure
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor

@@ -12,13 +12,13 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-
 from telegrad.errors import DataCorrupt, GraphError, ServerBug, TelegradError
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.status import REASONS, to_record
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad.wire.v1 import tensors_pb2 as tensors
+
 from telegrad_server.access import Gate
 from telegrad_server.config import Config
 from telegrad_server.worker import Worker
@@ -194,9 +194,7 @@ class Sessions:
         return response
 
     async def keep_alive(self, request: pb.KeepAliveRequest, context: Any) -> pb.KeepAliveResponse:
-        left = self._worker.keep_alive(
-            _TENANT.get(), request.session_id, request.session_secret, request.heard_event
-        )
+        left = self._worker.keep_alive(_TENANT.get(), request.session_id, request.session_secret, request.heard_event)
         response = pb.KeepAliveResponse(incarnation=self._worker.incarnation)
         response.expire_time.GetCurrentTime()
         response.expire_time.FromNanoseconds(response.expire_time.ToNanoseconds() + int(left * 1e9))

@@ -21,6 +21,7 @@ from telegrad.errors import GraphError, NotFound, QuotaExceeded, SessionError, T
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
 from telegrad.wire.status import to_record
+
 from telegrad_server.scopes import ScopeTree
 
 ACKNOWLEDGE_EVERY = 64
@@ -369,7 +370,9 @@ class Session:
     def _expect(self, command: m.Expect) -> None:
         self._check_new((command.name,), (command.scope,))
         if self.nbytes + command.type.nbytes > self.max_bytes:
-            raise QuotaExceeded(f"{command.type} does not fit: the session holds {self.nbytes} of {self.max_bytes} bytes")
+            raise QuotaExceeded(
+                f"{command.type} does not fit: the session holds {self.nbytes} of {self.max_bytes} bytes"
+            )
         self._add(command.name, command.scope, Entry(arriving=command.type))
         early = self.early.pop(command.name, None)
         if early is not None:

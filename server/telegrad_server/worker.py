@@ -28,9 +28,10 @@ from telegrad.errors import (
 )
 from telegrad.ir.op import REGISTRY
 from telegrad.ir.types import Type
-from telegrad.wire.arrays import from_numpy_dtype
 from telegrad.wire import messages as m
+from telegrad.wire.arrays import from_numpy_dtype
 from telegrad.wire.status import to_record
+
 from telegrad_server import __version__
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
@@ -105,9 +106,7 @@ class Upload:
 class Worker:
     """Sessions on one executor. `start` begins to compute, `stop` ends it."""
 
-    def __init__(
-        self, config: Config, executor: Executor, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, config: Config, executor: Executor, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._executor = executor
         self._clock = clock
@@ -116,9 +115,7 @@ class Worker:
         self._seats: dict[str, _Seat] = {}
         self._requests: dict[tuple[str, str], Grant] = {}
         limits = Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops)
-        self._functions = Functions(
-            capacity=config.cached_functions, max_nodes=config.max_graph_nodes, limits=limits
-        )
+        self._functions = Functions(capacity=config.cached_functions, max_nodes=config.max_graph_nodes, limits=limits)
         self._ready: deque[tuple[_Seat, Task]] = deque()
         self._wake = threading.Condition(threading.Lock())
         self._stopping = False
@@ -131,8 +128,8 @@ class Worker:
         self._thread = threading.Thread(target=self._compute, name="telegrad-compute", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End all sessions and the compute thread, after the task under way."""
+    def end_all(self) -> None:
+        """End every session and tell its client."""
         with self._lock:
             seats = list(self._seats.values())
             record = m.ErrorRecord("DRAINING", "the server is shutting down; connect again")
@@ -141,6 +138,10 @@ class Worker:
             self._seats.clear()
         for seat in seats:
             self._deliver(seat)
+
+    def stop(self) -> None:
+        """End all sessions and the compute thread, after the task under way."""
+        self.end_all()
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
@@ -318,7 +319,9 @@ class Worker:
             session = seat.session
             session.hear(self._clock())
             if session.nbytes + type.nbytes > session.max_bytes:
-                raise QuotaExceeded(f"{type} does not fit: the session holds {session.nbytes} of {session.max_bytes} bytes")
+                raise QuotaExceeded(
+                    f"{type} does not fit: the session holds {session.nbytes} of {session.max_bytes} bytes"
+                )
         buffer, view = self._executor.receive(type)
         return Upload(self, seat, name, type, buffer, view)
 

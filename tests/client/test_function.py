@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import telegrad as tg
 from telegrad.errors import TraceError
 

@@ -6,7 +6,6 @@ import gc
 
 import numpy as np
 import pytest
-
 import telegrad as tg
 from telegrad.errors import ScopeClosed, SessionError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import telegrad as tg
 from telegrad.errors import DTypeError, GraphError, IndexRange, ShapeError, VariableChanged
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import grpc
 import numpy as np
 import pytest
-
 import telegrad as tg
 from telegrad.errors import ConnectionFailed, StateLost, TelegradError
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad.wire.v1 import sessions_pb2_grpc as services
+
 from tests.faults.conftest import Server, wait_until
 from tests.faults.proxy import Proxy
 

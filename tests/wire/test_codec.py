@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-
 from telegrad.errors import GraphError, ShapeError, TelegradError, UnknownOp
 from telegrad.ir import Function, Graph, Type, Value, new_input
 from telegrad.ir import types as t
@@ -44,7 +43,12 @@ def shape_of(graph: Graph) -> list[object]:
     """What two equal graphs share, without object identities."""
     numbers = {id(node): i for i, node in enumerate(graph.nodes)}
     return [
-        (node.op, [(numbers[id(v.node)], v.index) for v in node.inputs], node.types, [shape_of(r) for r in node.regions])
+        (
+            node.op,
+            [(numbers[id(v.node)], v.index) for v in node.inputs],
+            node.types,
+            [shape_of(r) for r in node.regions],
+        )
         for node in graph.nodes
     ] + [[(numbers[id(v.node)], v.index) for v in graph.outputs]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from telegrad import errors
 from telegrad.errors import DataCorrupt, DTypeError, GraphError, ServerBug, TelegradError
 from telegrad.ir import Type

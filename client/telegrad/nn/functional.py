@@ -20,6 +20,7 @@ from telegrad.ops.activation import (
     softplus,
     softsign,
 )
+from telegrad.ops.cross_entropy import cross_entropy, nll_loss
 from telegrad.ops.elementwise import relu, sigmoid, tanh
 from telegrad.ops.index import one_hot
 from telegrad.ops.loss import (
@@ -32,7 +33,6 @@ from telegrad.ops.loss import (
     smooth_l1_loss,
 )
 from telegrad.ops.norm import layer_norm, rms_norm
-from telegrad.ops.cross_entropy import cross_entropy, nll_loss
 from telegrad.tensor import Tensor
 
 logsigmoid = log_sigmoid

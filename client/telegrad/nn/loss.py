@@ -44,9 +44,7 @@ class CrossEntropyLoss(Loss):
 class NLLLoss(Loss):
     """-input at the target class."""
 
-    def __init__(
-        self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
-    ) -> None:
+    def __init__(self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.weight, self.ignore_index = weight, ignore_index
 

@@ -125,6 +125,5 @@ def zeros_for(parameter: Variable, name: str) -> Variable:
 def counter(parameter: Variable) -> Variable:
     """A state variable that counts steps, in the parameter's dtype or float32 if that is narrower."""
 
-
     dtype = types.float64 if parameter.dtype is types.float64 else types.float32
     return Variable(full((), 0.0, dtype=dtype), name=f"{parameter.name or 'parameter'}.step")

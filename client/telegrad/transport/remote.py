@@ -123,7 +123,8 @@ class GrpcConnection:
             return []
         if not self._address.is_secure and not self._address.is_loopback:
             raise AccessError(
-                f"a token is not sent in clear text to {self._address.target}; use grpcs:// (TLS)", reason="ACCESS_DENIED"
+                f"a token is not sent in clear text to {self._address.target}; use grpcs:// (TLS)",
+                reason="ACCESS_DENIED",
             )
         return [("authorization", f"Bearer {token}")]
 
@@ -140,9 +141,7 @@ class GrpcConnection:
                 f"telegrad {__version__} speaks {PROTOCOL}, the server (telegrad {r.server_version}) speaks"
                 f" {', '.join(r.protocols)}; upgrade the older of the two"
             )
-        return Greeting(
-            r.server_version, r.incarnation, frozenset(r.ops), r.backend, r.fingerprint, tuple(r.warnings)
-        )
+        return Greeting(r.server_version, r.incarnation, frozenset(r.ops), r.backend, r.fingerprint, tuple(r.warnings))
 
     def _no_answer(self, error: grpc.RpcError) -> TelegradError:
         call = cast("grpc.Call", error)
@@ -317,9 +316,7 @@ class GrpcConnection:
         """Renew the lease, three times in its length, on a path of its own."""
         interval = self._lease_seconds / 3
         while not self._ending.wait(interval) and not self._is_lost:
-            request = pb.KeepAliveRequest(
-                session_id=self._id, session_secret=self._secret, heard_event=self._heard
-            )
+            request = pb.KeepAliveRequest(session_id=self._id, session_secret=self._secret, heard_event=self._heard)
             try:
                 self._sessions.KeepAlive(request, timeout=interval, metadata=self._metadata)
                 self._last_heard_at = time.monotonic()

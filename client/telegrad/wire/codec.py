@@ -244,9 +244,7 @@ def _build(c: dict[str, Any], ops: list[Op]) -> Graph:
         if any(isinstance(node.op, Input) for node in nodes[inputs:]):
             raise GraphError("inputs must be the first nodes of their region", reason="GRAPH_INVALID")
         span = slice(c["result_offsets"][region], c["result_offsets"][region + 1])
-        outputs = tuple(
-            _value(nodes, i, k) for i, k in zip(c["results"][span], c["result_outputs"][span], strict=True)
-        )
+        outputs = tuple(_value(nodes, i, k) for i, k in zip(c["results"][span], c["result_outputs"][span], strict=True))
         graphs.append(Graph(tuple(Value(node) for node in nodes[:inputs]), outputs, tuple(nodes)))
     return graphs[last]
 

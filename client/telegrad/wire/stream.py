@@ -45,9 +45,7 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
                 pb.Put(name=command.name, type=type_to_proto(command.type), data=command.data, scope=command.scope)
             )
         case m.Expect():
-            request.expect.CopyFrom(
-                pb.Expect(name=command.name, type=type_to_proto(command.type), scope=command.scope)
-            )
+            request.expect.CopyFrom(pb.Expect(name=command.name, type=type_to_proto(command.type), scope=command.scope))
         case m.Alias():
             request.alias.CopyFrom(pb.Alias(name=command.name, source=command.source, scope=command.scope))
         case m.Release():
@@ -69,9 +67,7 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
     match kind:
         case "run":
             r = request.run
-            return m.Run(
-                r.function, tuple(r.inputs), tuple(r.outputs), r.immediates, r.scope, tuple(r.scopes)
-            )
+            return m.Run(r.function, tuple(r.inputs), tuple(r.outputs), r.immediates, r.scope, tuple(r.scopes))
         case "put":
             return m.Put(request.put.name, type_from_proto(request.put.type), request.put.data, request.put.scope)
         case "expect":

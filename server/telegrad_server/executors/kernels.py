@@ -91,7 +91,7 @@ def _where(op: Op, module: LibraryModule, types: tuple[Type, ...], over: int) ->
 
 def _relu(op: Op, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body:
     zero = module.zeros((), types[0].dtype)
-    return lambda x, out: np.maximum(x, zero, out)
+    return lambda x, out: np.maximum(x, zero, out=out)
 
 
 def _reduction(ufunc: np.ufunc, op: Sum | Max | Min, types: tuple[Type, ...]) -> Body | None:

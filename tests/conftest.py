@@ -1,0 +1,23 @@
+"""What holds for every test: nothing is left on the embedded worker, and its machines keep their invariants."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """After a test the embedded worker holds no session, no tensor and no byte."""
+    yield
+    embedded = sys.modules.get("telegrad_server.embedded")
+    if embedded is None:
+        return
+    for backend in ("numpy", "auto"):
+        if (worker := embedded.known_worker(backend)) is not None:
+            worker.validate()
+            left = worker.statistics()
+            worker.end_all()  # so that one test's leak is not the next one's
+            assert left == {"sessions": 0, "tensors": 0, "bytes": 0}, f"left on the {backend} worker: {left}"

@@ -1,0 +1,86 @@
+"""The README and the docs: their Python runs, and what must be in them is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from telegrad.ir.op import REGISTRY
+from telegrad.wire.status import REASONS
+from telegrad.wire.v1 import sessions_pb2, tensors_pb2
+from telegrad_server.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+def test_the_python_in_a_page_runs(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks(page)))
+
+    done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+
+    assert missing == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
+def test_every_example_runs(example: Path) -> None:
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=120, cwd=ROOT / "examples")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_ways_to_run_the_digits_end_in_the_same_bits() -> None:
+    digests = [
+        re.search(r"sha256 (\w+)", subprocess.check_output([sys.executable, ROOT / "examples" / name], text=True))
+        for name in ("digits.py", "digits_remote.py")
+    ]
+
+    assert all(digests)
+    assert len({d[1] for d in digests if d}) == 1
+
+
+def test_every_reason_is_documented() -> None:
+    text = (ROOT / "docs/errors.md").read_text()
+
+    assert [r for r in REASONS if f"`{r}`" not in text] == []
+
+
+def test_every_op_is_documented() -> None:
+    text = (ROOT / "docs/ops.md").read_text()
+
+    assert [n for n, c in REGISTRY.items() if c.__module__.startswith("telegrad.") and f"`{n}`" not in text] == []
+
+
+def test_every_rpc_is_documented() -> None:
+    text = (ROOT / "docs/wire.md").read_text()
+    services = [
+        sessions_pb2.DESCRIPTOR.services_by_name["Sessions"],
+        tensors_pb2.DESCRIPTOR.services_by_name["Tensors"],
+    ]
+
+    assert [m.name for s in services for m in s.methods if f"`{m.name}`" not in text] == []
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "deploy/README.md").read_text()
+
+    assert [f.name for f in fields(Config) if f"`{f.name}`" not in text] == []

@@ -765,10 +765,13 @@ class Round(Numeric, Stepwise):
 
 
 @dataclass(frozen=True)
-class Nextafter(Float, Stepwise):
-    """The next number after x in the direction of y."""
+class Nextafter(Float):
+    """The next number after x in the direction of y. It moves with x, one step away."""
 
     word = "nextafter"
+
+    def vjp(self, g: Value, out: Value, x: Value, y: Value) -> tuple[Value, None]:
+        return g, None
 
 
 @dataclass(frozen=True)

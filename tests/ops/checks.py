@@ -1,0 +1,146 @@
+"""The plainest interpreter of graphs, and gradients by central differences: what ops are tested against."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from telegrad.autodiff import expand_gradients, gradient
+from telegrad.ir import Type, Value, new_input, topological
+from telegrad.wire.arrays import from_numpy_dtype
+from telegrad_server.executors.array_module import NumpyModule
+
+Array = npt.NDArray[Any]
+Build = Callable[..., "Value | Sequence[Value]"]
+
+XP = NumpyModule()
+
+
+def generator(name: str) -> np.random.Generator:
+    """Random numbers that depend on the name of what is tested, and on nothing else."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+def type_of(array: Array) -> Type:
+    return Type(array.shape, from_numpy_dtype(array.dtype))
+
+
+def inputs_for(arrays: Sequence[Array]) -> tuple[Value, ...]:
+    return tuple(new_input(type_of(np.asarray(a))) for a in arrays)
+
+
+def evaluate(outputs: Sequence[Value], known: Mapping[Value, Array], xp: Any = XP) -> list[Array]:
+    """The arrays of the outputs, given those of the inputs. Checks the type of every value on the way."""
+    memory: dict[Value, Any] = dict(known)
+    pending = list(expand_gradients(outputs))
+    results = list(pending)
+    with np.errstate(all="ignore"):
+        for node in topological(pending, stop=[v.node for v in known]):
+            operands = [memory[v] for v in node.inputs]
+            if node.regions:
+                lowered = node.op.lower(node.inputs, node.regions)  # type: ignore[attr-defined]
+                inner = {v: a for v, a in zip(node.inputs, operands, strict=True)}
+                found = evaluate(lowered, inner, xp)
+            else:
+                result = node.op.eval(xp, *operands)
+                found = list(result) if len(node.types) > 1 else [result]
+            for value, array in zip(node.outputs, found, strict=True):
+                assert type_of(np.asarray(array)) == value.type, (node, array)
+                memory[value] = array
+    return [np.asarray(memory[v]) for v in results]
+
+
+def call(build: Build, *arrays: Array) -> Any:
+    """What ``build`` gives on arrays: one array, or a list of them."""
+    xs = inputs_for(arrays)
+    built = build(*xs)
+    known = dict(zip(xs, arrays, strict=True))
+    if isinstance(built, Value):
+        return evaluate([built], known)[0]
+    return evaluate(list(built), known)
+
+
+def _sum_of_products(gs: Sequence[Array], ys: Sequence[Array]) -> float:
+    return float(sum(np.sum(g * y) for g, y in zip(gs, ys, strict=True)))
+
+
+def differences(f: Callable[[Sequence[Array]], float], arrays: Sequence[Array], i: int, step: float) -> Array:
+    """The derivative of f with respect to each element of the i-th array, by central differences."""
+    slope = np.zeros(arrays[i].shape)
+    for at in np.ndindex(arrays[i].shape):
+        ends: list[float] = []
+        for sign in (1.0, -1.0):
+            moved = [a.copy() for a in arrays]
+            moved[i][at] += sign * step
+            ends.append(f(moved))
+        slope[at] = (ends[0] - ends[1]) / (2 * step)
+    return slope
+
+
+class WrongGradient(AssertionError):
+    """A rule and finite differences do not agree."""
+
+
+def _compare(found: Array, wanted: Array, what: str, tolerance: float) -> None:
+    scale = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))
+    if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=tolerance, atol=tolerance * scale):
+        raise WrongGradient(f"{what}:\nrule        {found.tolist()}\ndifferences {wanted.tolist()}")
+
+
+def check_gradients(
+    build: Build,
+    arrays: Sequence[Array],
+    *,
+    name: str,
+    order: int = 2,
+    tolerance: float = 1e-6,
+    step: float = 1e-6,
+) -> None:
+    """Raise WrongGradient unless the rules agree with central differences, for random cotangents, to this order.
+
+    The second order is the derivative of <v, gradient> with respect to the operands and to the cotangents.
+    """
+    rng = generator(name)
+    xs = inputs_for(arrays)
+    built = build(*xs)
+    ys = [y for y in ([built] if isinstance(built, Value) else built) if y.dtype.is_float]
+    wrt = [x for x in xs if x.dtype.is_float]
+    values: list[Array] = [np.array(a) for a in arrays]
+    seeds = [rng.normal(size=y.shape) for y in ys]
+    for level in range(1, order + 1):
+        gs = inputs_for(seeds)
+        if not ys or not wrt:
+            return
+        outputs = ys
+
+        def scalar(at: Sequence[Array], outputs: Sequence[Value] = outputs, n: int = len(seeds)) -> float:
+            known = dict(zip(xs, at[: len(xs)], strict=True))
+            return _sum_of_products(at[len(xs) :][:n], evaluate(outputs, known))
+
+        found = gradient(outputs, gs, wrt)
+        for x, g in zip(wrt, found, strict=True):
+            assert g.type == x.type, f"{name}: the gradient of {x.type} is {g.type}"
+        known = {**dict(zip(xs, values, strict=True)), **dict(zip(gs, seeds, strict=True))}
+        slopes = evaluate(found, known)
+        _check_linear(found, known, gs, f"{name}, order {level}")
+        for x, slope in zip(wrt, slopes, strict=True):
+            i = xs.index(x)
+            _compare(slope, differences(scalar, [*values, *seeds], i, step), f"{name}, order {level}, {x}", tolerance)
+        # one level up: the gradients are the outputs, the cotangents are operands like the others
+        xs, values, wrt = (*xs, *gs), [*values, *seeds], [*wrt, *gs]
+        ys = list(found)
+        seeds = [rng.normal(size=y.shape) for y in ys]
+
+
+def _check_linear(found: Sequence[Value], known: Mapping[Value, Array], gs: Sequence[Value], what: str) -> None:
+    """Rules are linear in g: twice the cotangents less the other cotangents give the same of the gradients."""
+    rng = generator(what)
+    others = {g: rng.normal(size=g.shape) for g in gs}
+    both = {g: 2.0 * known[g] - others[g] for g in gs}
+    first, second, sum_ = (evaluate(found, {**known, **change}) for change in ({}, others, both))
+    for a, b, c in zip(first, second, sum_, strict=True):
+        _compare(c, 2.0 * a - b, f"{what}: linear in g", 1e-9)

@@ -52,12 +52,13 @@ class Gate:
     def from_file(cls, path: str) -> Gate:
         """The tokens in a file with lines ``token tenant``. AccessError if others may read it, or it holds none."""
         try:
-            if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
-                raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
+            mode = os.stat(path).st_mode
             with open(path, encoding="utf-8") as file:
                 lines = [line.split() for line in file if line.strip() and not line.startswith("#")]
         except OSError as error:
             raise AccessError(f"the token file {path} cannot be read: {error.strerror}") from error
+        if stat.S_IMODE(mode) & 0o077:
+            raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
         for number, parts in enumerate(lines, 1):
             if len(parts) != 2 or len(parts[0]) < 16:
                 raise AccessError(

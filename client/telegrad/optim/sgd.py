@@ -49,7 +49,7 @@ class SGD(Optimizer):
             momentum = number(group, "momentum")
             step = state["step"]
             # the first step takes the gradient as it is, without dampening
-            share = ops.where(step == 0, 1.0, 1.0 - group["dampening"]) if group["dampening"] else 1.0
+            share = ops.where(step == 0, ops.ones_like(step), 1.0 - group["dampening"]) if group["dampening"] else 1.0
             buffer = state["momentum_buffer"] * momentum + grad * share
             state["momentum_buffer"].assign(buffer)
             step.assign(step + 1)

@@ -53,9 +53,11 @@ def find_token(token: str | None) -> str | None:
     if path is None:
         return None
     try:
-        if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
-            raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
+        mode = os.stat(path).st_mode
         with open(path, encoding="utf-8") as file:
-            return file.read().strip()
+            text = file.read()
     except OSError as error:
         raise AccessError(f"the token file {path} cannot be read: {error.strerror}") from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
+    return text.strip()

@@ -1,0 +1,378 @@
+"""A session as a state machine: commands in, tasks and events out, no thread and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from telegrad.errors import ExecutionError, SessionError
+from telegrad.ir import Type
+from telegrad.ir import types as t
+from telegrad.wire import messages as m
+from telegrad_server.sessions import Answer, Execute, Make, Outcome, Session, Task
+
+SCALAR = Type((), t.float32)
+F, G = b"f" * 32, b"g" * 32
+
+
+class Driver:
+    """A session, and tasks carried out by hand. Functions update their first input if it is a name."""
+
+    def __init__(self, *, known: Sequence[bytes] = (F,), **options: int) -> None:
+        self.known = set(known)
+        self.session = Session(
+            id="s",
+            tenant="t",
+            secret=b"x",
+            lease_seconds=10.0,
+            heard_at=0.0,
+            is_known=lambda f: f in self.known,
+            updated_by=lambda run: (0,) if run.inputs and run.inputs[0] else (),
+            **options,
+        )
+        self.sequence = 0
+        self.fail: Callable[[Task], bool] = lambda task: False
+        self.made = 0
+
+    def send(self, command: m.Command) -> int:
+        """Send a command, and carry out what it leads to."""
+        self.sequence += 1
+        self.work(self.session.receive(self.sequence, command))
+        return self.sequence
+
+    def work(self, task: Task | None) -> None:
+        while task is not None:
+            task = self.session.finish(task, self.outcome(task))
+        self.session.validate()
+
+    def outcome(self, task: Task) -> Outcome:
+        if self.fail(task):
+            return Outcome(error=ExecutionError("no", node=3))
+        if isinstance(task, Make):
+            return Outcome([(task.put.data.decode(), 4)])
+        if isinstance(task, Answer):
+            self.session.answered(task.sequence, SCALAR, data=str(task.value).encode())
+            return Outcome()
+        self.made += 1
+        values = [(f"{task.operands}#{self.made}", 4) for _ in task.run.outputs]
+        updates = [(0, 0)] if task.run.inputs and task.run.inputs[0] and values else []
+        return Outcome(values, updates)
+
+    def events(self) -> list[m.Event]:
+        found = [event for _, event in self.session.outbox]
+        self.session.outbox.clear()
+        return found
+
+    def put(self, name: int, text: str = "a", scope: int = 0) -> int:
+        return self.send(m.Put(name, SCALAR, text.encode(), scope))
+
+    def fetched(self, name: int) -> str:
+        """What a fetch of the name brings: the data, or the reason why not."""
+        sequence = self.send(m.Fetch(name))
+        for event in self.events():
+            if isinstance(event, m.Fetched) and event.sequence == sequence:
+                return (event.data or b"").decode()
+            if isinstance(event, m.Failed) and event.sequence == sequence:
+                return event.error.reason
+        raise AssertionError("nothing came back")
+
+
+@pytest.fixture
+def d() -> Driver:
+    return Driver()
+
+
+def test_a_command_takes_effect_once(d: Driver) -> None:
+    d.put(1)
+    first = d.send(m.Run(F, (1,), (2,)))
+
+    assert d.session.receive(first, m.Run(F, (1,), (2,))) is None
+    assert d.made == 1
+
+
+def test_a_missing_command_is_noticed(d: Driver) -> None:
+    with pytest.raises(SessionError) as caught:
+        d.session.receive(2, m.Fetch(1))
+
+    assert caught.value.reason == "SEQ_GAP"
+
+
+def test_a_run_whose_function_is_missing_parks_the_queue_and_asks_once(d: Driver) -> None:
+    d.put(1)
+    d.send(m.Run(G, (0, 1), (2,)))
+    d.send(m.Fetch(2))
+    asked = [e for e in d.events() if isinstance(e, m.FunctionNeeded)]
+    assert asked == [m.FunctionNeeded(G)] and d.made == 0
+
+    d.known.add(G)
+    d.work(d.session.supplied(G))
+
+    assert d.made == 1
+    assert any(isinstance(e, m.Fetched) for e in d.events())
+
+
+def test_a_new_stream_is_asked_again_for_a_missing_function(d: Driver) -> None:
+    d.send(m.Run(G, (), (2,)))
+    d.events()
+
+    d.session.attach(0)
+
+    assert m.FunctionNeeded(G) in d.events()
+
+
+def test_a_run_waits_for_an_upload_that_comes_later(d: Driver) -> None:
+    d.send(m.Expect(1, SCALAR))
+    d.send(m.Run(F, (0, 1), (2,)))
+    assert d.made == 0
+
+    d.work(d.session.uploaded(1, SCALAR, "up", 4))
+
+    assert "up" in d.fetched(2)
+
+
+def test_an_upload_may_come_before_it_is_announced(d: Driver) -> None:
+    d.work(d.session.uploaded(1, SCALAR, "up", 4))
+    d.send(m.Expect(1, SCALAR))
+
+    assert d.fetched(1) == "up"
+
+
+def test_an_upload_of_another_type_than_announced_fails_its_name(d: Driver) -> None:
+    d.send(m.Expect(1, SCALAR))
+    d.work(d.session.uploaded(1, Type((2,), t.float32), "up", 8))
+
+    assert d.fetched(1) == "DATA_LENGTH"
+
+
+def test_a_failed_upload_keeps_nobody_waiting(d: Driver) -> None:
+    d.send(m.Expect(1, SCALAR))
+    d.send(m.Run(F, (0, 1), (2,)))
+    d.work(d.session.upload_failed(1, m.ErrorRecord("DATA_TRUNCATED", "short")))
+
+    assert d.fetched(2) == "DATA_TRUNCATED"
+
+
+def test_releasing_an_upload_that_never_came_keeps_nobody_waiting(d: Driver) -> None:
+    d.send(m.Expect(1, SCALAR))
+    d.send(m.Release((1,)))
+
+    assert d.fetched(1) == "NAME_UNKNOWN"
+
+
+def test_a_failed_run_changes_nothing_and_holds_its_variables_back(d: Driver) -> None:
+    d.put(1, "v0")
+    d.fail = lambda task: isinstance(task, Execute) and 9 in task.run.outputs
+    failed = d.send(m.Run(F, (1,), (9,)))
+    d.send(m.Run(F, (1,), (10,)))  # touches the variable: refused
+    d.send(m.Run(F, (0, 10), (11,)))  # touches a refused result: refused too
+    failures = [e for e in d.events() if isinstance(e, m.Failed)]
+
+    assert [e.error.sequence for e in failures] == [failed] * 3
+    assert failures[0].error.node == 3
+    assert d.made == 0
+    assert d.fetched(1) == d.fetched(9) == d.fetched(11) == "OP_FAILED"
+
+
+def test_resume_lets_the_session_go_on_from_the_last_good_step(d: Driver) -> None:
+    d.put(1, "v0")
+    d.fail = lambda task: isinstance(task, Execute)
+    failed = d.send(m.Run(F, (1,), (9,)))
+    d.fail = lambda task: False
+    d.send(m.Resume(failed))
+
+    assert d.fetched(1) == "v0"
+    assert d.fetched(9) == "OP_FAILED"
+    d.send(m.Run(F, (1,), (12,)))
+    assert d.fetched(1).startswith("('v0',)")
+
+
+def test_resume_of_one_error_does_not_forgive_another(d: Driver) -> None:
+    d.put(1)
+    d.put(2)
+    d.fail = lambda task: isinstance(task, Execute)
+    first = d.send(m.Run(F, (1,), (8,)))
+    d.send(m.Run(F, (2,), (9,)))
+    d.send(m.Resume(first))
+
+    assert d.fetched(1) == "a"
+    assert d.fetched(2) == "OP_FAILED"
+
+
+def test_an_alias_keeps_the_value_of_its_moment(d: Driver) -> None:
+    d.put(1, "v0")
+    d.send(m.Alias(5, 1))
+    d.send(m.Run(F, (1,), (0,)))
+
+    assert d.fetched(5) == "v0"
+    assert d.fetched(1) != "v0"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (m.Fetch(77), "NAME_UNKNOWN"),
+        (m.Alias(5, 77), "NAME_UNKNOWN"),
+        (m.Run(F, (0, 77), (3,)), "NAME_UNKNOWN"),
+        (m.Run(F, (), (1,)), "NAME_REUSED"),
+        (m.Run(F, (), (3, 3)), "NAME_REUSED"),
+        (m.Put(1, SCALAR, b"a"), "NAME_REUSED"),
+        (m.Put(4, SCALAR, b"a", 9), "SCOPE_UNKNOWN"),
+        (m.OpenScope(3, 9), "SCOPE_UNKNOWN"),
+        (m.OpenScope(0, 0), "SCOPE_UNKNOWN"),
+        (m.CloseScope(0), "SCOPE_UNKNOWN"),
+        (m.CloseScope(5), "SCOPE_UNKNOWN"),
+    ],
+)
+def test_a_command_that_cannot_be_is_refused_and_the_session_lives_on(d: Driver, command: m.Command, reason: str) -> None:
+    d.put(1)
+    d.events()
+
+    d.send(command)
+
+    assert [e.error.reason for e in d.events() if isinstance(e, m.Failed)] == [reason]
+    assert d.fetched(1) == "a"
+
+
+def test_closing_a_scope_frees_it_and_its_children_but_not_what_is_kept(d: Driver) -> None:
+    d.send(m.OpenScope(1, 0))
+    d.send(m.OpenScope(2, 1))
+    d.put(10, "outer", 1)
+    d.put(11, "inner", 2)
+    d.put(12, "kept", 2)
+    d.send(m.CloseScope(1, (12,)))
+
+    assert (d.fetched(10), d.fetched(11), d.fetched(12)) == ("NAME_UNKNOWN", "NAME_UNKNOWN", "kept")
+
+
+def test_releasing_twice_is_harmless(d: Driver) -> None:
+    d.put(1)
+    d.send(m.Release((1, 1, 99)))
+
+    assert d.session.names == {}
+    assert not any(isinstance(e, m.Failed) for e in d.events())
+
+
+def test_a_quota_refuses_before_it_is_passed() -> None:
+    d = Driver(max_bytes=8, max_names=3)
+    d.put(1)
+    d.put(2)
+    d.send(m.Put(3, SCALAR, b"c"))
+
+    assert d.fetched(3) == "QUOTA_DEVICE_BYTES"
+    d.send(m.Expect(4, SCALAR))
+    assert d.fetched(1) == "a"
+
+
+def test_a_lease_ends_after_silence_and_not_before(d: Driver) -> None:
+    d.session.hear(5.0)
+
+    assert not d.session.has_expired(15.0)
+    assert d.session.has_expired(15.01)
+    d.session.hear(3.0)  # late news from the past shortens nothing
+    assert not d.session.has_expired(15.0)
+
+
+def test_what_finishes_after_the_end_is_dropped(d: Driver) -> None:
+    d.put(1)
+    d.sequence += 1
+    task = d.session.receive(d.sequence, m.Run(F, (0, 1), (2,)))
+    assert task is not None
+
+    assert d.session.end() == 1
+    assert d.session.finish(task, d.outcome(task)) is None
+    assert d.session.names == {}
+    d.session.validate()
+
+
+def test_events_that_were_not_heard_come_again(d: Driver) -> None:
+    d.put(1)
+    d.send(m.Fetch(1))
+    d.send(m.Fetch(1))
+    numbers = [n for n, e in d.session.outbox if isinstance(e, m.Fetched)]
+
+    assert d.session.attach(numbers[0]) == 3
+    assert [n for n, e in d.session.outbox if isinstance(e, m.Fetched)] == numbers[1:]
+
+
+def test_acknowledgements_come_in_batches(d: Driver) -> None:
+    for name in range(1, 200):
+        d.put(name)
+
+    assert [e.sequence for e in d.events() if isinstance(e, m.Acknowledged)] == [64, 128, 192]
+    d.session.acknowledge()
+    assert d.events() == [m.Acknowledged(199)]
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Random commands, failures, uploads and reconnects; the invariants hold after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.d = Driver()
+        self.last = 0
+        self.scope = 0
+
+    names = st.integers(0, 12)
+
+    def new(self) -> int:
+        self.last += 1
+        return self.last
+
+    @rule()
+    def put(self) -> None:
+        self.d.put(self.new(), scope=self.scope)
+
+    @rule(a=names, b=names, fails=st.booleans())
+    def run(self, a: int, b: int, fails: bool) -> None:
+        self.d.fail = lambda task: fails and isinstance(task, Execute)
+        self.d.send(m.Run(F, (a, b), (self.new(), 0), scope=self.scope))
+
+    @rule(a=names)
+    def fetch(self, a: int) -> None:
+        self.d.send(m.Fetch(a))
+
+    @rule(a=names)
+    def release(self, a: int) -> None:
+        self.d.send(m.Release((a,)))
+
+    @rule(sequence=st.integers(1, 50))
+    def resume(self, sequence: int) -> None:
+        self.d.send(m.Resume(sequence))
+
+    @rule(early=st.booleans())
+    def upload(self, early: bool) -> None:
+        name = self.new()
+        if early:
+            self.d.work(self.d.session.uploaded(name, SCALAR, "up", 4))
+        self.d.send(m.Expect(name, SCALAR))
+        if not early:
+            self.d.work(self.d.session.uploaded(name, SCALAR, "up", 4))
+
+    @precondition(lambda self: self.scope == 0)
+    @rule()
+    def open_scope(self) -> None:
+        self.scope = 1000 + self.new()
+        self.d.send(m.OpenScope(self.scope, 0))
+
+    @precondition(lambda self: self.scope != 0)
+    @rule(keep=names)
+    def close_scope(self, keep: int) -> None:
+        self.d.send(m.CloseScope(self.scope, (keep,)))
+        self.scope = 0
+
+    @rule(back=st.integers(0, 5))
+    def reconnect(self, back: int) -> None:
+        assert self.d.session.attach(max(self.d.session.heard_event, self.d.session.event - back)) == self.d.sequence
+
+    @invariant()
+    def holds(self) -> None:
+        self.d.session.validate()
+        assert self.d.session.under_way is None and not self.d.session.queue
+
+
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+TestAnyOrder = AnyOrder.TestCase

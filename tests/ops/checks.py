@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from telegrad.autodiff import expand_gradients, gradient
 from telegrad.ir import Type, Value, new_input, topological
 from telegrad.wire.arrays import from_numpy_dtype
@@ -43,7 +43,7 @@ def evaluate(outputs: Sequence[Value], known: Mapping[Value, Array], xp: Any = X
             operands = [memory[v] for v in node.inputs]
             if node.regions:
                 lowered = node.op.lower(node.inputs, node.regions)  # type: ignore[attr-defined]
-                inner = {v: a for v, a in zip(node.inputs, operands, strict=True)}
+                inner = dict(zip(node.inputs, operands, strict=True))
                 found = evaluate(lowered, inner, xp)
             else:
                 result = node.op.eval(xp, *operands)
@@ -64,8 +64,10 @@ def call(build: Build, *arrays: Array) -> Any:
     return evaluate(list(built), known)
 
 
-def _sum_of_products(gs: Sequence[Array], ys: Sequence[Array]) -> float:
-    return float(sum(np.sum(g * y) for g, y in zip(gs, ys, strict=True)))
+def _weighted_sum(ys: Sequence[Value], xs: Sequence[Value], arrays: Sequence[Array]) -> float:
+    """<g, y>, the arrays being those of the x and then the g."""
+    found = evaluate(ys, dict(zip(xs, arrays, strict=False)))
+    return float(sum(np.sum(g * y) for g, y in zip(arrays[len(xs) :], found, strict=True)))
 
 
 def differences(f: Callable[[Sequence[Array]], float], arrays: Sequence[Array], i: int, step: float) -> Array:
@@ -115,13 +117,8 @@ def check_gradients(
         gs = inputs_for(seeds)
         if not ys or not wrt:
             return
-        outputs = ys
-
-        def scalar(at: Sequence[Array], outputs: Sequence[Value] = outputs, n: int = len(seeds)) -> float:
-            known = dict(zip(xs, at[: len(xs)], strict=True))
-            return _sum_of_products(at[len(xs) :][:n], evaluate(outputs, known))
-
-        found = gradient(outputs, gs, wrt)
+        scalar = partial(_weighted_sum, ys, xs)
+        found = gradient(ys, gs, wrt)
         for x, g in zip(wrt, found, strict=True):
             assert g.type == x.type, f"{name}: the gradient of {x.type} is {g.type}"
         known = {**dict(zip(xs, values, strict=True)), **dict(zip(gs, seeds, strict=True))}

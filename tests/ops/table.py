@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from telegrad.ir import types as t
 from telegrad.ir.op import Op
 from telegrad.ops import control, cross_entropy, index, linalg, probability, random, reduce, shape, slices
 from telegrad.ops import elementwise as e
+
 from tests.ops.checks import Array
 
 Operand = Callable[[np.random.Generator], Array]
@@ -138,22 +138,35 @@ CASES: dict[str, list[Case]] = {
     "subtract": _binary(e.Subtract(), real, real, np.subtract),
     "multiply": _binary(e.Multiply(), real, real, np.multiply),
     "divide": _binary(e.Divide(), real, positive, np.divide),
-    "floor_divide": [*_binary(e.FloorDivide(), real, positive, np.floor_divide), case(e.FloorDivide(), integers(5), integers(5, low=1))],
-    "remainder": [*_binary(e.Remainder(), real, positive, np.remainder), case(e.Remainder(), integers(5), integers(5, low=1))],
+    "floor_divide": [
+        *_binary(e.FloorDivide(), real, positive, np.floor_divide),
+        case(e.FloorDivide(), integers(5), integers(5, low=1)),
+    ],
+    "remainder": [
+        *_binary(e.Remainder(), real, positive, np.remainder),
+        case(e.Remainder(), integers(5), integers(5, low=1)),
+    ],
     "power": [
         *_binary(e.Power(), positive, real, np.power),
         case(e.Power(), integers(4), integers(4, low=0), expected=np.power),
     ],
     "integer_power": [
         case(e.IntegerPower(n), positive(3), expected=lambda x, n=n: x**n) for n in (-3, -2, -1, 0, 1, 3, 4, 13)
-    ] + [case(e.IntegerPower(3), values(-1.0, 0.0, 2.0), expected=lambda x: x**3)],
+    ]
+    + [case(e.IntegerPower(3), values(-1.0, 0.0, 2.0), expected=lambda x: x**3)],
     "negative": _unary(e.Negative(), real(3), np.negative),
     "abs": _unary(e.Abs(), real(4), np.abs),
     "sign": _unary(e.Sign(), real(4), np.sign),
     "square": _unary(e.Square(), real(4), np.square),
     "reciprocal": _unary(e.Reciprocal(), positive(3), np.reciprocal),
-    "minimum": [*_binary(e.Minimum(), real, real, np.minimum), case(e.Minimum(), integers(4), integers(4), expected=np.minimum)],
-    "maximum": [*_binary(e.Maximum(), real, real, np.maximum), case(e.Maximum(), integers(4), integers(4), expected=np.maximum)],
+    "minimum": [
+        *_binary(e.Minimum(), real, real, np.minimum),
+        case(e.Minimum(), integers(4), integers(4), expected=np.minimum),
+    ],
+    "maximum": [
+        *_binary(e.Maximum(), real, real, np.maximum),
+        case(e.Maximum(), integers(4), integers(4), expected=np.maximum),
+    ],
     # functions
     "exp": _unary(e.Exp(), real(3), np.exp),
     "expm1": _unary(e.Expm1(), real(3), np.expm1),
@@ -187,7 +200,10 @@ CASES: dict[str, list[Case]] = {
     "floor": _unary(e.Floor(), real(4), np.floor),
     "ceil": _unary(e.Ceil(), real(4), np.ceil),
     "trunc": _unary(e.Trunc(), real(4), np.trunc),
-    "round": [case(e.Round(), real(4), expected=np.round), case(e.Round(), values(0.5, 1.5, -2.5), expected=np.round, is_smooth=False)],
+    "round": [
+        case(e.Round(), real(4), expected=np.round),
+        case(e.Round(), values(0.5, 1.5, -2.5), expected=np.round, is_smooth=False),
+    ],
     "nextafter": _binary(e.Nextafter(), real, real, np.nextafter),
     "copysign": _binary(e.Copysign(), real, real, np.copysign),
     "equal": [case(e.Equal(), integers(6), integers(6), expected=np.equal), case(e.Equal(), real(2, 1), real(3))],
@@ -196,7 +212,10 @@ CASES: dict[str, list[Case]] = {
     "less_equal": [case(e.LessEqual(), integers(6), integers(6), expected=np.less_equal)],
     "greater": [case(e.Greater(), real(2, 3), real(3), expected=np.greater)],
     "greater_equal": [case(e.GreaterEqual(), integers(6), integers(6), expected=np.greater_equal)],
-    "isnan": [case(e.Isnan(), values(1.0, np.nan, np.inf), expected=np.isnan), case(e.Isnan(), integers(3), expected=np.isnan)],
+    "isnan": [
+        case(e.Isnan(), values(1.0, np.nan, np.inf), expected=np.isnan),
+        case(e.Isnan(), integers(3), expected=np.isnan),
+    ],
     "isinf": [case(e.Isinf(), values(1.0, np.nan, -np.inf), expected=np.isinf)],
     "isfinite": [case(e.Isfinite(), values(1.0, np.nan, np.inf), expected=np.isfinite)],
     "signbit": [case(e.Signbit(), values(1.0, -0.0, -np.inf), expected=np.signbit)],
@@ -220,16 +239,30 @@ CASES: dict[str, list[Case]] = {
         case(e.Cast(t.int32), real(3), expected=lambda x: x.astype(np.int32)),
         case(e.Cast(t.float64), integers(3), expected=lambda x: x.astype(np.float64)),
     ],
-    "constant": [case(e.Constant(v, d), expected=lambda v=v: np.asarray(v)) for v, d in ((1.5, t.float64), (-3, t.int64), (True, t.bool_), (float("inf"), t.float64))],
-    "iota": [case(e.Iota((2, 3), 1, t.int64), expected=lambda: np.array([[0, 1, 2]] * 2)), case(e.Iota((0,), 0, t.float64))],
+    "constant": [
+        case(e.Constant(v, d), expected=lambda v=v: np.asarray(v))
+        for v, d in ((1.5, t.float64), (-3, t.int64), (True, t.bool_), (float("inf"), t.float64))
+    ],
+    "iota": [
+        case(e.Iota((2, 3), 1, t.int64), expected=lambda: np.array([[0, 1, 2]] * 2)),
+        case(e.Iota((0,), 0, t.float64)),
+    ],
     # reductions
     "sum": [
         case(reduce.Sum(axes, keep), real(2, 3, 2), expected=lambda x, a=axes, k=keep: x.sum(axis=a, keepdims=k))
-        for axes in ((), (0,), (1, 2), (0, 1, 2)) for keep in (False, True)
-    ] + [case(reduce.Sum((0,)), real(0, 2), expected=lambda x: x.sum(0)), case(reduce.Sum((0,)), integers(4), expected=np.sum)],
+        for axes in ((), (0,), (1, 2), (0, 1, 2))
+        for keep in (False, True)
+    ]
+    + [
+        case(reduce.Sum((0,)), real(0, 2), expected=lambda x: x.sum(0)),
+        case(reduce.Sum((0,)), integers(4), expected=np.sum),
+    ],
     "prod": [
-        *[case(reduce.Prod(axes, keep), real(2, 3, 2), expected=lambda x, a=axes, k=keep: x.prod(axis=a, keepdims=k))
-          for axes in ((), (0, 2), (0, 1, 2)) for keep in (False, True)],
+        *[
+            case(reduce.Prod(axes, keep), real(2, 3, 2), expected=lambda x, a=axes, k=keep: x.prod(axis=a, keepdims=k))
+            for axes in ((), (0, 2), (0, 1, 2))
+            for keep in (False, True)
+        ],
         case(reduce.Prod((1,)), _ZEROS, expected=lambda x: x.prod(1)),
         case(reduce.Prod((0,)), real(5), expected=np.prod),
         case(reduce.Prod((0,)), real(0, 2), expected=lambda x: x.prod(0)),
@@ -237,27 +270,72 @@ CASES: dict[str, list[Case]] = {
     ],
     "max": [
         case(reduce.Max(axes, keep), real(2, 3, 2), expected=lambda x, a=axes, k=keep: x.max(axis=a, keepdims=k))
-        for axes in ((0,), (1, 2), (0, 1, 2)) for keep in (False, True)
-    ] + [case(reduce.Max((1,)), real(0, 2))],
+        for axes in ((0,), (1, 2), (0, 1, 2))
+        for keep in (False, True)
+    ]
+    + [case(reduce.Max((1,)), real(0, 2))],
     "min": [
         case(reduce.Min(axes, keep), real(2, 3, 2), expected=lambda x, a=axes, k=keep: x.min(axis=a, keepdims=k))
-        for axes in ((0,), (1, 2), (0, 1, 2)) for keep in (False, True)
-    ] + [case(reduce.Min((1,)), integers(2, 3), expected=lambda x: x.min(1))],
-    "all_true": [case(reduce.AllTrue((1,), k), booleans(3, 2), expected=lambda x, k=k: x.all(1, keepdims=k)) for k in (False, True)],
-    "any_true": [case(reduce.AnyTrue((0, 1)), booleans(3, 2), expected=np.any), case(reduce.AnyTrue((0,)), booleans(0, 2))],
-    "argmax": [case(reduce.Argmax(1), integers(3, 8), expected=lambda x: x.argmax(1)), case(reduce.Argmax(0), real(3, 2))],
-    "argmin": [case(reduce.Argmin(1), integers(3, 8), expected=lambda x: x.argmin(1)), case(reduce.Argmin(1), real(0, 2))],
-    "cumulative_sum": [case(reduce.CumulativeSum(a), real(2, 3), expected=lambda x, a=a: x.cumsum(a)) for a in (0, 1)] + [case(reduce.CumulativeSum(0), real(0, 2))],
-    "cumulative_prod": [case(reduce.CumulativeProd(a), real(2, 5), expected=lambda x, a=a: x.cumprod(a)) for a in (0, 1)]
-    + [case(reduce.CumulativeProd(1), _ZEROS, expected=lambda x: x.cumprod(1)), case(reduce.CumulativeProd(1), real(2, 0)), case(reduce.CumulativeProd(0), real(1))],
+        for axes in ((0,), (1, 2), (0, 1, 2))
+        for keep in (False, True)
+    ]
+    + [case(reduce.Min((1,)), integers(2, 3), expected=lambda x: x.min(1))],
+    "all_true": [
+        case(reduce.AllTrue((1,), k), booleans(3, 2), expected=lambda x, k=k: x.all(1, keepdims=k))
+        for k in (False, True)
+    ],
+    "any_true": [
+        case(reduce.AnyTrue((0, 1)), booleans(3, 2), expected=np.any),
+        case(reduce.AnyTrue((0,)), booleans(0, 2)),
+    ],
+    "argmax": [
+        case(reduce.Argmax(1), integers(3, 8), expected=lambda x: x.argmax(1)),
+        case(reduce.Argmax(0), real(3, 2)),
+    ],
+    "argmin": [
+        case(reduce.Argmin(1), integers(3, 8), expected=lambda x: x.argmin(1)),
+        case(reduce.Argmin(1), real(0, 2)),
+    ],
+    "cumulative_sum": [case(reduce.CumulativeSum(a), real(2, 3), expected=lambda x, a=a: x.cumsum(a)) for a in (0, 1)]
+    + [case(reduce.CumulativeSum(0), real(0, 2))],
+    "cumulative_prod": [
+        case(reduce.CumulativeProd(a), real(2, 5), expected=lambda x, a=a: x.cumprod(a)) for a in (0, 1)
+    ]
+    + [
+        case(reduce.CumulativeProd(1), _ZEROS, expected=lambda x: x.cumprod(1)),
+        case(reduce.CumulativeProd(1), real(2, 0)),
+        case(reduce.CumulativeProd(0), real(1)),
+    ],
     # moving elements
-    "reshape": [case(shape.Reshape((3, 2)), real(2, 3), expected=lambda x: x.reshape(3, 2)), case(shape.Reshape((0, 5)), real(2, 0)), case(shape.Reshape(()), real(1, 1))],
-    "broadcast_to": [case(shape.BroadcastTo((2, 3, 2)), real(3, 1), expected=lambda x: np.broadcast_to(x, (2, 3, 2))), case(shape.BroadcastTo((2, 0)), real(1)), case(shape.BroadcastTo((3,)), real())],
-    "permute": [case(shape.Permute((2, 0, 1)), real(2, 3, 2), expected=lambda x: x.transpose(2, 0, 1)), case(shape.Permute(()), real())],
-    "concat": [case(shape.Concat(1), real(2, 1), real(2, 3), real(2, 0), expected=lambda *x: np.concatenate(x, 1)), case(shape.Concat(0), real(2), expected=lambda x: x)],
+    "reshape": [
+        case(shape.Reshape((3, 2)), real(2, 3), expected=lambda x: x.reshape(3, 2)),
+        case(shape.Reshape((0, 5)), real(2, 0)),
+        case(shape.Reshape(()), real(1, 1)),
+    ],
+    "broadcast_to": [
+        case(shape.BroadcastTo((2, 3, 2)), real(3, 1), expected=lambda x: np.broadcast_to(x, (2, 3, 2))),
+        case(shape.BroadcastTo((2, 0)), real(1)),
+        case(shape.BroadcastTo((3,)), real()),
+    ],
+    "permute": [
+        case(shape.Permute((2, 0, 1)), real(2, 3, 2), expected=lambda x: x.transpose(2, 0, 1)),
+        case(shape.Permute(()), real()),
+    ],
+    "concat": [
+        case(shape.Concat(1), real(2, 1), real(2, 3), real(2, 0), expected=lambda *x: np.concatenate(x, 1)),
+        case(shape.Concat(0), real(2), expected=lambda x: x),
+    ],
     "flip": [case(shape.Flip(a), real(2, 3), expected=lambda x, a=a: np.flip(x, a)) for a in ((), (1,), (0, 1))],
-    "pad": [case(shape.Pad((1, 0), (0, 2), 1.5), real(2, 2), expected=lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=1.5)), case(shape.Pad((2,), (0,)), real(0))],
-    "tril": [case(shape.Tril(k), real(3, 4), expected=lambda x, k=k: np.tril(x, k)) for k in (-1, 0, 2)] + [case(shape.Tril(), real(2, 2, 2))],
+    "pad": [
+        case(
+            shape.Pad((1, 0), (0, 2), 1.5),
+            real(2, 2),
+            expected=lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=1.5),
+        ),
+        case(shape.Pad((2,), (0,)), real(0)),
+    ],
+    "tril": [case(shape.Tril(k), real(3, 4), expected=lambda x, k=k: np.tril(x, k)) for k in (-1, 0, 2)]
+    + [case(shape.Tril(), real(2, 2, 2))],
     "triu": [case(shape.Triu(k), real(3, 4), expected=lambda x, k=k: np.triu(x, k)) for k in (-1, 0, 2)],
     "slice": [
         case(slices.Slice((4, 0), (-2, 3), (-2, 1)), real(5, 4), expected=lambda x: x[4::-2, 0:3]),
@@ -265,7 +343,10 @@ CASES: dict[str, list[Case]] = {
         case(slices.Slice((-3,), (-5,), (1,)), real(4), expected=lambda x: x[:0]),
         case(slices.Slice((), (), ()), real(), expected=lambda x: x),
     ],
-    "unslice": [case(slices.Unslice((4, 1), (0, 3), (-2, 1), (5, 4)), real(2, 2), expected=_unsliced), case(slices.Unslice((1,), (1,), (1,), (3,)), real(0))],
+    "unslice": [
+        case(slices.Unslice((4, 1), (0, 3), (-2, 1), (5, 4)), real(2, 2), expected=_unsliced),
+        case(slices.Unslice((1,), (1,), (1,), (3,)), real(0)),
+    ],
     "slice_set": [
         case(slices.SliceSet((3, 1), (0, 3), (-2, 1)), real(4, 3), real(2, 2), expected=_slice_set),
         case(slices.SliceSet((3, 1), (0, 3), (-2, 1)), real(4, 3), real(2, 1), expected=_slice_set),
@@ -274,25 +355,55 @@ CASES: dict[str, list[Case]] = {
     # products of matrices
     "matmul": [
         case(linalg.Matmul(), real(*a), real(*b), expected=np.matmul)
-        for a, b in (((2, 3), (3, 2)), ((2, 2, 3), (3, 2)), ((2, 3), (2, 3, 1)), ((2, 1, 1, 3), (2, 3, 2)), ((0, 3), (3, 2)), ((2, 0), (0, 3)), ((0, 2, 3), (3, 1)))
-    ] + [case(linalg.Matmul(), integers(2, 3), integers(3, 2), expected=np.matmul)],
+        for a, b in (
+            ((2, 3), (3, 2)),
+            ((2, 2, 3), (3, 2)),
+            ((2, 3), (2, 3, 1)),
+            ((2, 1, 1, 3), (2, 3, 2)),
+            ((0, 3), (3, 2)),
+            ((2, 0), (0, 3)),
+            ((0, 2, 3), (3, 1)),
+        )
+    ]
+    + [case(linalg.Matmul(), integers(2, 3), integers(3, 2), expected=np.matmul)],
     # by index
-    "checked_index": [case(index.CheckedIndex(4), integers(6, low=-4, high=4), expected=lambda i: i % 4), case(index.CheckedIndex(4, False), integers(6, low=0, high=4, dtype=np.uint8))],
+    "checked_index": [
+        case(index.CheckedIndex(4), integers(6, low=-4, high=4), expected=lambda i: i % 4),
+        case(index.CheckedIndex(4, False), integers(6, low=0, high=4, dtype=np.uint8)),
+    ],
     "gather": [
         case(index.Gather(), real(4, 2), values([3, 0], [-1, 0], dtype=np.int64), expected=lambda x, i: x[i]),
         case(index.Gather(), real(4), number(1, dtype=np.int8), expected=lambda x, i: x[1]),
         case(index.Gather(), real(0, 2), integers(0)),
     ],
     "scatter_add": [
-        case(index.ScatterAdd(3), real(2, 2, 2), values([2, 0], [-1, 2], dtype=np.int64), expected=lambda x, i: _scatter_add(x, i, 3)),
+        case(
+            index.ScatterAdd(3),
+            real(2, 2, 2),
+            values([2, 0], [-1, 2], dtype=np.int64),
+            expected=lambda x, i: _scatter_add(x, i, 3),
+        ),
         case(index.ScatterAdd(2), real(0, 2), integers(0)),
         case(index.ScatterAdd(2), real(), number(1)),
     ],
     "scatter_set": [
-        case(index.ScatterSet(), real(4, 2), values([3, 0], [-1, 1], dtype=np.int64), real(2, 2, 2), expected=_scatter_set),
+        case(
+            index.ScatterSet(),
+            real(4, 2),
+            values([3, 0], [-1, 1], dtype=np.int64),
+            real(2, 2, 2),
+            expected=_scatter_set,
+        ),
         case(index.ScatterSet(), real(3), integers(0), real(0), expected=_scatter_set),
     ],
-    "take_along": [case(index.TakeAlong(1), real(2, 4), values([3, 0, 0], [-1, 1, 2], dtype=np.int64), expected=lambda x, i: np.take_along_axis(x, i, 1))],
+    "take_along": [
+        case(
+            index.TakeAlong(1),
+            real(2, 4),
+            values([3, 0, 0], [-1, 1, 2], dtype=np.int64),
+            expected=lambda x, i: np.take_along_axis(x, i, 1),
+        )
+    ],
     "add_along": [
         case(index.AddAlong(1, 4), real(2, 3), values([3, 0, 0], [-1, 1, 2], dtype=np.int64), expected=_add_along),
         case(index.AddAlong(1, 4), real(2, 1), values([3], [-1], dtype=np.int64), expected=_add_along),
@@ -303,8 +414,12 @@ CASES: dict[str, list[Case]] = {
         case(index.Argsort(0), values(1.0, np.nan, 0.0), expected=np.argsort),
     ],
     # softmax and losses
-    "softmax": [case(probability.Softmax(a), real(2, 3), expected=lambda x, a=a: _softmax(x, a)) for a in (0, 1)] + [case(probability.Softmax(1), real(2, 0))],
-    "log_softmax": [case(probability.LogSoftmax(a), real(2, 3), expected=lambda x, a=a: np.log(_softmax(x, a))) for a in (0, 1)] + [case(probability.LogSoftmax(0), real(0))],
+    "softmax": [case(probability.Softmax(a), real(2, 3), expected=lambda x, a=a: _softmax(x, a)) for a in (0, 1)]
+    + [case(probability.Softmax(1), real(2, 0))],
+    "log_softmax": [
+        case(probability.LogSoftmax(a), real(2, 3), expected=lambda x, a=a: np.log(_softmax(x, a))) for a in (0, 1)
+    ]
+    + [case(probability.LogSoftmax(0), real(0))],
     "softmax_cross_entropy": [
         case(cross_entropy.SoftmaxCrossEntropy(1), real(3, 4), integers(3, low=0, high=4), expected=_cross_entropy),
         case(cross_entropy.SoftmaxCrossEntropy(1), real(2, 3, 2), integers(2, 2, low=0, high=3)),
@@ -312,14 +427,18 @@ CASES: dict[str, list[Case]] = {
         case(cross_entropy.SoftmaxCrossEntropy(1), real(0, 3), integers(0)),
     ],
     # random numbers: no gradients; what they are is in test_random
-    "random_bits": [case(random.RandomBits((2, 3), d, 7, 5), key) for d in (t.uint32, t.uint64)] + [case(random.RandomBits((0,)), key)],
+    "random_bits": [case(random.RandomBits((2, 3), d, 7, 5), key) for d in (t.uint32, t.uint64)]
+    + [case(random.RandomBits((0,)), key)],
     "random_uniform": [case(random.RandomUniform((2, 3), d, 7), key) for d in (t.float32, t.float64)],
     "random_normal": [case(random.RandomNormal((2, 3), d, 7), key) for d in (t.float32, t.float64)],
     # the graph itself
     "stop_gradient": [case(control.StopGradient(), integers(3), expected=lambda x: x)],
     "alias": [case(control.Alias(), real(3), expected=lambda x: x)],
-    "barrier": [case(control.Barrier(2), real(3), real(2), real(1), expected=lambda *x: list(x[:2])), case(control.Barrier(1), real(3))],
-}  # fmt: skip
+    "barrier": [
+        case(control.Barrier(2), real(3), real(2), real(1), expected=lambda *x: list(x[:2])),
+        case(control.Barrier(1), real(3)),
+    ],
+}
 
 ELSEWHERE = {
     "input": "every graph of these tests begins with inputs",

@@ -7,7 +7,6 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 import pytest
-
 from telegrad.errors import GraphError
 from telegrad.ir import REGISTRY, Type, Value, make_op
 from telegrad.ir import types as t
@@ -15,6 +14,7 @@ from telegrad.ir.op import result_types
 from telegrad.ir.value import apply
 from telegrad.ops.control import stop_gradient
 from telegrad.ops.elementwise import Elementwise, Exp
+
 from tests.ops.checks import Array, WrongGradient, call, check_gradients, generator, type_of
 from tests.ops.table import CASES, ELSEWHERE, Case
 

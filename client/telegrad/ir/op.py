@@ -93,12 +93,23 @@ class Op:
 
 def identity(op: Op) -> Hashable:
     """A key that is equal for ops that mean the same to the bit. == is not enough: it takes -0.0 for 0.0."""
-    return repr(op) if _has_numbers(type(op)) else op
+    cls = type(op)
+    kind = _identities.get(cls)
+    if kind is None:
+        kind = _identities[cls] = _identity_of(cls)
+    return kind(op)
 
 
-@lru_cache(maxsize=1024)
-def _has_numbers(cls: type[Op]) -> bool:
-    return any("Number" in str(f.type) or "float" in str(f.type) for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+_identities: dict[type[Op], Callable[[Op], Hashable]] = {}
+
+
+def _identity_of(cls: type[Op]) -> Callable[[Op], Hashable]:
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    if not fields:
+        return type
+    if any("Number" in str(f.type) or "float" in str(f.type) for f in fields):
+        return repr
+    return lambda op: op
 
 
 @lru_cache(maxsize=1 << 16)
@@ -138,16 +149,14 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "int | None": lambda v: v is None or _is_int(v),
     "float": _is_finite,
     "float | None": lambda v: v is None or _is_finite(v),
-    "Number": lambda v: type(v) is bool or type(v) is float or type(v) is int and -(2**63) <= v < 2**64,
+    "Number": lambda v: type(v) is bool or type(v) is float or (type(v) is int and -(2**63) <= v < 2**64),
     "bool": lambda v: type(v) is bool,
     "str": lambda v: type(v) is str and len(v) <= 256,
     "DType": lambda v: isinstance(v, DType),
     "Shape": _is_ints,
     "tuple[int, ...]": _is_ints,
     "tuple[int, ...] | None": lambda v: v is None or _is_ints(v),
-    "tuple[int | None, ...]": lambda v: (
-        type(v) is tuple and len(v) <= 4096 and all(x is None or _is_int(x) for x in v)
-    ),
+    "tuple[int | None, ...]": lambda v: type(v) is tuple and len(v) <= 4096 and all(x is None or _is_int(x) for x in v),
     "tuple[tuple[int, int], ...]": lambda v: (
         type(v) is tuple and len(v) <= 64 and all(_is_ints(p) and len(p) == 2 for p in v)
     ),

@@ -13,17 +13,19 @@ from telegrad_server.compiler.rebuild import rewritten
 
 def common_subexpressions(graph: Graph) -> Graph:
     """Let every value be computed once; the first node stays, with its origin."""
-    known: dict[Hashable, tuple[Value, ...]] = {}
+    known: dict[Hashable, Node] = {}
 
     def rule(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if not node.op.is_pure or node.regions:
             return None
-        key = (identity(node.op), tuple([(id(v.node), v.index) for v in inputs]))
+        key = (identity(node.op), *[(id(v.node), v.index) if v.index else id(v.node) for v in inputs])
         found = known.get(key)
-        if found is None:
-            is_same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            kept = node if is_same else Node(node.op, inputs, node.types, node.regions, node.origin)
-            found = known[key] = kept.outputs
-        return found
+        if found is not None:
+            return found.outputs
+        if inputs is node.inputs:
+            known[key] = node
+            return None
+        kept = known[key] = Node(node.op, inputs, node.types, node.regions, node.origin)
+        return kept.outputs
 
     return rewritten(graph, rule)

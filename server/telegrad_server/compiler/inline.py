@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from telegrad.ir.graph import Graph
+from telegrad.ir.op import Op
 from telegrad.ir.value import Node, Value, origin
 from telegrad.ops.control import Alias, Barrier, Checkpoint, CustomVjp, StopGradient
 
@@ -17,14 +18,22 @@ from telegrad_server.compiler.rebuild import rewritten
 
 def inline(graph: Graph) -> Graph:
     """Replace region ops by their regions, from the outermost to the innermost, and drop identities."""
-    while any(isinstance(node.op, Checkpoint | CustomVjp) for node in graph.nodes):
+    while any(node.regions for node in graph.nodes):
         graph = rewritten(graph, _lower)
-    return rewritten(graph, _without_identities)
+    return rewritten(graph, _without_identities) if _has(graph, Alias, StopGradient) else graph
 
 
 def remove_barriers(graph: Graph) -> Graph:
     """Drop the fences around recomputations: their nodes stand where they must run already."""
-    return rewritten(graph, lambda node, inputs: inputs[: node.op.count] if isinstance(node.op, Barrier) else None)
+    return rewritten(graph, _without_barriers) if _has(graph, Barrier) else graph
+
+
+def _has(graph: Graph, *kinds: type[Op]) -> bool:
+    return any(isinstance(node.op, kinds) for node in graph.nodes)
+
+
+def _without_barriers(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    return inputs[: node.op.count] if isinstance(node.op, Barrier) else None
 
 
 def _lower(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:

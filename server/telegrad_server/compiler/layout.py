@@ -7,17 +7,19 @@ here: it keeps its base alive and is taken for not contiguous.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 from telegrad.ir.op import Op
 from telegrad.ir.types import Shape, Type
 from telegrad.ops.control import Alias, Barrier, StopGradient
-from telegrad.ops.slices import Slice
 from telegrad.ops.shape import BroadcastTo, Flip, Permute, Reshape
+from telegrad.ops.slices import Slice
 
 Strides = tuple[int, ...]
 
 
+@lru_cache(maxsize=4096)
 def contiguous_strides(shape: Shape) -> Strides:
     """The strides of an array in C order."""
     strides: list[int] = []

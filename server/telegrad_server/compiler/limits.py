@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from telegrad.errors import TooExpensive
 from telegrad.ir.graph import Graph, Input
+from telegrad.ir.op import Cost, identity
 from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Origin
 
@@ -24,9 +25,10 @@ class Limits:
     """Bytes that the ops of the whole function read and write."""
 
 
-def check_cost(graph: Graph, limits: Limits) -> None:
-    """Raise TooExpensive, naming op, node and number, for a result or a computation beyond the limits."""
+def check_cost(graph: Graph, limits: Limits) -> int:
+    """The operations that the graph takes; TooExpensive, naming op, node and number, beyond the limits."""
     flops = moved = 0
+    known: dict[tuple[object, ...], Cost] = {}
     for node in graph.nodes:
         if isinstance(node.op, Input):
             continue
@@ -34,7 +36,10 @@ def check_cost(graph: Graph, limits: Limits) -> None:
             for type in node.types:
                 if type.nbytes > limits.tensor_bytes:
                     raise _too_large(node, type, limits)
-            cost = node.op.cost(*[v.type for v in node.inputs])
+            key = (identity(node.op), *[v.type for v in node.inputs])
+            cost = known.get(key)
+            if cost is None:
+                cost = known[key] = node.op.cost(*key[1:])
             flops += cost.flops
             moved += cost.nbytes
         if flops > limits.flops or moved > limits.moved_bytes:
@@ -48,6 +53,7 @@ def check_cost(graph: Graph, limits: Limits) -> None:
     for value in graph.outputs:  # a view that leaves is copied out
         if value.type.nbytes > limits.tensor_bytes:
             raise _too_large(value.node, value.type, limits)
+    return flops
 
 
 def _too_large(node: Node, type: Type, limits: Limits) -> TooExpensive:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from telegrad.ir.graph import Function, Graph, Input
 from telegrad.ir.op import Op
@@ -38,8 +39,7 @@ class Place(Enum):
     VIEW = "view"
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A value's place.
 
     ``offset`` is in bytes from the arena's start (ARENA); ``base`` is the slot whose memory a view shares, and
@@ -53,8 +53,7 @@ class Slot:
     strides: Strides | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One op on slots. ``over`` is the operand slot whose memory the result takes, -1 for none; ``frees`` are the
     arena slots that nobody reads after it. Steps without operands whose slot is a CONSTANT, and views of these,
     run once, when the plan is loaded.
@@ -119,159 +118,159 @@ def _names(slots: Sequence[int]) -> str:
     return ", ".join(f"%{i}" for i in slots)
 
 
-def make_plan(function: Function) -> Plan:
-    """The plan of a function whose graph has gone through all passes."""
-    return _Planner(function.graph).plan(function.updates)
+def make_plan(function: Function, *, flops: int = 0) -> Plan:
+    """The plan of a function whose graph has gone through all passes and takes ``flops`` operations."""
+    return _Planner(function.graph).plan(function.updates, flops)
 
 
 class _Planner:
     """Numbers the values of a graph as slots and finds, for each, whose memory it lives in."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
         self.body: list[Node] = []
-        self.first: dict[int, int] = {}  # node -> the slot of its first output
+        self.reads: list[tuple[int, ...]] = []  # for each node of the body the slots of its operands
+        self.makes: list[tuple[int, ...]] = []  # and of its results
         self.types: list[Type] = []
-        self.base: list[int] = []  # the slot whose memory a slot shares, itself if none
+        self.maker: list[int] = []  # for each slot the number of its node in the body, -1 for an input
+        self.base: list[int] = []  # the slot whose memory it shares, itself if none
         self.strides: list[Strides | None] = []
-        self.place: list[Place] = []  # of the base, ARENA where it is scratch
+        self.place: list[Place] = []  # of the base; ARENA where it is scratch
+        self._first: dict[int, int] = {}  # node -> the slot of its first output
         for node in graph.nodes:
             self._number(node)
+        self.inputs = tuple([self._slot(value) for value in graph.inputs])
         leaving = {value: self._leaving(value) for value in dict.fromkeys(graph.outputs)}
-        self.outputs = [leaving[value] for value in graph.outputs]
+        self.outputs = tuple([leaving[value] for value in graph.outputs])
         for i in self.outputs:
             if self.place[i] is Place.ARENA:
                 self.place[self.base[i]] = Place.RESULT
+        self.is_scratch = [b == i and self.place[i] is Place.ARENA for i, b in enumerate(self.base)]
+        self.blocks = [self._blocks(reads) for reads in self.reads]
 
-    def slot(self, value: Value) -> int:
-        return self.first[id(value.node)] + value.index
+    def _slot(self, value: Value) -> int:
+        return self._first[id(value.node)] + value.index
 
     def _number(self, node: Node) -> int:
         """Give the node's outputs slots; the first of them."""
-        first = self.first[id(node)] = len(self.types)
-        if not isinstance(node.op, Input):
+        first = self._first[id(node)] = len(self.types)
+        op, maker, reads = node.op, -1, ()
+        if not isinstance(op, Input):
+            maker = len(self.body)
+            reads = tuple([self._first[id(v.node)] + v.index for v in node.inputs])
             self.body.append(node)
+            self.reads.append(reads)
+            self.makes.append((first,) if len(node.types) == 1 else tuple(range(first, first + len(node.types))))
         for index, type in enumerate(node.types):
-            i = first + index
-            base, strides, place = i, contiguous_strides(type.shape), Place.ARENA
-            if isinstance(node.op, Input):
+            base, strides, place = first + index, contiguous_strides(type.shape), Place.ARENA
+            if maker < 0:
                 place = Place.INPUT
-            elif not node.inputs and node.op.is_pure and type.nbytes <= CONSTANT_BYTES:
-                place = Place.CONSTANT
-            elif node.op.is_view and index < len(node.inputs):
-                x = self.slot(node.inputs[index])
-                found = view_strides(node.op, self.types[x], self.strides[x], type)
+            elif op.is_view and index < len(reads):
+                x = reads[index]
+                found = view_strides(op, self.types[x], self.strides[x], type)
                 if found != "copy":
                     base, strides, place = self.base[x], found, self.place[self.base[x]]
+            elif not reads and op.is_pure and type.nbytes <= CONSTANT_BYTES:
+                place = Place.CONSTANT
             self.types.append(type)
+            self.maker.append(maker)
             self.base.append(base)
             self.strides.append(strides)
             self.place.append(place)
         return first
 
-    def _is_whole(self, i: int) -> bool:
-        """Whether the slot is its base's memory in C order, under whatever shape."""
-        return self.types[i].size == self.types[self.base[i]].size and is_contiguous(
-            self.types[i].shape, self.strides[i]
-        )
-
     def _leaving(self, value: Value) -> int:
         """The slot that leaves the run for this output: its own, or that of a copy."""
-        i = self.slot(value)
+        i = self._slot(value)
         if self._is_whole(i):
             return i
         return self._number(Node(Cast(value.dtype), (value,), (value.type,), (), value.node.origin))
 
-    def plan(self, updates: tuple[tuple[int, int], ...]) -> Plan:
-        order = [self.body[k] for k in self._order()]
-        ends = self._ends(order)
+    def _is_whole(self, i: int) -> bool:
+        """Whether the slot is its base's memory in C order, under whatever shape."""
+        type, base = self.types[i], self.base[i]
+        return base == i or (type.size == self.types[base].size and is_contiguous(type.shape, self.strides[i]))
+
+    def _blocks(self, reads: tuple[int, ...]) -> tuple[int, ...]:
+        """The scratch memory behind the slots."""
+        found = [b for b in [self.base[i] for i in reads] if self.is_scratch[b]]
+        return tuple(found) if len(found) < 2 else tuple(dict.fromkeys(found))
+
+    def plan(self, updates: tuple[tuple[int, int], ...], flops: int) -> Plan:
+        order = self._order()
+        types = self.types
         arena = Arena()
-        slots: dict[int, Slot] = {}
+        slots: list[Slot | None] = [None] * len(types)
         offsets: dict[int, int] = {}
         steps: list[Step] = []
-        for value in self.graph.inputs:
-            i = self.slot(value)
-            slots[i] = Slot(self.types[i], Place.INPUT)
-        for k, node in enumerate(order):
-            inputs = tuple([self.slot(v) for v in node.inputs])
-            outputs = tuple(range(self.first[id(node)], self.first[id(node)] + len(node.types)))
-            over = self._overwritten(node, inputs, ends[k]) if self._is_scratch(outputs[0]) else -1
-            for i in outputs:
-                if self._is_scratch(i):
-                    offsets[i] = arena.take(self.types[i].nbytes) if over < 0 else offsets[self.base[over]]
-                slots[i] = self._placed(i, offsets.get(i, -1))
-            frees = tuple([i for i in ends[k] if over < 0 or i != self.base[over]])
+        for i in self.inputs:
+            slots[i] = Slot(types[i], Place.INPUT)
+        for k, ending in zip(order, self._ends(order), strict=True):
+            node, reads, makes = self.body[k], self.reads[k], self.makes[k]
+            over = self._overwritten(k, ending) if ending and self.is_scratch[makes[0]] else -1
+            for i in makes:
+                if self.is_scratch[i]:
+                    offset = offsets[i] = arena.take(types[i].nbytes) if over < 0 else offsets[self.base[over]]
+                    slots[i] = Slot(types[i], Place.ARENA, offset)
+                elif self.base[i] != i:
+                    slots[i] = Slot(types[i], Place.VIEW, -1, self.base[i], self.strides[i])
+                else:
+                    slots[i] = Slot(types[i], self.place[i])
+            frees = tuple(ending if over < 0 else [i for i in ending if i != self.base[over]])
             for i in frees:
-                arena.give(offsets[i], self.types[i].nbytes)
-            steps.append(
-                Step(node.op, inputs, outputs, frees, over, node.origin if isinstance(node.origin, Origin) else None)
-            )
-        own = [i for i in range(len(self.types)) if self.base[i] == i]
-        kept = sum([self.types[i].nbytes for i in own if self.place[i] in (Place.RESULT, Place.CONSTANT)])
+                arena.give(offsets[i], types[i].nbytes)
+            steps.append(Step(node.op, reads, makes, frees, over, _origin(node)))
+        kept = [i for i, place in enumerate(self.place) if place in _KEPT and self.base[i] == i]
         return Plan(
-            slots=tuple([slots[i] for i in range(len(self.types))]),
+            slots=tuple([slot for slot in slots if slot is not None]),
             steps=tuple(steps),
-            inputs=tuple([self.slot(v) for v in self.graph.inputs]),
-            outputs=tuple(self.outputs),
+            inputs=self.inputs,
+            outputs=self.outputs,
             updates=updates,
             arena_bytes=arena.top,
-            peak_bytes=arena.top + kept,
-            flops=sum([node.op.cost(*[v.type for v in node.inputs]).flops for node in order]),
+            peak_bytes=arena.top + sum([types[i].nbytes for i in kept]),
+            flops=flops,
         )
 
-    def _is_scratch(self, i: int) -> bool:
-        return self.base[i] == i and self.place[i] is Place.ARENA
-
-    def _placed(self, i: int, offset: int) -> Slot:
-        if self.base[i] != i:
-            return Slot(self.types[i], Place.VIEW, base=self.base[i], strides=self.strides[i])
-        return Slot(self.types[i], self.place[i], offset=offset)
-
-    def _blocks(self, node: Node) -> tuple[int, ...]:
-        """The scratch memory that a node reads."""
-        bases = dict.fromkeys([self.base[self.slot(v)] for v in node.inputs])
-        return tuple([b for b in bases if self.place[b] is Place.ARENA])
-
     def _order(self) -> list[int]:
-        numbers = {id(node): k for k, node in enumerate(self.body)}
+        sizes = [aligned(type.nbytes) for type in self.types]
         demands: list[Demand] = []
-        for node in self.body:
-            after = dict.fromkeys([numbers[id(v.node)] for v in node.inputs if id(v.node) in numbers])
-            first = self.first[id(node)]
-            made = [i for i in range(first, first + len(node.types)) if self._is_scratch(i)]
-            demands.append(
-                Demand(
-                    after=tuple(after),
-                    blocks=self._blocks(node),
-                    makes=sum([aligned(self.types[i].nbytes) for i in made]),
-                    may_overwrite=isinstance(node.op, Elementwise),
-                )
-            )
-        return schedule(demands, [aligned(type.nbytes) for type in self.types])
+        for node, reads, makes, blocks in zip(self.body, self.reads, self.makes, self.blocks, strict=True):
+            after = [m for m in [self.maker[i] for i in reads] if m >= 0]
+            unique = after if len(after) < 2 else dict.fromkeys(after)
+            scratch = sum([sizes[i] for i in makes if self.is_scratch[i]])
+            demands.append(Demand(tuple(unique), blocks, scratch, isinstance(node.op, Elementwise)))
+        return schedule(demands, sizes)
 
-    def _ends(self, order: Sequence[Node]) -> list[list[int]]:
+    def _ends(self, order: Sequence[int]) -> list[list[int]]:
         """For each step the scratch slots that nobody reads after it."""
         last: dict[int, int] = {}
-        for k, node in enumerate(order):
-            for block in self._blocks(node):
-                last[block] = k
-            first = self.first[id(node)]
-            for i in range(first, first + len(node.types)):
-                if self._is_scratch(i):
-                    last[i] = k
+        for step, k in enumerate(order):
+            for block in self.blocks[k]:
+                last[block] = step
+            for i in self.makes[k]:
+                if self.is_scratch[i]:
+                    last[i] = step
         ends: list[list[int]] = [[] for _ in order]
-        for i, k in last.items():
-            ends[k].append(i)
+        for i, step in last.items():
+            ends[step].append(i)
         return ends
 
-    def _overwritten(self, node: Node, inputs: tuple[int, ...], ends: Sequence[int]) -> int:
+    def _overwritten(self, k: int, ending: Sequence[int]) -> int:
         """The operand that the result may overwrite: it ends here and has the result's type, element by element."""
+        node, reads = self.body[k], self.reads[k]
         if not isinstance(node.op, Elementwise):
             return -1
-        for i in inputs:
-            if self.base[i] in ends and self.types[i] == node.types[0] and self._is_whole(i):
+        for i in reads:
+            if self.base[i] in ending and self.types[i] == node.types[0] and self._is_whole(i):
                 # memory that is also seen through another layout must stay as it is while it is read
-                shared = [j for j in inputs if self.base[j] == self.base[i]]
+                shared = [j for j in reads if self.base[j] == self.base[i]]
                 if all(self.types[j] == self.types[i] and self._is_whole(j) for j in shared):
                     return i
         return -1
+
+
+_KEPT = (Place.RESULT, Place.CONSTANT)
+
+
+def _origin(node: Node) -> Origin | None:
+    return node.origin if isinstance(node.origin, Origin) else None

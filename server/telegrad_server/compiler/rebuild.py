@@ -26,29 +26,33 @@ def rewritten(graph: Graph, rule: Rule) -> Graph:
 
     ``rule(node, new_inputs)`` returns the values that replace the node's outputs, or None to keep the node.
     """
-    new: dict[tuple[int, int], Value] = {}
+    new: dict[int, Sequence[Value]] = {}  # old node -> what its outputs became
     order: list[Node] = [v.node for v in graph.inputs]
     placed = {id(node) for node in order}
     for node in graph.nodes:
         if id(node) in placed:
             continue
-        inputs = tuple([new.get((id(v.node), v.index), v) for v in node.inputs])
+        is_same = True
+        inputs = node.inputs
+        for v in inputs:
+            if id(v.node) in new:
+                is_same = False
+                inputs = tuple([new[id(v.node)][v.index] if id(v.node) in new else v for v in inputs])
+                break
         results = rule(node, inputs)
-        if results is None:
-            if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+        if results is not None:
+            new[id(node)] = results
+            for value in results:
+                if id(value.node) not in placed:
+                    order += _made(value, placed)
+        else:
+            if not is_same:
                 kept = Node(node.op, inputs, node.types, node.regions, node.origin)
-                for index in range(len(node.types)):
-                    new[id(node), index] = Value(kept, index)
-            else:
-                kept = node
-            order.append(kept)
-            placed.add(id(kept))
-            continue
-        for index, value in enumerate(results):
-            new[id(node), index] = value
-            if id(value.node) not in placed:
-                order += _made(value, placed)
-    outputs = tuple([new.get((id(v.node), v.index), v) for v in graph.outputs])
+                new[id(node)] = (Value(kept),) if len(kept.types) == 1 else kept.outputs
+                node = kept
+            order.append(node)
+            placed.add(id(node))
+    outputs = tuple([new[id(v.node)][v.index] if id(v.node) in new else v for v in graph.outputs])
     return Graph(graph.inputs, outputs, _needed(graph.inputs, outputs, order))
 
 

@@ -9,11 +9,10 @@ again, before the gradient of the next layer is computed. The live bytes never g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What scheduling asks about a node: which nodes and which memory it needs, and what it makes."""
 
     after: tuple[int, ...]

@@ -87,7 +87,7 @@ class ArrayExecutor:
         except (TelegradError, MemoryError, *_FAILURES) as error:
             number = program.steps[len(program.calls) - length_hint(calls) - 1]
             raise self._explained(error, plan, plan.steps[number]) from error
-        self._publish(results)
+        self._publish([values[i] for i in program.leaving])
         return [values[i] for i in plan.outputs]
 
     def _load(self, plan: Plan) -> Loaded:
@@ -156,8 +156,8 @@ class ArrayExecutor:
     def _fresh(self, memory: Recycled) -> Array:
         return memory.take()
 
-    def _publish(self, results: list[tuple[int, Array]]) -> None:
-        for _, array in results:
+    def _publish(self, arrays: Sequence[Array]) -> None:
+        for array in arrays:
             array.flags.writeable = False
 
     # ---- host

@@ -92,7 +92,7 @@ class CupyExecutor(ArrayExecutor):
     def _fresh(self, memory: Recycled) -> Array:
         return cp.empty(memory.type.shape, numpy_dtype(memory.type.dtype))
 
-    def _publish(self, results: Sequence[tuple[int, Array]]) -> None:
+    def _publish(self, arrays: Sequence[Array]) -> None:
         pass  # CuPy has no read-only arrays: that nobody writes results is a rule there, not a flag
 
     def type_of(self, array: Array) -> Type:

@@ -44,7 +44,7 @@ class Program:
         self.results: list[tuple[int, Type]] = [
             (i, slot.type) for i, slot in enumerate(plan.slots) if slot.place is Place.RESULT
         ]
-        self.is_loaded = False
+        self.leaving = [i for i in dict.fromkeys(plan.outputs) if plan.slots[i].place in (Place.RESULT, Place.VIEW)]
 
     def load(self, plan: Plan) -> Iterator[int]:
         """Make everything ready; yields the number of each step before it is, so that an error has a place."""
@@ -55,7 +55,6 @@ class Program:
             yield number
             self._add(step)
             self.steps += [number] * (len(self.calls) - len(self.steps))
-        self.is_loaded = True
 
     def _bytes_of(self, slot: Slot) -> Array:
         return self._arena[slot.offset : slot.offset + slot.type.nbytes]

@@ -1,4 +1,4 @@
-"""The first numbers: dispatch, a tiny function and its result, steps without work, bulk bytes, graphs, remote against embedded.
+"""The first numbers: dispatch, tiny functions, steps without work, bulk bytes, graphs, remote against embedded.
 
 Each bulk figure stands beside what raw gRPC does with the same chunks on the same machine in the same run.
 Writes bench/RESULTS.md.

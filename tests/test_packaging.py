@@ -97,7 +97,10 @@ def test_the_wheel_holds_both_packages_and_no_tests(wheel: Path) -> None:
 
 
 def test_installing_alone_gives_the_thin_client(python: Path) -> None:
-    code = "from importlib.metadata import distributions; print(*{d.metadata['Name'].lower().replace('_', '-') for d in distributions()})"
+    code = (
+        "from importlib.metadata import distributions;"
+        " print(*{d.metadata['Name'].lower().replace('_', '-') for d in distributions()})"
+    )
 
     installed = set(run(python, code).split()) - {"pip", "setuptools", "wheel"}
 

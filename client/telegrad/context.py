@@ -6,7 +6,7 @@ gradient mode are per thread of execution.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ def current_session() -> Session:
 
 
 @contextmanager
-def no_grad() -> Iterator[None]:
+def no_grad() -> Generator[None, None, None]:
     """Results made inside are constants: no gradient flows through them."""
     token = GRADIENTS.set(False)
     try:
@@ -64,7 +64,7 @@ def no_grad() -> Iterator[None]:
 
 
 @contextmanager
-def enable_grad() -> Iterator[None]:
+def enable_grad() -> Generator[None, None, None]:
     """Gradients are wanted inside, also within `no_grad`."""
     token = GRADIENTS.set(True)
     try:

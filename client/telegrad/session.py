@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -125,7 +125,7 @@ class Session:
         self.close(check=kind is None)
 
     @contextmanager
-    def active(self) -> Iterator[Session]:
+    def active(self) -> Generator[Session, None, None]:
         """Make this the current session inside the ``with``, and leave it open: for programs that have several."""
         context.push_session(self)
         try:

@@ -100,7 +100,7 @@ class Tensor(Operators):
 
     # ---- building graphs
 
-    def bind(self, op: Op, inputs: Sequence[Tensor], regions: Sequence[Graph] = ()) -> tuple[Tensor, ...]:
+    def bind(self, op: Op, inputs: Sequence[Any], regions: Sequence[Graph] = ()) -> tuple[Any, ...]:
         home = context.TRACE.get() or self._home
         values = [home.value_of(x) for x in inputs]
         outputs = apply(op, values, regions, origin=caller())

@@ -6,7 +6,7 @@ backward graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -98,7 +98,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
 
 
 def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
-    """(f(*primals), pullback), with ``has_aux`` and aux; ``pullback(cotangents)`` is a tuple of gradients, one a primal.
+    """(f(*primals), pullback), with ``has_aux`` and aux; ``pullback(cotangents)`` gives a tuple, one gradient a primal.
 
     Cotangents have the nest and types of f's result.
     """
@@ -130,7 +130,7 @@ def _gradient(ys: Sequence[Tensor], gs: Sequence[Tensor], xs: Sequence[Tensor]) 
 
 
 @contextmanager
-def _differentiating() -> Iterator[None]:
+def _differentiating() -> Generator[None, None, None]:
     """What is sent inside keeps its definition, so that a gradient still finds its way."""
     token = context.DEFINITIONS.set(True)
     try:

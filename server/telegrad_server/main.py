@@ -61,9 +61,6 @@ async def _serve(worker: Worker, config: Config, gate: Gate) -> None:
     server = Server(worker, config, gate)
     port = await server.start()
     worker.start()
-    hello = worker.hello()
-    notes = "; ".join(hello.warnings) or hello.backend
-    print(f"telegrad-server {hello.server_version} listening on {config.host}:{port} ({notes})", flush=True)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -74,6 +71,9 @@ async def _serve(worker: Worker, config: Config, gate: Gate) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    hello = worker.hello()
+    notes = "; ".join(hello.warnings) or hello.backend
+    print(f"telegrad-server {hello.server_version} listening on {config.host}:{port} ({notes})", flush=True)
     await stopping.wait()
     await server.stop(STOP_SECONDS)
 

@@ -65,6 +65,10 @@ def _read_upload(data: bytes) -> Any:
     return chunk if chunk is not None else _reader(tensors.UploadTensorRequest)(data)
 
 
+def _serialized(message: Any) -> bytes:
+    return message.SerializeToString()
+
+
 def _checked(message: Any) -> Any:
     if message is _MALFORMED:
         raise GraphError("the message's bytes are not of its type", reason="MALFORMED_MESSAGE")
@@ -316,9 +320,7 @@ def _handlers(worker: Worker, config: Config) -> list[Any]:
     sessions, bulk = Sessions(worker, config), Tensors(worker)
 
     def unary(method: Any, request: Any) -> Any:
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(method), _reader(request), lambda message: message.SerializeToString()
-        )
+        return grpc.unary_unary_rpc_method_handler(_guarded(method), _reader(request), _serialized)
 
     return [
         grpc.method_handlers_generic_handler(
@@ -331,7 +333,7 @@ def _handlers(worker: Worker, config: Config) -> list[Any]:
                 "AttachSession": grpc.stream_stream_rpc_method_handler(
                     _guarded_stream(sessions.attach_session),
                     _reader(pb.AttachSessionRequest),
-                    lambda message: message.SerializeToString(),
+                    _serialized,
                 ),
             },
         ),
@@ -339,7 +341,7 @@ def _handlers(worker: Worker, config: Config) -> list[Any]:
             "telegrad.wire.v1.Tensors",
             {
                 "UploadTensor": grpc.stream_unary_rpc_method_handler(
-                    _guarded(bulk.upload_tensor), _read_upload, lambda message: message.SerializeToString()
+                    _guarded(bulk.upload_tensor), _read_upload, _serialized
                 ),
                 "DownloadTensor": grpc.unary_stream_rpc_method_handler(
                     _guarded_stream(bulk.download_tensor),

@@ -161,7 +161,7 @@ class Session:
     # ---- commands
 
     def receive(self, sequence: int, command: m.Command) -> Task | None:
-        """Take a command; returns the task to begin, if any. Raises SessionError (SEQ_GAP) if one is missing before it."""
+        """Take a command; returns the task to begin, if any. SessionError (SEQ_GAP) if one is missing before it."""
         if sequence <= self.received:
             return None
         if sequence != self.received + 1:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-
 import telegrad as tg
 from telegrad import nn, optim
 from telegrad.errors import GraphError
@@ -206,4 +205,5 @@ def test_a_pytorch_state_dict_loads_by_name(session: tg.Session) -> None:
     ours.load_state_dict(theirs.state_dict())
     x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
 
-    np.testing.assert_allclose(ours(tg.asarray(x)).numpy(), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-5, atol=1e-6)
+    expected = theirs(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(ours(tg.asarray(x)).numpy(), expected, rtol=1e-5, atol=1e-6)

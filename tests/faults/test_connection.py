@@ -47,7 +47,7 @@ def test_every_step_happens_once_though_the_connection_is_cut_again_and_again(pr
 
 def test_a_read_waits_through_an_outage(proxy: Proxy) -> None:
     with tg.connect(proxy.address, new=True) as session:
-        count, step = counting(session)
+        _, step = counting(session)
         step().item()
         with proxy.down():
             result: list[float] = []
@@ -82,7 +82,7 @@ def test_a_restarted_server_is_a_clear_error_and_a_new_session_works(
         server.kill()
         start(port=server.port)
 
-        with pytest.raises(StateLost, match="restarted.*connect again"):
+        with pytest.raises(StateLost, match=r"restarted.*connect again"):
             (x + 2).numpy()
         assert not session.is_live
         session.close(check=False)

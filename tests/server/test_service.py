@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 import telegrad as tg
 from telegrad.errors import AccessError
 from telegrad.wire.v1 import sessions_pb2 as pb

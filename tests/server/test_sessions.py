@@ -8,7 +8,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
 from telegrad.errors import ExecutionError, SessionError
 from telegrad.ir import Type
 from telegrad.ir import types as t
@@ -227,7 +226,9 @@ def test_an_alias_keeps_the_value_of_its_moment(d: Driver) -> None:
         (m.CloseScope(5), "SCOPE_UNKNOWN"),
     ],
 )
-def test_a_command_that_cannot_be_is_refused_and_the_session_lives_on(d: Driver, command: m.Command, reason: str) -> None:
+def test_a_command_that_cannot_be_is_refused_and_the_session_lives_on(
+    d: Driver, command: m.Command, reason: str
+) -> None:
     d.put(1)
     d.events()
 

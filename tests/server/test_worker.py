@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from telegrad.errors import DataCorrupt, GraphError, LeaseExpired, NotFound, QuotaExceeded
 from telegrad.ir import Function, Graph, Type, new_input
 from telegrad.ir import types as t
@@ -60,7 +59,8 @@ class Client:
 
     def wait(self, sequence: int) -> Any:
         def answer() -> Any:
-            return next((x for x in self.events if isinstance(x, m.Fetched | m.Failed) and x.sequence == sequence), None)
+            kinds = (m.Fetched, m.Failed)
+            return next((x for x in self.events if isinstance(x, kinds) and x.sequence == sequence), None)
 
         with self.changed:
             assert self.changed.wait_for(lambda: answer() is not None, 10)

@@ -9,7 +9,7 @@ and users alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
@@ -36,7 +36,7 @@ _ORIGIN: ContextVar[object] = ContextVar("telegrad_origin", default=None)
 
 
 @contextmanager
-def origin(value: object) -> Iterator[None]:
+def origin(value: object) -> Generator[None, None, None]:
     """Give every node that is built inside the ``with`` this origin."""
     token = _ORIGIN.set(value)
     try:
@@ -260,7 +260,7 @@ class Value(Operators):
     def __repr__(self) -> str:
         return f"<{self.node.op.name} {self.type}>"
 
-    def bind(self, op: Op, inputs: Sequence[Value], regions: Sequence[Graph] = ()) -> tuple[Value, ...]:
+    def bind(self, op: Op, inputs: Sequence[Any], regions: Sequence[Graph] = ()) -> tuple[Any, ...]:
         return apply(op, inputs, regions)
 
     def literal(self, number: Number, dtype: DType) -> Value:

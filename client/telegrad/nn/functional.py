@@ -1,4 +1,4 @@
-"""Functions with PyTorch's names and arguments. Where the array API has the same function, `telegrad.*` has its form."""
+"""Functions with PyTorch's names and arguments. Where the array API has one too, `telegrad.*` has its form."""
 
 from __future__ import annotations
 

@@ -267,7 +267,8 @@ class GrpcConnection:
             ).incarnation
         except grpc.RpcError:
             return ServerUnavailable(
-                f"the server at {self._address.target} is shutting down or gone, and this session with it; connect again"
+                f"the server at {self._address.target} is shutting down or gone, and this session with it;"
+                " connect again"
             )
         if incarnation != self._incarnation:
             return StateLost(
@@ -370,7 +371,7 @@ class GrpcConnection:
     def _upload(self, name: int, type: Type, data: memoryview) -> None:
         call: Any = self._channel.stream_unary(
             "/telegrad.wire.v1.Tensors/UploadTensor",
-            request_serializer=lambda part: part if isinstance(part, bytes) else part.SerializeToString(),
+            request_serializer=_serialized,
             response_deserializer=tensors.UploadTensorResponse.FromString,
         )
         header = tensors.UploadTensorRequest(
@@ -409,7 +410,7 @@ class GrpcConnection:
             response_deserializer=lambda data: stream.decode_chunk(data, tag=1),
         )
         buffer = np.empty(type.nbytes, np.uint8)
-        view = memoryview(buffer)
+        view = buffer.data
         filled = 0
         pause = 0.1
         while True:
@@ -420,7 +421,7 @@ class GrpcConnection:
                 for chunk in call(request, metadata=self._metadata):
                     view[filled : filled + len(chunk)] = chunk
                     filled += len(chunk)
-                return array_from(type, memoryview(buffer))
+                return array_from(type, buffer.data)
             except grpc.RpcError as error:
                 failure = error_of(error)
                 if not isinstance(failure, ServerUnavailable) or not self.is_open:
@@ -428,6 +429,11 @@ class GrpcConnection:
             if time.monotonic() - self._last_heard_at > self._lease_seconds or self._ending.wait(pause):
                 raise failure
             pause = min(2 * pause, 2.0)
+
+
+def _serialized(part: Any) -> bytes:
+    """A part of an upload: a chunk that is serialised already, or the header."""
+    return part if isinstance(part, bytes) else part.SerializeToString()
 
 
 def _channel(address: Address, ca_cert: str | None) -> grpc.Channel:

@@ -45,7 +45,7 @@ def array_bytes(array: Array) -> memoryview:
     array = np.ascontiguousarray(array)
     if sys.byteorder == "big":
         array = array.byteswap()
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def array_from(type: Type, data: bytes | bytearray | memoryview) -> Array:

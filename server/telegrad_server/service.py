@@ -237,11 +237,11 @@ class Sessions:
         try:
             async for request in requests:
                 _checked(request)
-                if request.WhichOneof("message") == "supply":
-                    self._worker.supply(session_id, request.supply.id, request.supply.function)
+                if request.WhichOneof("message") == "batch":
+                    for message in request.batch.messages:
+                        self._take(session_id, message)
                 else:
-                    command = stream.command_from_proto(request)
-                    self._worker.receive(session_id, request.sequence, command, request.heard_event)
+                    self._take(session_id, request)
             mailbox.end()
         except TelegradError as error:
             mailbox.end(error)
@@ -249,6 +249,14 @@ class Sessions:
             raise
         except Exception as error:
             mailbox.end(_bug(error))
+
+
+    def _take(self, session_id: str, request: pb.AttachSessionRequest) -> None:
+        if request.WhichOneof("message") == "supply":
+            self._worker.supply(session_id, request.supply.id, request.supply.function)
+        else:
+            command = stream.command_from_proto(request)
+            self._worker.receive(session_id, request.sequence, command, request.heard_event)
 
 
 class _Mailbox:

@@ -45,6 +45,7 @@ from telegrad.wire.v1 import tensors_pb2 as tensors
 PROTOCOL = "v1"
 UNACKNOWLEDGED_BYTES = 4 << 20
 UPLOADS_IN_FLIGHT_BYTES = 64 << 20
+BATCH_BYTES = 256 << 10
 ERROR_KEY = "telegrad-error-bin"
 
 OPTIONS = [
@@ -85,7 +86,25 @@ class _Outbox:
         self._queue.put(None)
 
     def __iter__(self) -> Iterator[pb.AttachSessionRequest]:
-        return iter(self._queue.get, None)
+        yield self._queue.get() or pb.AttachSessionRequest()  # attach goes alone
+        while True:
+            request = self._queue.get()
+            if request is None:
+                return
+            if self._queue.empty():
+                yield request
+                continue
+            batch = pb.AttachSessionRequest()
+            batch.batch.messages.append(request)
+            size = request.ByteSize()
+            while size < BATCH_BYTES and not self._queue.empty():
+                request = self._queue.get()
+                if request is None:
+                    self._queue.put(None)
+                    break
+                batch.batch.messages.append(request)
+                size += request.ByteSize()
+            yield batch
 
 
 class GrpcConnection:

@@ -78,7 +78,7 @@ class OpenSessionResponse(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., incarnation: _Optional[str] = ...) -> None: ...
 
 class AttachSessionRequest(_message.Message):
-    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply")
+    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch")
     HEARD_EVENT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class AttachSessionRequest(_message.Message):
     CLOSE_SCOPE_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     SUPPLY_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     heard_event: int
     sequence: int
     attach: Attach
@@ -105,7 +106,14 @@ class AttachSessionRequest(_message.Message):
     close_scope: CloseScope
     resume: Resume
     supply: Supply
-    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ...) -> None: ...
+    batch: Batch
+    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
+
+class Batch(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[AttachSessionRequest]
+    def __init__(self, messages: _Optional[_Iterable[_Union[AttachSessionRequest, _Mapping]]] = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("session_id", "session_secret")

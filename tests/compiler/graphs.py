@@ -17,7 +17,9 @@ from telegrad.wire.arrays import numpy_dtype
 from telegrad_server.executors.array_module import NumpyModule
 
 Array = npt.NDArray[Any]
-SHAPES = [(), (4,), (1,), (3, 4), (4, 3), (1, 4), (3, 1), (2, 3, 4), (0, 4)]
+NARROW, WIDE = (3, 4), (17, 33)
+"""The sizes that shapes are made of. Order of summation, vector loops and BLAS show in wide arrays only."""
+
 SPECIAL = [0.0, -0.0, 1.0, 2.0, -1.5, 0.1, float("inf"), float("-inf"), float("nan")]
 
 
@@ -69,25 +71,25 @@ def arrays_for(graph: Graph, seed: int) -> list[Array]:
 class RandomGraph:
     """Builds one random graph. Every kind of op that a plan treats in a way of its own has a turn."""
 
-    def __init__(self, seed: int, *, with_regions: bool = True) -> None:
+    def __init__(self, seed: int, *, sizes: tuple[int, int] = NARROW) -> None:
         self.random = random.Random(seed)
-        self.inputs = [new_input(Type(self.random.choice(SHAPES), t.float32)) for _ in range(3)]
-        self.inputs += [new_input(Type((3, 4), t.float32)), new_input(Type((3, 4), t.bool_))]
+        n, m = self.sizes = sizes
+        self.shapes = [(), (m,), (1,), (n, m), (m, n), (1, m), (n, 1), (2, n, m), (0, m)]
+        self.inputs = [new_input(Type(self.random.choice(self.shapes), t.float32)) for _ in range(3)]
+        self.inputs += [new_input(Type((n, m), t.float32)), new_input(Type((n, m), t.bool_))]
         self.inputs += [new_input(Type((5,), t.int64)), new_input(Type((2, 3), t.float16))]
         self.values: list[Value] = list(self.inputs)
         self.makers: list[Callable[[], Value | None]] = [
             self.unary, self.unary, self.binary, self.binary, self.binary, self.constant, self.reduction, self.reshape,
             self.permute, self.slice, self.broadcast, self.concat, self.matmul, self.choice, self.again, self.cast,
-            self.other, self.fence,
+            self.other, self.fence, self.region, self.gradient,
         ]  # fmt: skip
-        if with_regions:
-            self.makers += [self.region, self.gradient]
 
     def build(self, size: int) -> Graph:
         """A graph of about ``size`` nodes, with some of its values, views and inputs among them, as outputs."""
         for _ in range(size):
             found = self.random.choice(self.makers)()
-            if found is not None and found.size <= 1000:
+            if found is not None and found.size <= 50_000:
                 self.values.append(found)
         outputs = [self.random.choice(self.values) for _ in range(4)] + self.values[-3:]
         return Graph.of(self.inputs, outputs)
@@ -136,7 +138,7 @@ class RandomGraph:
         number = e.Constant(self.random.choice(SPECIAL), t.float32)
         scalar = self.inputs[0].bind(number, ())[0]
         if x is None or self.random.random() < 0.5:
-            return ops.broadcast_to(scalar, self.random.choice(SHAPES))
+            return ops.broadcast_to(scalar, self.random.choice(self.shapes))
         return self.random.choice([ops.add, ops.multiply])(x, scalar)
 
     def reduction(self) -> Value | None:
@@ -153,8 +155,9 @@ class RandomGraph:
         x = self.pick(is_float=False)
         if x is None:
             return None
-        shapes = [s for s in [*SHAPES, (12,), (2, 6), (6, 2), (4, 3, 2), (2, 12), (1, 3, 4)] if t.product(s) == x.size]
-        return ops.reshape(x, self.random.choice([*shapes, (x.size,)]))
+        n, m = self.sizes
+        shapes = [*self.shapes, (n * m,), (2, n * m), (m, n, 2), (1, n, m), (n, 1, m), (x.size,)]
+        return ops.reshape(x, self.random.choice([s for s in shapes if t.product(s) == x.size]))
 
     def permute(self) -> Value | None:
         x = self.pick(is_float=False)

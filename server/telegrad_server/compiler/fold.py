@@ -47,17 +47,20 @@ _CORRECTLY_ROUNDED: dict[type[Op], np.ufunc] = {
 
 def fold(graph: Graph) -> Graph:
     """Compute what is uniform and join moves of moves."""
-    return rewritten(graph, _fold)
+    exacting = {id(v.node) for node in graph.nodes if not isinstance(node.op, e.Elementwise | e.Cast) for v in node.inputs}
 
-
-def _fold(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-    if not inputs:
+    def rule(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        if not inputs:
+            return None
+        if isinstance(node.op, e.Elementwise | e.Cast):
+            # a sum or a product of matrices adds up in another order when its operand is one element repeated
+            is_scalar = node.types[0].shape == ()
+            return _folded(node, inputs) if is_scalar or id(node) not in exacting else None
+        if isinstance(node.op, Reshape | BroadcastTo | Permute | Flip):
+            return _moved(node, inputs[0])
         return None
-    if isinstance(node.op, e.Elementwise | e.Cast):
-        return _folded(node, inputs)
-    if isinstance(node.op, Reshape | BroadcastTo | Permute | Flip):
-        return _moved(node, inputs[0])
-    return None
+
+    return rewritten(graph, rule)
 
 
 def _uniform(value: Value) -> e.Constant | None:

@@ -58,6 +58,8 @@ def view_strides(op: Op, x: Type, strides: Strides | None, out: Type) -> Strides
         )
     if isinstance(op, Permute):
         return tuple(strides[axis] for axis in op.axes)
+    if isinstance(op, Flip | Slice) and not x.shape:
+        return "copy"  # NumPy makes a number of a 0-d array there, not a view
     if isinstance(op, Flip):
         return tuple(-stride if axis in op.axes else stride for axis, stride in enumerate(strides))
     if isinstance(op, Slice):

@@ -108,9 +108,12 @@ def _softmax(op: Softmax, module: LibraryModule, types: tuple[Type, ...], over: 
         return None
 
     def softmax(x: Array, out: Array) -> None:
+        if not x.flags.c_contiguous:  # eval's temporaries then have x's layout, in which sums add up in another order
+            return _evaluate_into(op, module, x, out)
         np.subtract(x, module.max(x, axis=axes, keepdims=True), out)
         np.exp(out, out)
         np.divide(out, module.sum(out, axis=axes, keepdims=True), out)
+        return None
 
     return softmax
 
@@ -121,8 +124,11 @@ def _log_softmax(op: LogSoftmax, module: LibraryModule, types: tuple[Type, ...],
         return None
 
     def log_softmax(x: Array, out: Array) -> None:
+        if not x.flags.c_contiguous:
+            return _evaluate_into(op, module, x, out)
         np.subtract(x, module.max(x, axis=axes, keepdims=True), out)
         np.subtract(out, np.log(module.sum(np.exp(out), axis=axes, keepdims=True)), out)
+        return None
 
     return log_softmax
 

@@ -120,15 +120,16 @@ def _inferred(op: Op, types: tuple[Type, ...]) -> tuple[Type, ...]:
 
 def result_types(op: Op, types: tuple[Type, ...], regions: tuple[Graph, ...]) -> tuple[Type, ...]:
     """The types that come out of ``op``; raises GraphError if the operands or regions do not fit."""
-    if regions:
+    try:
+        if not regions:
+            return _inferred(op, types)
         result = op.infer(*types, regions=regions)
         return (result,) if isinstance(result, Type) else result
-    try:
-        return _inferred(op, types)
     except TypeError as error:
         if isinstance(error, GraphError):
             raise
-        raise GraphError(f"{op.name} does not take {len(types)} operands", reason="GRAPH_ARITY") from error
+        given = f"{len(types)} operands" + (f" and {len(regions)} regions" if regions else "")
+        raise GraphError(f"{op.name} does not take {given}", reason="GRAPH_ARITY") from error
 
 
 # One checker per annotation that an attribute may have. Values come from the network: nothing is coerced.

@@ -10,8 +10,8 @@ from telegrad.ops import elementwise as e
 
 
 def relu6(x: V, /) -> V:
-    """min(max(x, 0), 6)."""
-    return e.clip(x, 0, 6)
+    """min(max(x, 0), 6). The derivative at 0 and at 6 is 0."""
+    return hardtanh(x, 0.0, 6.0)
 
 
 def leaky_relu(x: V, /, negative_slope: float = 0.01) -> V:
@@ -58,7 +58,8 @@ def mish(x: V, /) -> V:
 def softplus(x: V, /, beta: float = 1.0, threshold: float = 20.0) -> V:
     """log(1 + exp(beta * x)) / beta, and x itself where beta * x is above the threshold."""
     scaled = x * beta
-    return e.where(scaled > threshold, x, e.logaddexp(scaled, 0) / beta)
+    is_linear = scaled > threshold
+    return e.where(is_linear, x, e.logaddexp(e.where(is_linear, 0, scaled), 0) / beta)
 
 
 def softsign(x: V, /) -> V:
@@ -72,13 +73,13 @@ def log_sigmoid(x: V, /) -> V:
 
 
 def hardtanh(x: V, /, min_val: float = -1.0, max_val: float = 1.0) -> V:
-    """x limited to [min_val, max_val]."""
-    return e.clip(x, min_val, max_val)
+    """x limited to [min_val, max_val]. The derivative at the limits is 0 (that of ``clip`` is 1)."""
+    return e.where(x <= min_val, min_val, e.where(x >= max_val, max_val, x))
 
 
 def hardsigmoid(x: V, /) -> V:
-    """x / 6 + 1 / 2, limited to [0, 1]."""
-    return e.clip(x + 3, 0, 6) / 6
+    """x / 6 + 1 / 2, limited to [0, 1]. The derivative at the limits is 0."""
+    return hardtanh(x + 3, 0.0, 6.0) / 6
 
 
 def hardswish(x: V, /) -> V:

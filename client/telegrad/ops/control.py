@@ -117,7 +117,7 @@ class Checkpoint(Op):
 
     reference = "Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, section 4"
 
-    def infer(self, *types: Type, regions: tuple[Graph, ...]) -> tuple[Type, ...]:
+    def infer(self, *types: Type, regions: tuple[Graph, ...] = ()) -> tuple[Type, ...]:
         if len(regions) != 1:
             raise GraphError("checkpoint owns one region", reason="REGION_INVALID")
         _check_region("checkpoint", regions[0], types, "the region")
@@ -151,7 +151,7 @@ class CustomVjp(Op):
 
     outputs: int
 
-    def infer(self, *types: Type, regions: tuple[Graph, ...]) -> tuple[Type, ...]:
+    def infer(self, *types: Type, regions: tuple[Graph, ...] = ()) -> tuple[Type, ...]:
         if len(regions) != 2:
             raise GraphError("custom_vjp owns two regions, forward and backward", reason="REGION_INVALID")
         forward, backward = regions

@@ -228,6 +228,9 @@ def number_dtype(number: Number, dtype: DType) -> DType:
 
 def common(*operands: V | Number) -> tuple[V, ...]:
     """The operands in their common dtype; Python numbers become 0-d operands. At least one is no number."""
+    first = operands[0]
+    if all(isinstance(x, Operators) and x.dtype is first.dtype and not x.is_weak for x in operands):  # type: ignore
+        return operands  # type: ignore  # what rules do all the time
     strong = [x for x in operands if isinstance(x, Operators) and not x.is_weak]
     weak = [x for x in operands if isinstance(x, Operators) and x.is_weak]
     if not strong and not weak:

@@ -12,7 +12,7 @@ from typing import Any
 
 from telegrad.errors import AxisError, DTypeError, GraphError, ShapeError
 from telegrad.ir import types as t
-from telegrad.ir.types import Shape, broadcast_shapes, product
+from telegrad.ir.types import Shape, product
 from telegrad.ir.value import Number, Operators, V, operator
 from telegrad.ops import elementwise as e
 from telegrad.ops.index import CheckedIndex, Gather, ScatterSet
@@ -74,7 +74,8 @@ def _scattered(x: V, key: Any, value: V) -> V:
 
 
 def _check_assigned(value: Operators, shape: Shape) -> None:
-    if broadcast_shapes(value.shape, shape, op="x[key] = y") != shape:
+    lead = len(shape) - value.ndim
+    if lead < 0 or any(size not in (1, shape[lead + a]) for a, size in enumerate(value.shape)):
         raise ShapeError(f"x[key] = y: y of shape {list(value.shape)} does not broadcast to x[key], {list(shape)}")
 
 
@@ -111,11 +112,10 @@ def _part(x: Operators, part: Any) -> Part:
         return py.index(part)
     except TypeError:
         pass
-    numbers = part.tolist() if hasattr(part, "tolist") else part
-    if isinstance(numbers, bool):
-        raise GraphError(_MASK)
-    if isinstance(numbers, (list, range)):
-        return _constant_index(x, list(numbers))  # pyright: ignore[reportUnknownArgumentType]
+    if hasattr(part, "reshape") and hasattr(part, "tolist"):  # an array of NumPy's kind
+        return reshape(_constant_index(x, part.reshape(-1).tolist()), part.shape)
+    if isinstance(part, (list, range)):
+        return _constant_index(x, list(part))  # pyright: ignore[reportUnknownArgumentType]
     raise GraphError(f"{type(part).__name__} is no index; use integers, slices, None, ... or integer tensors")
 
 

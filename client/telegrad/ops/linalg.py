@@ -11,6 +11,7 @@ from telegrad.ir.types import Type, broadcast_shapes, check_shape, normalize_axi
 from telegrad.ir.value import V, Value, operator
 from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
+from telegrad.ops import reduce as r
 from telegrad.ops.reduce import Sum
 from telegrad.ops.shape import matrix_transpose, moveaxis, reshape
 
@@ -102,3 +103,19 @@ def outer(x1: V, x2: V, /) -> V:
     """x1[i] * x2[j] as a matrix."""
     x, y = e.common(x1, x2)
     return reshape(x, (-1, 1)) * reshape(y, (1, -1))
+
+
+def diagonal(x: V, /, *, offset: int = 0) -> V:
+    """x[..., i, i + offset] for each i: the diagonal of each matrix, or one above or below it."""
+    if x.ndim < 2:
+        raise ShapeError(f"diagonal({x.type}): takes a matrix or a stack of them")
+    n, m = x.shape[-2:]
+    start = offset if offset >= 0 else -offset * m
+    length = max(0, min(n, m - offset) if offset >= 0 else min(n + offset, m))
+    flat = reshape(x, (*x.shape[:-2], n * m))
+    return flat[..., start : start + length * (m + 1) : m + 1] if length else flat[..., :0]
+
+
+def trace(x: V, /, *, offset: int = 0) -> V:
+    """The sum of a diagonal of each matrix."""
+    return r.sum(diagonal(x, offset=offset), axis=-1)

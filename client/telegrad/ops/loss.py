@@ -30,22 +30,28 @@ def l1_loss(input: V, target: V, *, reduction: str = "mean") -> V:
 
 def smooth_l1_loss(input: V, target: V, *, reduction: str = "mean", beta: float = 1.0) -> V:
     """d**2 / (2 beta) where d = |input - target| is below beta, else d - beta / 2."""
-    d = e.abs(input - target)
-    loss = d if beta == 0.0 else e.where(d < beta, e.square(d) * (0.5 / beta), d - 0.5 * beta)
+    if beta < 0.0:
+        raise GraphError(f"smooth_l1_loss: beta must not be negative, as {beta} is")
+    difference = input - target
+    d = e.abs(difference)
+    loss = d if beta == 0.0 else e.where(d < beta, e.square(difference) * (0.5 / beta), d - 0.5 * beta)
     return _reduced(loss, reduction)
 
 
 def huber_loss(input: V, target: V, *, reduction: str = "mean", delta: float = 1.0) -> V:
     """d**2 / 2 where d = |input - target| is at most delta, else delta * (d - delta / 2)."""
-    d = e.abs(input - target)
-    return _reduced(e.where(d <= delta, e.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
+    if delta <= 0.0:
+        raise GraphError(f"huber_loss: delta must be positive, which {delta} is not")
+    difference = input - target
+    d = e.abs(difference)
+    return _reduced(e.where(d <= delta, e.square(difference) * 0.5, (d - 0.5 * delta) * delta), reduction)
 
 
 def binary_cross_entropy_with_logits(
     input: V, target: V, weight: V | None = None, *, reduction: str = "mean", pos_weight: V | None = None
 ) -> V:
     """The cross-entropy of sigmoid(input) against probabilities, computed without overflow."""
-    softplus = e.logaddexp(-e.abs(input), 0) + e.maximum(-input, 0)  # log(1 + exp(-input))
+    softplus = e.logaddexp(-input, 0)
     if pos_weight is None:
         loss = (1 - target) * input + softplus
     else:

@@ -9,14 +9,17 @@ i of the result uses word i of that key's stream, so fusion, reordering and reco
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from telegrad.errors import DTypeError, GraphError
 from telegrad.ir import types as t
 from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import DType, Shape, Type, check_shape
 from telegrad.ir.value import V, Value
+from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
+from telegrad.ops.index import argsort
+from telegrad.ops.shape import zeros_like
 
 KEY = Type((4,), t.uint32)
 
@@ -28,7 +31,7 @@ class Random(Op, abstract=True):
     dtype: DType
     stream: int
     offset: int
-    dtypes = (t.float32, t.float64)
+    dtypes: ClassVar[tuple[DType, ...]] = (t.float32, t.float64)
 
     def infer(self, key: Type) -> Type:
         if key != KEY:
@@ -58,7 +61,7 @@ class RandomBits(Random):
 
     dtypes = (t.uint32, t.uint64)
 
-    def eval(self, xp: Any, key: Any) -> Any:
+    def eval(self, xp: ArrayModule, key: Array) -> Array:
         return xp.random_bits(key, self.stream, self.offset, self.shape, self.dtype)
 
 
@@ -71,7 +74,7 @@ class RandomUniform(Random):
     stream: int = 0
     offset: int = 0
 
-    def eval(self, xp: Any, key: Any) -> Any:
+    def eval(self, xp: ArrayModule, key: Array) -> Array:
         return xp.random_uniform(key, self.stream, self.offset, self.shape, self.dtype)
 
 
@@ -84,7 +87,7 @@ class RandomNormal(Random):
     stream: int = 0
     offset: int = 0
 
-    def eval(self, xp: Any, key: Any) -> Any:
+    def eval(self, xp: ArrayModule, key: Array) -> Array:
         return xp.random_normal(key, self.stream, self.offset, self.shape, self.dtype)
 
 
@@ -104,15 +107,23 @@ def normal(key: V, /, *, shape: Shape, stream: int = 0, dtype: DType = t.float32
 
 def integers(key: V, low: int, high: int, /, *, shape: Shape, stream: int = 0, dtype: DType = t.int64) -> V:
     """Integers from low up to and without high, by the remainder of 64 bits (bias below (high - low) / 2**64)."""
+    if not 0 < high - low < 2**64:
+        raise GraphError(f"integers: high ({high}) must be above low ({low}), by less than 2**64")
+    e.literal_op(low, dtype), e.literal_op(high - 1, dtype)  # both ends fit; in between, arithmetic modulo 2**n does
     bits = RandomBits(shape, t.uint64, stream)(key)
     return e.astype(bits % (high - low), dtype) + low
 
 
 def permutation(key: V, n: int, /, *, stream: int = 0) -> V:
     """The integers from 0 to n - 1 in random order, by sorting 64 random bits each."""
-    from telegrad.ops.index import argsort
-
     return argsort(RandomBits((n,), t.uint64, stream)(key))
+
+
+def bernoulli(key: V, p: float, /, *, shape: Shape, stream: int = 0) -> V:
+    """True with probability p, to within 2**-24."""
+    if not 0.0 <= p <= 1.0:
+        raise GraphError(f"bernoulli: p {p} must be from 0 to 1")
+    return RandomUniform(shape, t.float32, stream)(key) < p
 
 
 def dropout(x: V, key: V, /, *, p: float = 0.5, stream: int = 0) -> V:
@@ -122,6 +133,6 @@ def dropout(x: V, key: V, /, *, p: float = 0.5, stream: int = 0) -> V:
     if p == 0.0:
         return x
     if p == 1.0:
-        return x * 0
+        return zeros_like(x)
     kept = RandomUniform(x.shape, t.float32, stream)(key) >= p
     return e.where(kept, x * (1.0 / (1.0 - p)), 0)

@@ -47,7 +47,9 @@ _CORRECTLY_ROUNDED: dict[type[Op], np.ufunc] = {
 
 def fold(graph: Graph) -> Graph:
     """Compute what is uniform and join moves of moves."""
-    exacting = {id(v.node) for node in graph.nodes if not isinstance(node.op, e.Elementwise | e.Cast) for v in node.inputs}
+    exacting = {
+        id(v.node) for node in graph.nodes if not isinstance(node.op, e.Elementwise | e.Cast) for v in node.inputs
+    }
 
     def rule(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if not inputs:

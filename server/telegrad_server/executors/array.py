@@ -75,18 +75,20 @@ class ArrayExecutor:
         values = program.values.copy()
         for i, array in zip(plan.inputs, inputs, strict=True):
             values[i] = array
-        results = [(i, self._fresh(memory)) for i, memory in loaded.recycled]
-        for i, array in results:
-            values[i] = array
-        if self._is_poisoned:
-            self._poison(loaded.arena, [array for _, array in results])
         calls = iter(program.calls)
         try:
+            results = [self._fresh(memory) for _, memory in loaded.recycled]
+            for (i, _), array in zip(loaded.recycled, results, strict=True):
+                values[i] = array
+            if self._is_poisoned:
+                self._poison(loaded.arena, results)
             with np.errstate(all="ignore"):
                 run_calls(calls, values)
         except (TelegradError, MemoryError, *_FAILURES) as error:
-            number = program.steps[len(program.calls) - length_hint(calls) - 1]
-            raise self._explained(error, plan, plan.steps[number]) from error
+            done = len(program.calls) - length_hint(calls)
+            step = plan.steps[program.steps[done - 1]] if done else None
+            found = self._explained(error, plan, step)
+            raise found from (None if found is error else error)
         self._publish([values[i] for i in program.leaving])
         return [values[i] for i in plan.outputs]
 
@@ -99,7 +101,8 @@ class ArrayExecutor:
                 for number in program.load(plan):
                     step = plan.steps[number]
         except (TelegradError, MemoryError, *_FAILURES) as error:
-            raise self._explained(error, plan, step) from error
+            found = self._explained(error, plan, step)
+            raise found from (None if found is error else error)
         recycled = [(i, Recycled(type)) for i, type in program.results]
         kept = sum(
             type.nbytes for (_, memory), (_, type) in zip(recycled, program.results, strict=True) if memory.is_large
@@ -117,6 +120,10 @@ class ArrayExecutor:
                 return
             held -= loaded.nbytes
             del self._loaded[plan]
+
+    def is_loaded(self, plan: Plan) -> bool:
+        """Whether the plan's program and memory are at hand."""
+        return plan in self._loaded
 
     @property
     def cached_bytes(self) -> int:
@@ -178,7 +185,7 @@ class ArrayExecutor:
     def received(self, buffer: Any) -> Array:
         """The array in a filled buffer. Booleans other than 0 and 1, which NumPy does not expect, become 1."""
         if buffer.dtype == np.bool_:
-            buffer = buffer.view(np.uint8) != 0
+            np.not_equal(buffer.view(np.uint8), 0, out=buffer)
         if sys.byteorder == "big":
             buffer = buffer.byteswap()
         buffer.flags.writeable = False

@@ -35,7 +35,7 @@ class Proxy:
                 return
             with self._lock:
                 refusing = self._refusing
-                self.connections += 1
+                self.connections += refusing
             if refusing:
                 client.close()
                 continue
@@ -46,6 +46,7 @@ class Proxy:
                 continue
             with self._lock:
                 self._sockets += [client, server]
+                self.connections += 1  # counted once it can be cut
             threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
 

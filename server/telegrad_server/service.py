@@ -44,6 +44,7 @@ OPTIONS = [
 PROTOCOLS = ("v1",)
 ERROR_KEY = "telegrad-error-bin"
 TICK_SECONDS = 0.5
+BREAK_SECONDS = 0.5
 
 _TENANT: ContextVar[str] = ContextVar("telegrad_tenant")
 _MALFORMED: Any = object()
@@ -310,6 +311,10 @@ class Tensors:
             if not isinstance(_checked(part), memoryview):
                 raise DataCorrupt("an upload holds something that is no chunk", reason="DATA_LENGTH")
             upload.write(part)
+        if not upload.is_whole:
+            # A broken connection also looks like the end of the stream, and cancels this call a moment later. Then the
+            # client will try again, so the name must not fail.
+            await asyncio.sleep(BREAK_SECONDS)
         received = await asyncio.to_thread(upload.finish)
         return tensors.UploadTensorResponse(received_bytes=received)
 

@@ -89,9 +89,14 @@ class Upload:
         self._view[self._filled : end] = chunk
         self._filled = end
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes have come."""
+        return self._filled == len(self._view)
+
     def finish(self) -> int:
         """All bytes have come; DataCorrupt if some are missing. Returns their number."""
-        if self._filled != len(self._view):
+        if not self.is_whole:
             raise self._fail(
                 "DATA_TRUNCATED", f"{self._type} takes {len(self._view)} bytes; the upload ended after {self._filled}"
             )

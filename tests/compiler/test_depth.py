@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-
 from telegrad import ops
 from telegrad.ir import Function, Graph, Type, new_input
 from telegrad.ir import types as t

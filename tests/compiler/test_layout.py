@@ -6,7 +6,6 @@ import random
 from typing import Any
 
 import numpy as np
-
 from telegrad.ir import Op, Type
 from telegrad.ir import types as t
 from telegrad.ops.control import Alias

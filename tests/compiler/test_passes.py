@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
 from telegrad import ops
 from telegrad.errors import GraphError
 from telegrad.ir import Graph, Origin, Type, Value, new_input
@@ -21,6 +20,7 @@ from telegrad_server.compiler.gradients import gradients
 from telegrad_server.compiler.inline import inline, remove_barriers
 from telegrad_server.compiler.pipeline import LOWERING, OPTIMISATIONS, PASSES, optimise
 from telegrad_server.compiler.rebuild import without_dead_code
+
 from tests.compiler.graphs import NARROW, WIDE, RandomGraph, arrays_for, interpret, same_bits
 
 VECTOR = Type((3,), t.float32)

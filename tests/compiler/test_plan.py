@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from telegrad import ops
 from telegrad.errors import TooExpensive
 from telegrad.ir import Function, Graph, Origin, Type, Value, new_input
@@ -14,6 +13,7 @@ from telegrad_server.compiler.arena import ALIGNMENT, Arena, aligned
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.compiler.pipeline import compile_function, optimise
 from telegrad_server.compiler.plan import Place, Plan, make_plan
+
 from tests.compiler.graphs import WIDE, RandomGraph
 
 VECTOR = Type((256,), t.float32)

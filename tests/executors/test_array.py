@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-
 from telegrad import ops
 from telegrad.errors import DataCorrupt, ExecutionError, IndexRange, OutOfDeviceMemory
 from telegrad.ir import Function, Graph, Origin, Type, Value, new_input
@@ -19,6 +18,7 @@ from telegrad.ops.control import Checkpoint, Gradient
 from telegrad_server.compiler.pipeline import OPTIMISATIONS, compile_function, optimise
 from telegrad_server.compiler.plan import Plan, make_plan
 from telegrad_server.executors.array import ArrayExecutor, numpy_executor
+
 from tests.compiler.graphs import NARROW, WIDE, RandomGraph, arrays_for, interpret, same_bits
 
 Array = npt.NDArray[Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from telegrad import ops
 from telegrad.errors import GraphError
 from telegrad.ir import Graph, Type, new_input
@@ -11,6 +10,7 @@ from telegrad.ir import types as t
 from telegrad.ir.text import from_text, to_text
 from telegrad.ir.verify import verify
 from telegrad.ops.control import Barrier
+
 from tests.compiler.graphs import RandomGraph
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from telegrad import ops
 from telegrad.errors import GraphError
 from telegrad.ir import Function, Graph, Input, Node, Type, Value, apply, new_input

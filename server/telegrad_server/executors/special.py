@@ -25,7 +25,7 @@ def _mapped(function: Callable[[float], float]) -> Callable[[Float64], Float64]:
 
 
 def _lgamma(x: float) -> float:
-    if x <= 0.0 and x == math.floor(x):
+    if x <= 0.0 and (x == -math.inf or x == math.floor(x)):
         return math.inf  # a pole, where math.lgamma raises
     return math.lgamma(x)
 

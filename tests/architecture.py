@@ -53,12 +53,13 @@ SHARED = {
     "telegrad.autodiff": ("telegrad.ops", "telegrad.ir", "telegrad.errors"),
     "telegrad.wire": ("telegrad.ops", "telegrad.ir", "telegrad.errors"),
 }
+PURE = ("telegrad.errors", "telegrad.ir", "telegrad.wire", "telegrad.wire.messages", "telegrad.wire.status")
 SERVER = {
     "telegrad_server.config": (),
-    "telegrad_server.scopes": ("telegrad.errors", "telegrad.wire.messages"),
+    **dict.fromkeys(("telegrad_server.scopes", "telegrad_server.store", "telegrad_server.events"), PURE),
+    "telegrad_server.names": (*PURE, "telegrad_server.scopes", "telegrad_server.store"),
     "telegrad_server.sessions": (
-        "telegrad.errors", "telegrad.ir", "telegrad.wire.messages", "telegrad.wire.status", "telegrad_server.scopes",
-        "telegrad.wire",
+        *PURE, "telegrad_server.names", "telegrad_server.events", "telegrad_server.store",
     ),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",

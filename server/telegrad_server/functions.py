@@ -1,82 +1,104 @@
-"""The functions a worker knows: bytes by tenant and id, and the plans made of them. Least recently used goes first."""
+"""The functions a worker knows: bytes by tenant and id, and the plans made of them. Least recently used goes first.
+
+A function that is forgotten while a session still calls it is asked for again, so the limits may be small.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from telegrad.errors import GraphError, TelegradError
-from telegrad.wire.codec import decode_function, function_id
+from telegrad.errors import GraphError, TelegradError, TooExpensive
+from telegrad.wire.codec import decode_function, function_id, updated_inputs
 
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Plan
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Known:
     """A function's bytes until it is first run, then its plan, or why it has none."""
 
-    data: bytes | None
+    nbytes: int
     updates: tuple[int, ...]
+    data: bytes | None = None
     plan: Plan | None = None
-    error: TelegradError | None = None
+    refusal: TelegradError | None = None
 
 
 class Functions:
-    """A cache of functions. The key holds the tenant, so nobody learns what others run."""
+    """A cache of functions. The key holds the tenant, so nobody learns what others run.
 
-    def __init__(self, *, capacity: int, max_nodes: int, limits: Limits) -> None:
+    Not for two threads at once, except `plan_of`, which touches nothing but the function it is given.
+    """
+
+    def __init__(self, *, capacity: int, capacity_bytes: int, max_nodes: int, limits: Limits) -> None:
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
         self._max_nodes = max_nodes
         self._limits = limits
         self._known: OrderedDict[tuple[str, bytes], Known] = OrderedDict()
+        self.nbytes = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
     def knows(self, tenant: str, function: bytes) -> bool:
-        """Whether the function's bytes or plan are here."""
+        """Whether the function is here; it is then the one used last."""
         key = (tenant, function)
         if key in self._known:
             self._known.move_to_end(key)
             return True
         return False
 
-    def add(self, tenant: str, function: bytes, data: bytes) -> None:
-        """Take a function's bytes. Raises GraphError if they are not those of the id."""
-        if function_id(data) != function:
-            raise GraphError("the bytes of a function do not have the id they came with", reason="FUNCTION_MISMATCH")
-        if (tenant, function) not in self._known:
-            self._known[tenant, function] = Known(data, ())
-            while len(self._known) > self._capacity:
-                self._known.popitem(last=False)
-
-    def updated_by(self, tenant: str, function: bytes) -> tuple[int, ...]:
-        """Which inputs of the function are variables that it updates, if it has been looked at yet."""
-        known = self._known.get((tenant, function))
-        return known.updates if known is not None else ()
-
     def find(self, tenant: str, function: bytes) -> Known | None:
         """What is known of a function."""
         return self._known.get((tenant, function))
 
-    def compile(self, known: Known) -> Plan:
+    def updated_by(self, tenant: str, function: bytes) -> tuple[int, ...]:
+        """Which inputs of the function are variables that it updates; none if the function is not here."""
+        known = self._known.get((tenant, function))
+        return known.updates if known is not None else ()
+
+    def add(self, tenant: str, function: bytes, known: Known) -> None:
+        """Take a function that `read_function` has checked; make room for it."""
+        if (tenant, function) in self._known:
+            return
+        self._known[tenant, function] = known
+        self.nbytes += known.nbytes
+        while len(self._known) > 1 and (len(self._known) > self._capacity or self.nbytes > self._capacity_bytes):
+            self.nbytes -= self._known.popitem(last=False)[1].nbytes
+
+    def plan_of(self, known: Known) -> Plan:
         """The function's plan, made at its first run. Raises what is wrong with it, each time."""
-        if known.error is not None:
-            raise _again(known.error)
+        if known.refusal is not None:
+            raise _again(known.refusal)
         if known.plan is None:
             assert known.data is not None
             try:
                 function = decode_function(known.data, max_nodes=self._max_nodes)
-                known.updates = tuple(i for i, _ in function.updates)
                 known.plan = compile_function(function, limits=self._limits)
-            except TelegradError as error:
-                known.error = error
+            except (GraphError, TooExpensive) as error:  # it will never be legal; other errors may pass
+                known.refusal, known.data = _again(error), None
                 raise
             known.data = None
         return known.plan
 
 
+def read_function(function: bytes, data: bytes) -> Known:
+    """A function as it came. GraphError (FUNCTION_MISMATCH) if the bytes are not those of the id.
+
+    Bytes that are no function are known too: the Run that asked for them fails with what is wrong.
+    """
+    if function_id(data) != function:
+        raise GraphError("the bytes of a function do not have the id they came with", reason="FUNCTION_MISMATCH")
+    try:
+        return Known(len(data), updated_inputs(data), data)
+    except GraphError as error:
+        return Known(len(data), (), refusal=_again(error))
+
+
 def _again(error: TelegradError) -> TelegradError:
+    """The same error without the frames it was raised through, which would keep graphs alive."""
     return type(error)(error.message, reason=error.reason, **error.details)

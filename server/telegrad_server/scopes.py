@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from telegrad.errors import SessionError
 from telegrad.wire.messages import ROOT_SCOPE
+
+REMEMBERED_NAMES = 65_536
+"""So many names of closed scopes are remembered, the latest, so that using one says what became of it."""
 
 
 class ScopeTree:
@@ -16,6 +22,11 @@ class ScopeTree:
         self._children: dict[int, set[int]] = {ROOT_SCOPE: set()}
         self._names: dict[int, set[int]] = {ROOT_SCOPE: set()}
         self._scope_of: dict[int, int] = {}
+        self._closed: deque[tuple[int, array[int]]] = deque()  # scope, the names it freed in ascending order
+        self._closed_names = 0
+
+    def __len__(self) -> int:
+        return len(self._parent)
 
     def __contains__(self, scope: int) -> bool:
         return scope in self._parent
@@ -62,7 +73,25 @@ class ScopeTree:
         for s in inside:
             del self._parent[s], self._children[s], self._names[s]
         self._children[parent].discard(scope)
-        return sorted(names - set(kept))
+        freed = sorted(names - set(kept))
+        self._remember(scope, freed)
+        return freed
+
+    def closed_with(self, name: int) -> int | None:
+        """The scope whose end freed the name, if that was not too long ago."""
+        for scope, names in self._closed:
+            i = bisect_left(names, name)
+            if i < len(names) and names[i] == name:
+                return scope
+        return None
+
+    def _remember(self, scope: int, freed: list[int]) -> None:
+        if not freed or len(freed) > REMEMBERED_NAMES:
+            return
+        self._closed.append((scope, array("Q", freed)))
+        self._closed_names += len(freed)
+        while self._closed_names > REMEMBERED_NAMES:
+            self._closed_names -= len(self._closed.popleft()[1])
 
     def _within(self, scope: int) -> Iterator[int]:
         pending = [scope]

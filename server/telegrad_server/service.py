@@ -251,7 +251,6 @@ class Sessions:
         except Exception as error:
             mailbox.end(_bug(error))
 
-
     def _take(self, session_id: str, request: pb.AttachSessionRequest) -> None:
         if request.WhichOneof("message") == "supply":
             self._worker.supply(session_id, request.supply.id, request.supply.function)

@@ -1,13 +1,12 @@
 """A worker: one device, the home of its sessions. It carries out what the session machines decide.
 
-One compute thread serves the sessions in turn, a task each; a lock guards the machines and is never held
-while something computes. Events are handed to whoever is attached, in order, by the thread that caused them.
+One compute thread serves the sessions in turn, a task each; a lock guards the machines and is never held while
+something computes or listens. Events are handed to whoever is attached, in order, one thread at a time.
 """
 
 from __future__ import annotations
 
 import hmac
-import logging
 import secrets
 import threading
 import time
@@ -22,22 +21,26 @@ from telegrad.errors import (
     LeaseExpired,
     NotFound,
     QuotaExceeded,
-    ServerBug,
-    SessionError,
+    ServerUnavailable,
     TelegradError,
 )
 from telegrad.ir.op import REGISTRY
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
-from telegrad.wire.arrays import from_numpy_dtype
 from telegrad.wire.status import to_record
 
 from telegrad_server import __version__
+from telegrad_server.bug import bug
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
+from telegrad_server.events import Events
 from telegrad_server.executors import Executor
-from telegrad_server.functions import Functions
-from telegrad_server.sessions import Answer, Execute, Make, Outcome, Session, Task
+from telegrad_server.functions import Functions, Known, read_function
+from telegrad_server.names import Names
+from telegrad_server.sessions import Execute, Session, Task
+from telegrad_server.store import Account
+from telegrad_server.tasks import Runner
+from telegrad_server.uploads import Upload
 
 Deliver = Callable[[int, m.Event], None]
 
@@ -66,64 +69,43 @@ class Grant:
 
 @dataclass(slots=True, eq=False)
 class _Seat:
-    """A session and who listens to it."""
+    """A session, who listens to it, and the uploads under way."""
 
     session: Session
+    request: tuple[str, str, float | None] | None
     deliver: Deliver | None = None
-    delivering: Any = field(default_factory=threading.RLock)  # keeps events in order
-
-
-class Upload:
-    """A tensor on its way: write its bytes in order, then finish."""
-
-    def __init__(self, worker: Worker, seat: _Seat, name: int, type: Type, buffer: Any, view: memoryview) -> None:
-        self._worker, self._seat, self._name, self._type = worker, seat, name, type
-        self._buffer, self._view = buffer, view
-        self._filled = 0
-
-    def write(self, chunk: bytes | memoryview) -> None:
-        """The next bytes; DataCorrupt at the first one too many."""
-        end = self._filled + len(chunk)
-        if end > len(self._view):
-            raise self._fail("DATA_LENGTH", f"{self._type} takes {len(self._view)} bytes; the upload brought more")
-        self._view[self._filled : end] = chunk
-        self._filled = end
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all bytes have come."""
-        return self._filled == len(self._view)
-
-    def finish(self) -> int:
-        """All bytes have come; DataCorrupt if some are missing. Returns their number."""
-        if not self.is_whole:
-            raise self._fail(
-                "DATA_TRUNCATED", f"{self._type} takes {len(self._view)} bytes; the upload ended after {self._filled}"
-            )
-        self._worker.uploaded(self._seat, self._name, self._type, self._buffer)
-        return self._filled
-
-    def _fail(self, reason: str, message: str) -> DataCorrupt:
-        self._worker.upload_failed(self._seat, self._name, m.ErrorRecord(reason, message))
-        return DataCorrupt(message, reason=reason)
+    taken: Callable[[], None] | None = None
+    is_delivering: bool = False
+    uploads: set[Upload] = field(default_factory=set[Upload])
 
 
 class Worker:
-    """Sessions on one executor. `start` begins to compute, `stop` ends it."""
+    """Sessions on one executor. `start` begins to compute, `stop` ends it. Every method may be called by any thread."""
 
     def __init__(self, config: Config, executor: Executor, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._executor = executor
         self._clock = clock
         self.incarnation = secrets.token_hex(16)
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._waiting_for_room = 0
         self._seats: dict[str, _Seat] = {}
-        self._requests: dict[tuple[str, str], Grant] = {}
-        limits = Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops)
-        self._functions = Functions(capacity=config.cached_functions, max_nodes=config.max_graph_nodes, limits=limits)
-        self._ready: deque[tuple[_Seat, Task]] = deque()
-        self._wake = threading.Condition(threading.Lock())
-        self._stopping = False
+        self._grants: dict[tuple[str, str], tuple[float | None, Grant]] = {}
+        self._account = Account("the worker", limit_bytes=config.max_bytes)
+        self._tenants: dict[str, Account] = {}
+        self._functions = Functions(
+            capacity=config.cached_functions,
+            capacity_bytes=config.cached_function_bytes,
+            max_nodes=config.max_graph_nodes,
+            limits=Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops),
+        )
+        self._runner = Runner(executor, self._functions)
+        self._ready: deque[tuple[_Seat, Task, Known | None]] = deque()
+        self._garbage: list[Any] = []
+        self._is_computing = False
+        self._is_stopping = False
         self._thread: threading.Thread | None = None
 
     # ---- life
@@ -139,17 +121,17 @@ class Worker:
             seats = list(self._seats.values())
             record = m.ErrorRecord("DRAINING", "the server is shutting down; connect again")
             for seat in seats:
-                seat.session.end(record)
-            self._seats.clear()
+                self._end(seat, record)
         for seat in seats:
             self._deliver(seat)
 
     def stop(self) -> None:
-        """End all sessions and the compute thread, after the task under way."""
+        """End all sessions and the compute thread, after the task under way. New sessions are refused."""
+        with self._lock:
+            self._is_stopping = True
         self.end_all()
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
+        with self._lock:
+            self._work.notify_all()
         if self._thread is not None:
             self._thread.join()
 
@@ -168,33 +150,57 @@ class Worker:
     # ---- sessions
 
     def open_session(self, tenant: str, request_id: str, lease_seconds: float | None) -> Grant:
-        """A new session, or the one that the same request opened before. QuotaExceeded if there are too many."""
+        """A new session, or the one that the same request opened before.
+
+        A lease of None is for the same process: it never ends, and events are not kept until they are heard.
+        Raises QuotaExceeded if there are too many, GraphError (REQUEST_ID_REUSED) if the earlier request differs.
+        """
         with self._lock:
-            known = self._requests.get((tenant, request_id)) if request_id else None
-            if known is not None and known.session_id in self._seats:
-                return known
+            if self._is_stopping:
+                raise ServerUnavailable("the server is shutting down", reason="DRAINING")
+            asked, grant = self._grants.get((tenant, request_id), (None, None))
+            if grant is not None:
+                if asked != lease_seconds:
+                    raise GraphError(
+                        "the request id was used before, for another lease; choose a new one",
+                        reason="REQUEST_ID_REUSED",
+                    )
+                return grant
             if len(self._seats) >= self._config.max_sessions:
                 raise QuotaExceeded(
-                    f"{len(self._seats)} sessions are open, which is the limit", reason="QUOTA_SESSIONS"
+                    f"{len(self._seats)} sessions are open, which is the limit; close one", reason="QUOTA_SESSIONS"
                 )
-            if lease_seconds is not None:
-                lease_seconds = min(lease_seconds, self._config.lease_seconds)
-            session = Session(
-                id=secrets.token_hex(16),
-                tenant=tenant,
-                secret=secrets.token_bytes(32),
-                lease_seconds=lease_seconds,
-                heard_at=self._clock(),
-                is_known=lambda function: self._functions.knows(tenant, function),
-                updated_by=lambda run: self._functions.updated_by(tenant, run.function),
-                max_bytes=self._config.max_session_bytes,
-                max_names=self._config.max_names,
-            )
-            self._seats[session.id] = _Seat(session)
-            grant = Grant(session.id, session.secret, lease_seconds or 0.0, self.incarnation)
+            seat = _Seat(self._new_session(tenant, lease_seconds), None)
+            session = seat.session
+            self._seats[session.id] = seat
+            grant = Grant(session.id, session.secret, session.lease_seconds or 0.0, self.incarnation)
             if request_id:
-                self._requests[tenant, request_id] = grant
+                seat.request = (tenant, request_id, lease_seconds)
+                self._grants[tenant, request_id] = lease_seconds, grant
             return grant
+
+    def _new_session(self, tenant: str, lease_seconds: float | None) -> Session:
+        config, functions = self._config, self._functions
+        wide = self._tenants.get(tenant)
+        if wide is None:
+            wide = Account("the tenant", limit_bytes=config.max_tenant_bytes, wider=self._account)
+            self._tenants[tenant] = wide
+        account = Account("the session", limit_bytes=config.max_session_bytes, wider=wide)
+        return Session(
+            id=secrets.token_hex(16),
+            tenant=tenant,
+            secret=secrets.token_bytes(32),
+            lease_seconds=None if lease_seconds is None else min(lease_seconds, config.lease_seconds),
+            heard_at=self._clock(),
+            names=Names(account, max_names=config.max_names),
+            events=Events(
+                limit=config.unheard_events,
+                limit_bytes=config.unheard_event_bytes,
+                is_kept=lease_seconds is not None,
+            ),
+            is_known=lambda function: functions.knows(tenant, function),
+            updated_by=lambda function: functions.updated_by(tenant, function),
+        )
 
     def _seat(self, tenant: str, session_id: str, secret: bytes) -> _Seat:
         """The session, for who knows its secret; all others learn nothing, not even whether it exists."""
@@ -205,17 +211,35 @@ class Worker:
             raise NotFound("there is no such session", reason="SESSION_UNKNOWN")
         return seat
 
-    def attach(self, tenant: str, session_id: str, secret: bytes, heard_event: int, deliver: Deliver) -> int:
+    def _attached_seat(self, session_id: str) -> _Seat:
+        seat = self._seats.get(session_id)
+        if seat is None:
+            raise NotFound("there is no such session", reason="SESSION_UNKNOWN")
+        return seat
+
+    def attach(
+        self,
+        tenant: str,
+        session_id: str,
+        secret: bytes,
+        heard_event: int,
+        deliver: Deliver,
+        *,
+        taken: Callable[[], None] | None = None,
+    ) -> int:
         """Let ``deliver`` hear the session's events from ``heard_event`` on. Returns the received sequence.
 
-        A former listener hears nothing more.
+        A former listener hears nothing more; its ``taken`` is called. Events come from `begin_delivery` on.
         """
         with self._lock:
             seat = self._seat(tenant, session_id, secret)
             seat.session.hear(self._clock())
             received = seat.session.attach(heard_event)
-            seat.deliver = deliver
-            return received
+            former, seat.deliver, seat.taken = seat.taken, deliver, taken
+            self._proceed(seat)
+        if former is not None:
+            former()
+        return received
 
     def begin_delivery(self, session_id: str) -> None:
         """Hand over what waited for a listener."""
@@ -227,52 +251,70 @@ class Worker:
         """The listener is gone; the session lives on for its lease."""
         with self._lock:
             seat = self._seats.get(session_id)
-            if seat is not None and seat.deliver is deliver:
-                seat.deliver = None
+            if seat is not None and seat.deliver == deliver:
+                seat.deliver = seat.taken = None
 
-    def receive(self, session_id: str, sequence: int, command: m.Command, heard_event: int) -> None:
-        """Take a command of an attached session."""
+    def receive(self, session_id: str, sequence: int, command: m.Command, heard_event: int) -> bool:
+        """Take a command of an attached session. Returns whether there is room for more; see `wait_for_room`."""
         with self._lock:
-            seat = self._known_seat(session_id)
-            seat.session.hear(self._clock())
-            seat.session.heard(heard_event)
-            self._schedule(seat, seat.session.receive(sequence, command))
-        self._deliver(seat)
+            seat = self._attached_seat(session_id)
+            session = seat.session
+            session.hear(self._clock(), heard_event)
+            session.receive(sequence, command)
+            self._proceed(seat)
+            has_room = session.has_room
+        if session.events.outbox:
+            self._deliver(seat)
+        return has_room
+
+    def wait_for_room(self, session_id: str) -> None:
+        """Wait while more commands of a session are queued than its window holds."""
+        with self._lock:
+            seat = self._seats.get(session_id)
+            self._waiting_for_room += 1
+            self._room.wait_for(lambda: seat is None or seat.session.is_over or seat.session.has_room)
+            self._waiting_for_room -= 1
 
     def supply(self, session_id: str, function: bytes, data: bytes) -> None:
-        """Take a function's bytes. GraphError if they are not those of the id."""
+        """Take a function's bytes. GraphError (FUNCTION_MISMATCH) if they are not those of the id."""
+        known = read_function(function, data)
         with self._lock:
-            seat = self._known_seat(session_id)
-            self._functions.add(seat.session.tenant, function, data)
-            self._schedule(seat, seat.session.supplied(function))
+            seat = self._attached_seat(session_id)
+            seat.session.hear(self._clock())
+            self._functions.add(seat.session.tenant, function, known)
+            seat.session.supplied(function)
+            self._proceed(seat)
         self._deliver(seat)
-
-    def _known_seat(self, session_id: str) -> _Seat:
-        seat = self._seats.get(session_id)
-        if seat is None:
-            raise NotFound("there is no such session", reason="SESSION_UNKNOWN")
-        return seat
 
     def keep_alive(self, tenant: str, session_id: str, secret: bytes, heard_event: int) -> float:
         """Renew the lease; returns how many seconds it now lasts."""
         with self._lock:
             seat = self._seat(tenant, session_id, secret)
-            seat.session.hear(self._clock())
-            seat.session.heard(heard_event)
-            return seat.session.lease_seconds or 0.0
+            seat.session.hear(self._clock(), heard_event)
+            self._proceed(seat)
+            lease_seconds = seat.session.lease_seconds or 0.0
+        self._deliver(seat)
+        return lease_seconds
 
     def close_session(self, tenant: str, session_id: str, secret: bytes) -> int:
         """Free everything of a session; returns how many tensors that were."""
         with self._lock:
-            seat = self._seat(tenant, session_id, secret)
-            self._forget(seat)
-            return seat.session.end()
+            return self._end(self._seat(tenant, session_id, secret))
 
-    def _forget(self, seat: _Seat) -> None:
-        del self._seats[seat.session.id]
-        for key, grant in list(self._requests.items()):
-            if grant.session_id == seat.session.id:
-                del self._requests[key]
+    def _end(self, seat: _Seat, record: m.ErrorRecord | None = None) -> int:
+        session = seat.session
+        if self._seats.pop(session.id, None) is None:
+            return 0
+        if seat.request is not None:
+            del self._grants[seat.request[:2]]
+        freed = session.end(record)
+        for upload in list(seat.uploads):
+            self._give_back_room(seat, upload)
+        self._collect(seat)
+        if not any(other.session.tenant == session.tenant for other in self._seats.values()):
+            self._tenants.pop(session.tenant, None)
+        self._room.notify_all()
+        return freed
 
     def tick(self) -> None:
         """Free sessions whose lease is over, and acknowledge what came since. To be called twice a second."""
@@ -280,200 +322,207 @@ class Worker:
             now = self._clock()
             live = list(self._seats.values())
             for seat in live:
-                seat.session.acknowledge()
-                if seat.session.has_expired(now):
-                    silent = now - seat.session.heard_at
+                session = seat.session
+                session.acknowledge()
+                if session.has_expired(now):
                     error = LeaseExpired(
-                        f"the session expired: nothing was heard for {silent:.1f} s (lease"
-                        f" {seat.session.lease_seconds:g} s); connect again and upload"
+                        f"the session expired: nothing was heard for {now - session.heard_at:.1f} s (lease"
+                        f" {session.lease_seconds:g} s); connect again and upload"
                     )
-                    self._forget(seat)
-                    seat.session.end(to_record(error))
+                    self._end(seat, to_record(error))
+                elif seat.deliver is not None:
+                    session.forget_downloads(now - self._config.download_grace_seconds)
+                    self._collect(seat)
         for seat in live:
             self._deliver(seat)
+
+    # ---- for operators and tests
 
     def statistics(self) -> dict[str, int]:
         """How many sessions, tensors and bytes there are."""
         with self._lock:
-            sessions = [seat.session for seat in self._seats.values()]
             return {
-                "sessions": len(sessions),
-                "tensors": sum(len(s.names) for s in sessions),
-                "bytes": sum(s.nbytes for s in sessions),
+                "sessions": len(self._seats),
+                "tensors": sum(len(seat.session.names) for seat in self._seats.values()),
+                "bytes": self._account.nbytes,
             }
 
     def held_bytes(self, tenant: str) -> int:
         """How many bytes a tenant's sessions hold."""
         with self._lock:
-            return sum(seat.session.nbytes for seat in self._seats.values() if seat.session.tenant == tenant)
+            account = self._tenants.get(tenant)
+            return account.nbytes if account is not None else 0
+
+    def is_idle(self) -> bool:
+        """Whether nothing is computed, and nothing waits that could be."""
+        with self._lock:
+            return not (self._ready or self._is_computing)
 
     def validate(self) -> None:
-        """Assert the invariants of every session."""
+        """Assert the invariants of every session, and that the accounts add up."""
         with self._lock:
             for seat in self._seats.values():
                 seat.session.validate()
+                if seat.session.under_way is None:
+                    room = sum(upload.type.nbytes for upload in seat.uploads)
+                    assert seat.session.account.nbytes == seat.session.held_bytes() + room
+            assert self._account.nbytes == sum(seat.session.account.nbytes for seat in self._seats.values())
 
     # ---- bulk
 
     def begin_upload(self, tenant: str, session_id: str, secret: bytes, name: int, type: Type) -> Upload:
-        """Room for a tensor that is announced by Expect, before or after. QuotaExceeded if there is none."""
+        """Room for a tensor that is announced by Expect, before or after.
+
+        QuotaExceeded if there is none, DataCorrupt (DATA_LENGTH) if it was announced with another type; the name
+        then carries the error.
+        """
         with self._lock:
             seat = self._seat(tenant, session_id, secret)
-            if name <= 0:
-                raise GraphError(f"the name {name} is no positive number", reason="NAME_INVALID")
             session = seat.session
             session.hear(self._clock())
-            if session.nbytes + type.nbytes > session.max_bytes:
-                raise QuotaExceeded(
-                    f"{type} does not fit: the session holds {session.nbytes} of {session.max_bytes} bytes"
-                )
-        buffer, view = self._executor.receive(type)
-        return Upload(self, seat, name, type, buffer, view)
+            refusal: TelegradError | None = None
+            upload = Upload(self, session_id, name, type)
+            try:
+                session.names.check_upload(name, type)
+                session.account.add(type.nbytes)
+                seat.uploads.add(upload)
+            except (QuotaExceeded, DataCorrupt) as error:
+                refusal = error
+                session.upload_failed(name, type, to_record(error))
+                self._proceed(seat)
+        if refusal is not None:
+            self._deliver(seat)
+            raise refusal
+        upload.begin(self._executor.receive)
+        return upload
 
-    def uploaded(self, seat: _Seat, name: int, type: Type, buffer: Any) -> None:
+    def uploaded(self, upload: Upload, buffer: Any) -> None:
         """An upload is complete."""
         value = self._executor.received(buffer)
+        self._upload_ended(upload, lambda s: s.uploaded(upload.name, upload.type, value, self._executor.nbytes(value)))
+
+    def upload_failed(self, upload: Upload, record: m.ErrorRecord) -> None:
+        """An upload brought the wrong bytes."""
+        self._upload_ended(upload, lambda s: s.upload_failed(upload.name, upload.type, record))
+
+    def upload_abandoned(self, upload: Upload) -> None:
+        """An upload stopped without a verdict."""
+        self._upload_ended(upload, lambda s: None)
+
+    def _upload_ended(self, upload: Upload, tell: Callable[[Session], None]) -> None:
         with self._lock:
-            nbytes = self._executor.nbytes(value)
-            self._schedule(seat, seat.session.uploaded(name, type, value, nbytes))
+            seat = self._seats.get(upload.session_id)
+            if seat is None or not self._give_back_room(seat, upload):
+                return
+            seat.session.hear(self._clock())
+            tell(seat.session)
+            self._proceed(seat)
         self._deliver(seat)
 
-    def upload_failed(self, seat: _Seat, name: int, record: m.ErrorRecord) -> None:
-        """An upload brought the wrong bytes."""
-        with self._lock:
-            self._schedule(seat, seat.session.upload_failed(name, record))
-        self._deliver(seat)
+    def _give_back_room(self, seat: _Seat, upload: Upload) -> bool:
+        if upload not in seat.uploads:
+            return False
+        seat.uploads.remove(upload)
+        seat.session.account.add(-upload.type.nbytes)
+        return True
 
     def download(self, tenant: str, session_id: str, secret: bytes, ticket: str) -> memoryview:
         """The bytes behind a ticket; they stay valid while the view is held."""
         with self._lock:
             seat = self._seat(tenant, session_id, secret)
             seat.session.hear(self._clock())
-            if ticket not in seat.session.tickets:
+            found = seat.session.tickets.get(ticket)
+            if found is None:
                 raise NotFound("there is no such ticket", reason="NOT_FOUND")
-            return seat.session.tickets[ticket]
+            found.sent_at = None
+            return found.data
+
+    def download_sent(self, tenant: str, session_id: str, secret: bytes, ticket: str) -> None:
+        """All bytes are on their way: the ticket is good for a while yet, since the last of them may be lost."""
+        with self._lock:
+            found = self._seat(tenant, session_id, secret).session.tickets.get(ticket)
+            if found is not None:
+                found.sent_at = self._clock()
 
     def download_done(self, tenant: str, session_id: str, secret: bytes, ticket: str) -> None:
         """The bytes have been downloaded: the ticket is used up."""
         with self._lock:
-            self._seat(tenant, session_id, secret).session.tickets.pop(ticket, None)
+            seat = self._seat(tenant, session_id, secret)
+            seat.session.downloaded(ticket)
+            self._collect(seat)
 
     # ---- computing
 
-    def _schedule(self, seat: _Seat, task: Task | None) -> None:
+    def _proceed(self, seat: _Seat) -> None:
+        """Let the session's commands take effect; what needs computing joins the line. The lock is held."""
+        session = seat.session
+        try:
+            task = session.proceed()
+        except Exception as error:  # a machine in an unknown state serves nobody
+            self._end(seat, to_record(bug(error)))
+            return
         if task is not None:
-            with self._wake:
-                self._ready.append((seat, task))
-                self._wake.notify()
+            known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
+            self._ready.append((seat, task, known))
+            self._work.notify()
+        self._collect(seat)
+        if self._waiting_for_room and session.has_room:
+            self._room.notify_all()
+
+    def _collect(self, seat: _Seat) -> None:
+        """Freed values go to the compute thread: giving back much memory takes time."""
+        freed = seat.session.names.freed
+        if freed:
+            self._garbage += freed
+            freed.clear()
+            self._work.notify()
 
     def _deliver(self, seat: _Seat) -> None:
-        """Hand over the session's events, in order, whichever thread brings them."""
-        if not seat.session.outbox:
-            return
-        with seat.delivering:
-            while True:
-                with self._lock:
-                    deliver = seat.deliver
-                    if deliver is None or not seat.session.outbox:
-                        return
-                    number, event = seat.session.outbox.popleft()
+        """Hand over the session's events in order; if another thread is at it, it goes on until none is left."""
+        with self._lock:
+            if seat.is_delivering:
+                return
+            seat.is_delivering = True
+        while True:
+            with self._lock:
+                outbox, deliver = seat.session.events.outbox, seat.deliver
+                if deliver is None or not outbox:
+                    seat.is_delivering = False
+                    return
+                number, event = outbox.popleft()
+            try:
                 deliver(number, event)
+            except Exception as error:  # the edge: a listener that fails hears no more, and harms nobody else
+                bug(error)
+                self.detach(seat.session.id, deliver)
 
     def _compute(self) -> None:
+        garbage: list[Any] = []
         while True:
-            with self._wake:
-                while not self._ready and not self._stopping:
-                    self._wake.wait()
-                if self._stopping:
-                    return
-                seat, task = self._ready.popleft()
-            outcome = self._carry_out(seat, task)
+            garbage.clear()  # before the next run, so that it finds the memory free
             with self._lock:
-                # the next task of this session goes to the end of the line: sessions take turns
-                self._schedule(seat, seat.session.finish(task, outcome))
-            self._deliver(seat)
-            del seat, task, outcome
+                while not (self._ready or self._garbage or self._is_stopping):
+                    self._work.wait()
+                garbage, self._garbage = self._garbage, garbage
+                if not self._ready:
+                    if self._is_stopping:
+                        return
+                    continue
+                seat, task, known = self._ready.popleft()
+                self._is_computing = True
+            garbage.clear()
+            outcome = self._runner.carry_out(task, known, seat.session.account)
+            with self._lock:
+                self._is_computing = False
+                self._finish(seat, task, outcome)
+            if seat.session.events.outbox:
+                self._deliver(seat)
+            del seat, task, known, outcome
 
-    def _carry_out(self, seat: _Seat, task: Task) -> Outcome:
+    def _finish(self, seat: _Seat, task: Task, outcome: Any) -> None:
         try:
-            match task:
-                case Execute():
-                    return self._execute(seat.session, task)
-                case Make():
-                    value = self._make(task.put)
-                    return Outcome([(value, self._executor.nbytes(value))])
-                case Answer():
-                    self._answer(seat.session, task)
-                    return Outcome()
-        except TelegradError as error:
-            return Outcome(error=error)
-        except Exception as error:  # the edge: a bug of ours must not end the thread that serves everyone
-            return Outcome(error=_bug(error))
-
-    def _make(self, put: m.Put) -> Any:
-        if len(put.data) != put.type.nbytes:
-            raise DataCorrupt(f"{put.type} takes {put.type.nbytes} bytes, got {len(put.data)}", reason="DATA_LENGTH")
-        return self._executor.from_host(put.type, put.data)
-
-    def _execute(self, session: Session, task: Execute) -> Outcome:
-        with self._lock:
-            known = self._functions.find(session.tenant, task.run.function)
-        if known is None:
-            raise SessionError("the function was forgotten between its arrival and its run; send it again")
-        plan = self._functions.compile(known)
-        operands = self._operands(plan.input_types, task)
-        if len(task.run.outputs) != len(plan.outputs):
-            raise GraphError(
-                f"the function has {len(plan.outputs)} results, the Run names {len(task.run.outputs)}",
-                reason="GRAPH_ARITY",
-            )
-        for i, _ in plan.updates:
-            if not task.run.inputs[i]:
-                raise GraphError(f"input {i} is updated, so it must be a name", reason="GRAPH_ARITY")
-        values = self._executor.run(plan, operands)
-        return Outcome([(v, self._executor.nbytes(v)) for v in values], plan.updates)
-
-    def _operands(self, types: tuple[Type, ...], task: Execute) -> list[Any]:
-        """The values of a Run's inputs, each of the type that the function takes."""
-        if len(task.operands) != len(types):
-            raise GraphError(
-                f"the function takes {len(types)} operands, the Run gives {len(task.operands)}", reason="GRAPH_ARITY"
-            )
-        data, position, found = memoryview(task.run.immediates), 0, []
-        for i, (value, type) in enumerate(zip(task.operands, types, strict=True)):
-            if value is None:
-                end = position + type.nbytes
-                if end > len(data):
-                    raise DataCorrupt(f"the Run's immediates end before input {i} ({type})", reason="DATA_LENGTH")
-                value = self._executor.from_host(type, data[position:end])
-                position = end
-            elif tuple(value.shape) != type.shape or value.dtype.name != type.dtype.name:
-                raise GraphError(
-                    f"input {i} of the function is {type}, given was {value.dtype.name}{list(value.shape)}",
-                    reason="SHAPE_INVALID",
-                )
-            found.append(value)
-        if position != len(data):
-            raise DataCorrupt(
-                f"the Run brings {len(data)} bytes of immediates, its inputs take {position}", reason="DATA_LENGTH"
-            )
-        return found
-
-    def _answer(self, session: Session, task: Answer) -> None:
-        data = self._executor.to_host(task.value)
-        type = Type(tuple(task.value.shape), from_numpy_dtype(task.value.dtype))
-        with self._lock:
-            if session.is_over:
-                return
-            if len(data) <= m.INLINE_BYTES:
-                session.answered(task.sequence, type, data=bytes(data))
-            else:
-                ticket = secrets.token_urlsafe(16)
-                session.answered(task.sequence, type, data=None, ticket=ticket, value=data)
-
-
-def _bug(error: Exception) -> ServerBug:
-    """A failure that is our fault: the user gets an id, the log gets the traceback."""
-    number = secrets.token_hex(6)
-    logging.getLogger("telegrad").exception("internal error %s", number, exc_info=error)
-    return ServerBug(f"the server failed in a way it does not explain; please report error {number}")
+            seat.session.finish(task, outcome)
+        except Exception as error:
+            self._end(seat, to_record(bug(error)))
+            return
+        self._proceed(seat)  # the session's next task goes to the end of the line: sessions take turns

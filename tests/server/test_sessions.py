@@ -12,7 +12,10 @@ from telegrad.errors import ExecutionError, SessionError
 from telegrad.ir import Type
 from telegrad.ir import types as t
 from telegrad.wire import messages as m
-from telegrad_server.sessions import Answer, Execute, Make, Outcome, Session, Task
+from telegrad_server.events import Events
+from telegrad_server.names import Names
+from telegrad_server.sessions import Answer, Execute, Fetched, Make, Outcome, Session, Task
+from telegrad_server.store import Account
 
 SCALAR = Type((), t.float32)
 F, G = b"f" * 32, b"g" * 32
@@ -21,60 +24,80 @@ F, G = b"f" * 32, b"g" * 32
 class Driver:
     """A session, and tasks carried out by hand. Functions update their first input if it is a name."""
 
-    def __init__(self, *, known: Sequence[bytes] = (F,), **options: int) -> None:
+    def __init__(
+        self,
+        *,
+        known: Sequence[bytes] = (F,),
+        max_bytes: int = 1 << 40,
+        max_names: int = 1 << 40,
+        unheard_events: int = 1000,
+        unheard_bytes: int = 1 << 40,
+    ) -> None:
         self.known = set(known)
+        self.tenant = Account("the tenant", limit_bytes=1 << 40)
+        account = Account("the session", limit_bytes=max_bytes, wider=self.tenant)
         self.session = Session(
             id="s",
             tenant="t",
             secret=b"x",
             lease_seconds=10.0,
             heard_at=0.0,
+            names=Names(account, max_names=max_names),
+            events=Events(limit=unheard_events, limit_bytes=unheard_bytes),
             is_known=lambda f: f in self.known,
-            updated_by=lambda run: (0,) if run.inputs and run.inputs[0] else (),
-            **options,
+            updated_by=lambda f: (0,),
         )
         self.sequence = 0
         self.fail: Callable[[Task], bool] = lambda task: False
         self.made = 0
+        self.is_paused = False
 
     def send(self, command: m.Command) -> int:
         """Send a command, and carry out what it leads to."""
         self.sequence += 1
-        self.work(self.session.receive(self.sequence, command))
+        self.session.receive(self.sequence, command)
+        self.work()
         return self.sequence
 
-    def work(self, task: Task | None) -> None:
-        while task is not None:
-            task = self.session.finish(task, self.outcome(task))
+    def work(self) -> None:
+        """Carry out tasks until there are none, unless paused."""
+        while not self.is_paused and (task := self.session.under_way or self.session.proceed()) is not None:
+            self.session.finish(task, self.outcome(task))
         self.session.validate()
+
+    def uploaded(self, name: int, text: str = "up", type: Type = SCALAR) -> None:
+        self.session.uploaded(name, type, text, type.nbytes)
+        self.work()
 
     def outcome(self, task: Task) -> Outcome:
         if self.fail(task):
             return Outcome(error=ExecutionError("no", node=3))
         if isinstance(task, Make):
-            return Outcome([(task.put.data.decode(), 4)])
+            return Outcome([(task.put.data.decode().strip(), 4)])
         if isinstance(task, Answer):
-            self.session.answered(task.sequence, SCALAR, data=str(task.value).encode())
-            return Outcome()
+            data = str(task.stored.value).encode()
+            return Outcome(
+                fetched=Fetched(SCALAR, data, ticket="ticket of " + data.decode() if b"large" in data else "")
+            )
         self.made += 1
         values = [(f"{task.operands}#{self.made}", 4) for _ in task.run.outputs]
         updates = [(0, 0)] if task.run.inputs and task.run.inputs[0] and values else []
         return Outcome(values, updates)
 
     def events(self) -> list[m.Event]:
-        found = [event for _, event in self.session.outbox]
-        self.session.outbox.clear()
+        found = [event for _, event in self.session.events.outbox]
+        self.session.events.outbox.clear()
         return found
 
     def put(self, name: int, text: str = "a", scope: int = 0) -> int:
-        return self.send(m.Put(name, SCALAR, text.encode(), scope))
+        return self.send(m.Put(name, SCALAR, text.encode().ljust(4), scope))
 
     def fetched(self, name: int) -> str:
-        """What a fetch of the name brings: the data, or the reason why not."""
+        """What a fetch of the name brings: the data or ticket, or the reason why not."""
         sequence = self.send(m.Fetch(name))
         for event in self.events():
             if isinstance(event, m.Fetched) and event.sequence == sequence:
-                return (event.data or b"").decode()
+                return event.ticket or (event.data or b"").decode()
             if isinstance(event, m.Failed) and event.sequence == sequence:
                 return event.error.reason
         raise AssertionError("nothing came back")
@@ -89,7 +112,9 @@ def test_a_command_takes_effect_once(d: Driver) -> None:
     d.put(1)
     first = d.send(m.Run(F, (1,), (2,)))
 
-    assert d.session.receive(first, m.Run(F, (1,), (2,))) is None
+    d.session.receive(first, m.Run(F, (1,), (2,)))
+    d.work()
+
     assert d.made == 1
 
 
@@ -108,7 +133,8 @@ def test_a_run_whose_function_is_missing_parks_the_queue_and_asks_once(d: Driver
     assert asked == [m.FunctionNeeded(G)] and d.made == 0
 
     d.known.add(G)
-    d.work(d.session.supplied(G))
+    d.session.supplied(G)
+    d.work()
 
     assert d.made == 1
     assert any(isinstance(e, m.Fetched) for e in d.events())
@@ -128,13 +154,13 @@ def test_a_run_waits_for_an_upload_that_comes_later(d: Driver) -> None:
     d.send(m.Run(F, (0, 1), (2,)))
     assert d.made == 0
 
-    d.work(d.session.uploaded(1, SCALAR, "up", 4))
+    d.uploaded(1)
 
     assert "up" in d.fetched(2)
 
 
 def test_an_upload_may_come_before_it_is_announced(d: Driver) -> None:
-    d.work(d.session.uploaded(1, SCALAR, "up", 4))
+    d.uploaded(1)
     d.send(m.Expect(1, SCALAR))
 
     assert d.fetched(1) == "up"
@@ -142,7 +168,7 @@ def test_an_upload_may_come_before_it_is_announced(d: Driver) -> None:
 
 def test_an_upload_of_another_type_than_announced_fails_its_name(d: Driver) -> None:
     d.send(m.Expect(1, SCALAR))
-    d.work(d.session.uploaded(1, Type((2,), t.float32), "up", 8))
+    d.uploaded(1, type=Type((2,), t.float32))
 
     assert d.fetched(1) == "DATA_LENGTH"
 
@@ -150,7 +176,8 @@ def test_an_upload_of_another_type_than_announced_fails_its_name(d: Driver) -> N
 def test_a_failed_upload_keeps_nobody_waiting(d: Driver) -> None:
     d.send(m.Expect(1, SCALAR))
     d.send(m.Run(F, (0, 1), (2,)))
-    d.work(d.session.upload_failed(1, m.ErrorRecord("DATA_TRUNCATED", "short")))
+    d.session.upload_failed(1, SCALAR, m.ErrorRecord("DATA_TRUNCATED", "short"))
+    d.work()
 
     assert d.fetched(2) == "DATA_TRUNCATED"
 
@@ -218,8 +245,8 @@ def test_an_alias_keeps_the_value_of_its_moment(d: Driver) -> None:
         (m.Run(F, (0, 77), (3,)), "NAME_UNKNOWN"),
         (m.Run(F, (), (1,)), "NAME_REUSED"),
         (m.Run(F, (), (3, 3)), "NAME_REUSED"),
-        (m.Put(1, SCALAR, b"a"), "NAME_REUSED"),
-        (m.Put(4, SCALAR, b"a", 9), "SCOPE_UNKNOWN"),
+        (m.Put(1, SCALAR, b"aaaa"), "NAME_REUSED"),
+        (m.Put(4, SCALAR, b"aaaa", 9), "SCOPE_UNKNOWN"),
         (m.OpenScope(3, 9), "SCOPE_UNKNOWN"),
         (m.OpenScope(0, 0), "SCOPE_UNKNOWN"),
         (m.CloseScope(0), "SCOPE_UNKNOWN"),
@@ -246,14 +273,14 @@ def test_closing_a_scope_frees_it_and_its_children_but_not_what_is_kept(d: Drive
     d.put(12, "kept", 2)
     d.send(m.CloseScope(1, (12,)))
 
-    assert (d.fetched(10), d.fetched(11), d.fetched(12)) == ("NAME_UNKNOWN", "NAME_UNKNOWN", "kept")
+    assert (d.fetched(10), d.fetched(11), d.fetched(12)) == ("SCOPE_CLOSED", "SCOPE_CLOSED", "kept")
 
 
 def test_releasing_twice_is_harmless(d: Driver) -> None:
     d.put(1)
     d.send(m.Release((1, 1, 99)))
 
-    assert d.session.names == {}
+    assert len(d.session.names) == 0
     assert not any(isinstance(e, m.Failed) for e in d.events())
 
 
@@ -261,7 +288,7 @@ def test_a_quota_refuses_before_it_is_passed() -> None:
     d = Driver(max_bytes=8, max_names=3)
     d.put(1)
     d.put(2)
-    d.send(m.Put(3, SCALAR, b"c"))
+    d.send(m.Put(3, SCALAR, b"cccc"))
 
     assert d.fetched(3) == "QUOTA_DEVICE_BYTES"
     d.send(m.Expect(4, SCALAR))
@@ -279,13 +306,15 @@ def test_a_lease_ends_after_silence_and_not_before(d: Driver) -> None:
 
 def test_what_finishes_after_the_end_is_dropped(d: Driver) -> None:
     d.put(1)
-    d.sequence += 1
-    task = d.session.receive(d.sequence, m.Run(F, (0, 1), (2,)))
+    d.is_paused = True
+    d.send(m.Run(F, (0, 1), (2,)))
+    task = d.session.proceed()
     assert task is not None
 
     assert d.session.end() == 1
-    assert d.session.finish(task, d.outcome(task)) is None
-    assert d.session.names == {}
+    d.session.finish(task, d.outcome(task))
+    assert len(d.session.names) == 0
+    assert d.tenant.nbytes == 0
     d.session.validate()
 
 
@@ -293,10 +322,10 @@ def test_events_that_were_not_heard_come_again(d: Driver) -> None:
     d.put(1)
     d.send(m.Fetch(1))
     d.send(m.Fetch(1))
-    numbers = [n for n, e in d.session.outbox if isinstance(e, m.Fetched)]
+    numbers = [n for n, e in d.session.events.outbox if isinstance(e, m.Fetched)]
 
     assert d.session.attach(numbers[0]) == 3
-    assert [n for n, e in d.session.outbox if isinstance(e, m.Fetched)] == numbers[1:]
+    assert [n for n, e in d.session.events.outbox if isinstance(e, m.Fetched)] == numbers[1:]
 
 
 def test_acknowledgements_come_in_batches(d: Driver) -> None:
@@ -348,10 +377,10 @@ class AnyOrder(RuleBasedStateMachine):
     def upload(self, early: bool) -> None:
         name = self.new()
         if early:
-            self.d.work(self.d.session.uploaded(name, SCALAR, "up", 4))
+            self.d.uploaded(name)
         self.d.send(m.Expect(name, SCALAR))
         if not early:
-            self.d.work(self.d.session.uploaded(name, SCALAR, "up", 4))
+            self.d.uploaded(name)
 
     @precondition(lambda self: self.scope == 0)
     @rule()
@@ -367,7 +396,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 5))
     def reconnect(self, back: int) -> None:
-        assert self.d.session.attach(max(self.d.session.heard_event, self.d.session.event - back)) == self.d.sequence
+        events = self.d.session.events
+        assert self.d.session.attach(max(events.heard, events.number - back)) == self.d.sequence
 
     @invariant()
     def holds(self) -> None:

@@ -58,7 +58,8 @@ class LocalConnection:
         with self._lock:
             self._sequence += 1
             sequence = self._sequence
-            self._worker.receive(self._id, sequence, command, self._heard)
+            if not self._worker.receive(self._id, sequence, command, self._heard):
+                self._worker.wait_for_room(self._id)
         return sequence
 
     def supply(self, function: bytes, data: bytes) -> None:

@@ -141,6 +141,16 @@ def decode_function(data: bytes, *, max_nodes: int = MAX_NODES) -> Function:
     return Function(graph, _updates(_column(message.updates, "updates"), graph))
 
 
+def updated_inputs(data: bytes) -> tuple[int, ...]:
+    """Which inputs the function in ``data`` updates, without looking at its graph. GraphError if it is no function."""
+    message = pb.Function()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise GraphError("the function's bytes are no Function message", reason="MALFORMED_MESSAGE") from error
+    return tuple(_column(message.updates, "updates")[::2].tolist())
+
+
 def _column(data: bytes, name: str) -> Column:
     if len(data) % 4:
         raise GraphError(f"column {name} is not made of 32-bit numbers", reason="GRAPH_COLUMNS")

@@ -122,13 +122,13 @@ class Tensor(Operators):
 
     # ---- reading
 
-    def numpy(self) -> npt.NDArray[Any]:
-        """The elements as a NumPy array of the caller's own. Waits for the server.
+    def numpy(self, *, timeout_seconds: float | None = None) -> npt.NDArray[Any]:
+        """The elements as a NumPy array of the caller's own. Waits for the server, at most ``timeout_seconds``.
 
-        Raises the error of the op that failed, if one did, and TraceError inside `tg.function`.
+        Raises the error of the op that failed, if one did, TimedOut, and TraceError inside `tg.function`.
         """
         self._refuse_in_trace("read")
-        return self.session.fetch(self)
+        return self.session.fetch(self, timeout_seconds=timeout_seconds)
 
     def item(self) -> Any:
         """The one element as a Python number."""

@@ -199,6 +199,28 @@ def test_a_failed_call_changes_nothing_and_training_goes_on_from_the_last_good_s
     assert w.item() == 2
 
 
+def test_a_step_is_one_message_up_and_none_awaited(session: tg.Session) -> None:
+    w = tg.Parameter(np.ones(8, np.float32))
+    optimizer = tg.optim.AdamW([w])
+    x = tg.asarray(np.ones((100, 8), np.float32))
+
+    @tg.function
+    def step(rows: tg.Tensor) -> tg.Tensor:
+        loss = (x[rows] @ w).sum()
+        optimizer.minimize(loss)
+        return loss
+
+    rows = np.arange(10)
+    step(rows).item()
+    connection: Any = session._connection
+    before = connection._sequence
+    for _ in range(200):
+        loss = step(rows)
+
+    assert connection._sequence - before <= 200 + 1  # and now and then the names that are no longer wanted
+    assert loss.item() != 0
+
+
 def test_methods_can_be_functions() -> None:
     class Model:
         def __init__(self) -> None:

@@ -24,8 +24,9 @@ I = np.array([0, -1, 2])
 J = np.array([[1], [0]])
 
 BASIC: list[Any] = [
-    0, -1, np.int64(1), np.uint8(2), (), ..., None, (..., 0), (0, ...), (1, 2, 1, 0), slice(None), slice(1, None), slice(None, -1),
-    slice(None, None, -1), slice(None, None, 2), slice(2, 0, -1), slice(5, 100), slice(-100, 2), slice(2, 1),
+    0, -1, np.int64(1), np.uint8(2), (), ..., None, (..., 0), (0, ...), (1, 2, 1, 0),
+    slice(None), slice(1, None), slice(None, -1), slice(None, None, -1), slice(None, None, 2),
+    slice(2, 0, -1), slice(5, 100), slice(-100, 2), slice(2, 1),
     slice(None, None, -100), (slice(None), slice(3, None, -2)), (None, 0, None, ..., None), (0, slice(1, 3), ..., -1),
     (slice(None), None, slice(1, 2)), np.array(1),
 ]  # fmt: skip
@@ -196,8 +197,9 @@ def test_an_assigned_value_must_fit() -> None:
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x, i: x[i], lambda x, i: x[:, i], lambda x, i: x[i, i], lambda x, i: ops.take(x, i, axis=1), lambda x, i: x[i, 0],
-        lambda x, i: ops.take_along_axis(x, ops.expand_dims(i, axis=0), axis=1), lambda x, i: ops.take(x, i, axis=0),
+        lambda x, i: x[i], lambda x, i: x[:, i], lambda x, i: x[i, i], lambda x, i: x[i, 0],
+        lambda x, i: ops.take(x, i, axis=1), lambda x, i: ops.take(x, i, axis=0),
+        lambda x, i: ops.take_along_axis(x, ops.expand_dims(i, axis=0), axis=1),
         lambda x, i: ops.scatter_add(ops.astype(i, t.float64), i, rows=3), lambda x, i: indexing.set_items(x, i, 0.0),
         lambda x, i: ops.one_hot(i, 3),
     ],

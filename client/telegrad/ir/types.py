@@ -7,6 +7,7 @@ PyTorch and JAX.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -128,9 +129,7 @@ def check_shape(shape: Sequence[int], *, op: str) -> Shape:
         if size < 0:
             raise ShapeError(f"{op}: axis {axis} has negative size {size}", reason="SHAPE_NEGATIVE")
     if product(max(1, size) for size in result) * 16 > MAX_ELEMENTS:
-        raise ShapeError(
-            f"{op}: shape {list(result)} has more elements than can be addressed", reason="SHAPE_OVERFLOW"
-        )
+        raise ShapeError(f"{op}: shape {list(result)} has more elements than can be addressed", reason="SHAPE_OVERFLOW")
     return result
 
 
@@ -154,7 +153,11 @@ def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
 
 
 def normalize_axis(axis: int, rank: int, *, op: str) -> int:
-    """The axis counted from the front; AxisError if it is out of range."""
+    """The axis counted from the front; AxisError if it is out of range or no integer."""
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise AxisError(f"{op}: an axis is an integer, not {axis!r:.80}") from None
     if not -rank <= axis < rank:
         raise AxisError(f"{op}: axis {axis} is out of range for {rank} axes")
     return axis % rank
@@ -164,7 +167,7 @@ def normalize_axes(axes: int | Sequence[int] | None, rank: int, *, op: str) -> t
     """The axes counted from the front, sorted; all of them for None. AxisError if out of range or repeated."""
     if axes is None:
         return tuple(range(rank))
-    wanted = (axes,) if isinstance(axes, int) else tuple(axes)
+    wanted = tuple(axes) if isinstance(axes, Sequence) else (axes,)
     result = tuple(sorted(normalize_axis(axis, rank, op=op) for axis in wanted))
     if len(set(result)) != len(result):
         raise AxisError(f"{op}: axes {wanted} name one axis twice")

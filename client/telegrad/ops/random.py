@@ -109,7 +109,8 @@ def integers(key: V, low: int, high: int, /, *, shape: Shape, stream: int = 0, d
     """Integers from low up to and without high, by the remainder of 64 bits (bias below (high - low) / 2**64)."""
     if not 0 < high - low < 2**64:
         raise GraphError(f"integers: high ({high}) must be above low ({low}), by less than 2**64")
-    e.literal_op(low, dtype), e.literal_op(high - 1, dtype)  # both ends fit; in between, arithmetic modulo 2**n does
+    for end in (low, high - 1):
+        e.literal_op(end, dtype)  # raises unless the dtype holds it
     bits = RandomBits(shape, t.uint64, stream)(key)
     return e.astype(bits % (high - low), dtype) + low
 

@@ -18,6 +18,7 @@ from telegrad.ops.control import Checkpoint, Gradient
 from telegrad_server.compiler.pipeline import OPTIMISATIONS, compile_function, optimise
 from telegrad_server.compiler.plan import Plan, make_plan
 from telegrad_server.executors.array import ArrayExecutor, numpy_executor
+from telegrad_server.executors.array_module import NumpyModule
 
 from tests.compiler.graphs import NARROW, WIDE, RandomGraph, arrays_for, interpret, same_bits
 
@@ -218,6 +219,17 @@ def test_no_room_is_out_of_device_memory(executor: ArrayExecutor) -> None:
     assert isinstance(caught.value, MemoryError)
     assert caught.value.reason == "DEVICE_OOM"
     assert int(str(caught.value.details["bytes"])) > 2**42
+
+
+def test_more_than_the_machine_has_is_refused_before_it_begins() -> None:
+    executor = ArrayExecutor(
+        NumpyModule(), name="numpy", reason="", fingerprint="", capacity_bytes=2 * LARGE.nbytes - 1
+    )
+    x = new_input(LARGE)
+
+    assert executor.run(plan_of([x], [ops.sum(ops.exp(x))]), [given(LARGE)])
+    with pytest.raises(OutOfDeviceMemory, match=str(2 * LARGE.nbytes)):
+        executor.run(plan_of([x], [ops.sin(ops.exp(x)), ops.exp(x)]), [given(LARGE)])
 
 
 def test_no_room_for_a_result_is_out_of_device_memory(executor: ArrayExecutor) -> None:

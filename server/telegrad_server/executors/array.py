@@ -5,9 +5,11 @@ Planned NumPy is also the oracle that faster executors are tested against.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from operator import length_hint
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -43,7 +45,11 @@ class Loaded:
 
 
 class ArrayExecutor:
-    """The executor over an array module. ``is_poisoned`` fills memory that nobody may read with `POISON`."""
+    """The executor over an array module.
+
+    A plan that takes more than ``capacity_bytes`` is refused before it begins; ``is_poisoned`` fills memory that
+    nobody may read with `POISON`.
+    """
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class ArrayExecutor:
         name: str,
         reason: str,
         fingerprint: str,
+        capacity_bytes: int | None = None,
         cached_bytes: int = CACHED_BYTES,
         is_poisoned: bool = False,
     ) -> None:
@@ -59,6 +66,7 @@ class ArrayExecutor:
         self.name = name
         self.reason = reason
         self.fingerprint = fingerprint
+        self._capacity_bytes = capacity_bytes
         self._cached_bytes = cached_bytes
         self._is_poisoned = is_poisoned
         self._runs = 0
@@ -95,6 +103,8 @@ class ArrayExecutor:
     def _load(self, plan: Plan) -> Loaded:
         step = None
         try:
+            if self._capacity_bytes is not None and plan.peak_bytes > self._capacity_bytes:
+                raise MemoryError
             arena = self._bytes(plan.arena_bytes)
             program = Program(plan, self.module, arena, is_poisoned=self._is_poisoned)
             with np.errstate(all="ignore"):
@@ -211,6 +221,24 @@ def numpy_executor(*, reason: str = "", cached_bytes: int = CACHED_BYTES, is_poi
         name="numpy",
         reason=reason,
         fingerprint=numpy_fingerprint(),
+        capacity_bytes=machine_bytes(),
         cached_bytes=cached_bytes,
         is_poisoned=is_poisoned,
     )
+
+
+def machine_bytes() -> int | None:
+    """The memory of this machine or container, None if it does not say.
+
+    Linux promises memory that it does not have and then kills whoever touches it, so nothing would be raised.
+    """
+    found: list[int] = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        limit = ""
+    if limit.isdigit():
+        found.append(int(limit))
+    return min(found, default=None)

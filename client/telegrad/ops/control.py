@@ -16,6 +16,7 @@ from telegrad.ir.graph import Graph
 from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import Type
 from telegrad.ir.value import V, Value
+from telegrad.ir.xp import Array, ArrayModule
 
 __all__ = ["stop_gradient"]
 
@@ -57,8 +58,11 @@ class StopGradient(Op):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[None]:
         return (None,)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return x
+
+    def cost(self, *types: Type) -> Cost:
+        return Cost(0, 0)
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,11 @@ class Alias(Op):
     def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
         return (g,)
 
-    def eval(self, xp: Any, x: Any) -> Any:
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
         return x
+
+    def cost(self, *types: Type) -> Cost:
+        return Cost(0, 0)
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,11 @@ class Barrier(Op):
         gs = g if isinstance(g, tuple) else (g,)
         return (*gs, *(None,) * (len(inputs) - self.count))
 
-    def eval(self, xp: Any, *inputs: Any) -> Any:
+    def eval(self, xp: ArrayModule, *inputs: Array) -> Array:
         return inputs[: self.count] if self.count > 1 else inputs[0]
+
+    def cost(self, *types: Type) -> Cost:
+        return Cost(0, 0)
 
 
 def _check_region(op: str, region: Graph, types: Sequence[Type], role: str) -> None:

@@ -132,10 +132,10 @@ def _class_axis(input: V, target: V, weight: V | None, *, op: str) -> int:
     return axis
 
 
-def _rows(target: V, classes: int, weight: V | None, ignore_index: int, dtype: DType) -> tuple[V, V, V]:
+def _rows(target: V, weight: V | None, ignore_index: int, dtype: DType) -> tuple[V, V, V]:
     """Which rows count; the labels, with a class in place of ignored ones; the weight of each row, 0 for ignored."""
     kept = e.not_equal(target, ignore_index) if _can_hold(target.dtype, ignore_index) else e.equal(target, target)
-    labels = CheckedIndex(classes, wraps=False)(e.where(kept, target, 0))
+    labels = e.where(kept, target, 0)
     scale = e.astype(kept, dtype)
     return kept, labels, scale if weight is None else scale * take(e.astype(weight, dtype), labels, axis=0)
 
@@ -154,7 +154,8 @@ def nll_loss(input: V, target: V, weight: V | None = None, *, ignore_index: int 
     if target.dtype.kind not in ("int", "uint"):
         raise DTypeError(f"nll_loss: the target must be class numbers, not {target.type}")
     axis = _class_axis(input, target, weight, op="nll_loss")
-    kept, labels, scale = _rows(target, input.shape[axis], weight, ignore_index, _wide(input.dtype))
+    kept, labels, scale = _rows(target, weight, ignore_index, _wide(input.dtype))
+    labels = CheckedIndex(input.shape[axis], wraps=False)(labels)  # which a gather would take for one from the end
     picked = squeeze(take_along_axis(input, expand_dims(labels, axis=axis), axis=axis), axis)
     # where, for an ignored row counts 0 even if its log-probability is -inf
     loss = e.where(kept, -e.astype(picked, scale.dtype) * scale, 0)
@@ -181,7 +182,7 @@ def cross_entropy(
     if target.dtype.is_float:
         return _against_probabilities(input, target, weight, axis, reduction, label_smoothing)
     classes = input.shape[axis]
-    kept, labels, scale = _rows(target, classes, weight, ignore_index, _wide(input.dtype))
+    kept, labels, scale = _rows(target, weight, ignore_index, _wide(input.dtype))
     loss, total = SoftmaxCrossEntropy(axis).results(input, labels)
     loss = loss * scale
     if label_smoothing > 0.0:

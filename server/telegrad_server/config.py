@@ -26,6 +26,8 @@ class Config:
     unheard_events: int = 65_536  # a session whose client lets so many events pile up does nothing more
     unheard_event_bytes: int = 64 << 20
     download_grace_seconds: float = 5.0  # a downloaded tensor is kept so long, in case its last bytes were lost
+    connection_age_seconds: float = 1800.0  # then clients are asked to connect anew, which nobody sees
+    connection_grace_seconds: float = 70.0
     tls_cert: str | None = None  # path of a PEM file
     tls_key: str | None = None  # path of a PEM file
     token_file: str | None = None  # path of a file with lines "token tenant"

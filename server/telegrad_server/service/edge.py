@@ -1,0 +1,166 @@
+"""The edge of the service: bytes that may be no message, callers who may not come in, errors on their way out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from telegrad.errors import AccessError, GraphError, TelegradError, TimedOut
+from telegrad.wire import messages as m
+from telegrad.wire import stream
+from telegrad.wire.status import REASONS, to_record
+
+from telegrad_server.access import Gate
+from telegrad_server.bug import bug
+
+ERROR_KEY = "telegrad-error-bin"
+OPEN_METHODS = ("/telegrad.wire.v1.Sessions/Hello",)
+"""Methods that want no token; a wrong one is refused all the same."""
+
+MESSAGE_CHARACTERS = 1000
+DETAIL_CHARACTERS = 200
+DETAILS = 16
+"""Limits on an error in metadata, which gRPC refuses at random beyond 8 KiB."""
+
+TENANT: ContextVar[str] = ContextVar("telegrad_tenant")
+"""The tenant of the call that is being answered; empty for a caller without a token where one is wanted."""
+
+END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # missing in grpc's stubs
+"""What reading from a stream returns at its end."""
+
+_MALFORMED: Any = object()
+"""What a deserialiser returns for bytes that are no message; gRPC itself would answer INTERNAL."""
+
+_Answer = TypeVar("_Answer")
+
+
+# ---- in
+
+
+def reader(cls: Any) -> Callable[[bytes], Any]:
+    """A deserialiser for messages of a class; give what it returns to `checked`."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return cls.FromString(data)
+        except DecodeError:
+            return _MALFORMED
+
+    return read
+
+
+def checked(message: Any) -> Any:
+    """The message. GraphError (MALFORMED_MESSAGE) if its bytes were none."""
+    if message is _MALFORMED:
+        raise GraphError("the message's bytes are not of its type", reason="MALFORMED_MESSAGE")
+    return message
+
+
+async def next_of(context: Any, *, seconds: float) -> Any:
+    """The stream's next message, None at its end. TimedOut if nothing comes for too long."""
+    try:
+        async with asyncio.timeout(seconds):
+            message = await context.read()
+    except TimeoutError:
+        raise TimedOut(f"nothing came on the stream for {seconds:g} s") from None
+    return None if message is END else checked(message)
+
+
+class Access(grpc.aio.ServerInterceptor):
+    """Checks the token before the body of a call is parsed."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The handler of the call, or one that refuses."""
+        headers = dict(handler_call_details.invocation_metadata or ())
+        try:
+            TENANT.set(self._gate.tenant_of(headers.get("authorization")))
+        except AccessError as error:
+            if error.reason != "TOKEN_MISSING" or handler_call_details.method not in OPEN_METHODS:
+                return _refusal(await continuation(handler_call_details), error)
+            TENANT.set("")
+        return await continuation(handler_call_details)
+
+
+def _refusal(handler: Any, error: TelegradError) -> Any:
+    """A handler of the same kind that refuses, and reads no body."""
+    if handler is None:
+        return None
+
+    async def refuse_call(request: Any, context: Any) -> None:
+        await refuse(context, error)
+
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    return make(refuse_call, _unread, _unread)
+
+
+def _unread(data: bytes) -> bytes:
+    return data
+
+
+# ---- out
+
+
+async def refuse(context: Any, error: TelegradError) -> None:
+    """End the call with the error's status, and the error as data beside it."""
+    record = stream.record_to_proto(_trimmed(to_record(error))).SerializeToString()
+    row = REASONS.get(error.reason)
+    code = getattr(grpc.StatusCode, row.code if row else "INTERNAL")
+    await context.abort(code, error.message[:MESSAGE_CHARACTERS], ((ERROR_KEY, record),))
+
+
+def guarded(
+    method: Callable[[Any, Any], Awaitable[_Answer]],
+) -> Callable[[Any, Any], Coroutine[Any, Any, _Answer | None]]:
+    """A handler whose errors become statuses; of what we did not foresee the caller is told only a number."""
+
+    async def handler(request: Any, context: Any) -> _Answer | None:
+        try:
+            return await method(request if isinstance(request, AsyncIterator) else checked(request), context)
+        except TelegradError as error:
+            await refuse(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # the edge
+            await refuse(context, bug(error))
+        return None
+
+    return handler
+
+
+def guarded_stream(
+    method: Callable[[Any, Any], AsyncIterator[_Answer]],
+) -> Callable[[Any, Any], AsyncIterator[_Answer]]:
+    """The same for a handler that yields its answers."""
+
+    async def handler(request: Any, context: Any) -> AsyncIterator[_Answer]:
+        try:
+            async for answer in method(checked(request), context):
+                yield answer
+        except TelegradError as error:
+            await refuse(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # the edge
+            await refuse(context, bug(error))
+
+    return handler
+
+
+def _trimmed(record: m.ErrorRecord) -> m.ErrorRecord:
+    """The record within what metadata can carry."""
+    details = {key: value[:DETAIL_CHARACTERS] for key, value in list(record.details.items())[:DETAILS]}
+    return replace(record, message=record.message[:MESSAGE_CHARACTERS], details=details)

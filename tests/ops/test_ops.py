@@ -7,8 +7,9 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 import pytest
+from telegrad.autodiff import gradient
 from telegrad.errors import GraphError
-from telegrad.ir import REGISTRY, Type, Value, make_op
+from telegrad.ir import REGISTRY, Type, Value, make_op, new_input
 from telegrad.ir import types as t
 from telegrad.ir.op import result_types
 from telegrad.ir.value import apply
@@ -198,3 +199,18 @@ def test_a_joint_kernel_agrees_with_its_reference_form(name: str) -> None:
 
         for a, b in zip(joint, plain, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_gradients_have_the_dtype_of_their_operands_to_second_order(row: Case) -> None:
+    for dtype in (t.float16, t.bfloat16, t.float32):
+        types = [type_of(a) for a in arrays_of(row)]
+        xs = [new_input(Type(x.shape, dtype) if x.dtype.is_float else x) for x in types]
+        wrt = [x for x in xs if x.dtype.is_float]
+        ys = [y for y in results(row, *xs) if y.dtype.is_float]
+
+        for _ in range(2):
+            found = gradient(ys, [new_input(y.type) for y in ys], wrt)
+
+            assert [g.type for g in found] == [x.type for x in wrt]
+            ys = list(found)

@@ -362,7 +362,7 @@ class Power(Numeric):
         # at x = y = 0 the derivative is 0 times infinity; the base is kept away from 0 there
         gx = y * Power()(where(logical_and(equal(x, 0), equal(y, 0)), 1, x), y - 1)
         # at x = 0 the limit of x**y log x is 0 for y > 0; log is kept away from 0 so that no NaN is multiplied in
-        gy = where(equal(x, 0), where(y >= 0, 0, -math.inf), out * log(where(equal(x, 0), 1, x)))
+        gy = where(equal(x, 0), where(y >= 0, x.literal(0.0, x.dtype), -math.inf), out * log(where(equal(x, 0), 1, x)))
         return g * gx, g * gy
 
 

@@ -334,3 +334,28 @@ def test_booleans_from_the_wire_are_zero_or_one(executor: ArrayExecutor) -> None
     array = executor.from_host(Type((3,), t.bool_), bytes([0, 1, 255]))
 
     assert bytes(executor.to_host(array)) == bytes([0, 1, 1])
+
+
+# ---- threads
+
+
+def test_large_products_use_all_threads_and_small_ones_one_and_others_find_what_they_set() -> None:
+    executor = numpy_executor()
+    blas = executor.module.blas
+    if blas is None:  # NumPy was built with another library, which keeps its own setting
+        return
+    x, w = new_input(LARGE), new_input(Type((1024, 1024), t.float32))
+    plan = plan_of([x, w], [ops.matmul(x, x), ops.matmul(w, w)])
+    used: list[int] = []
+    use_threads = blas.use_threads
+    blas.use_threads = lambda n: (used.append(n), use_threads(n))  # type: ignore[assignment]
+    try:
+        executor.run(plan, [given(LARGE), given(Type((1024, 1024), t.float32))])
+        with blas.one_thread():
+            executor.run(plan, [given(LARGE), given(Type((1024, 1024), t.float32))])
+            inside = list(used)
+    finally:
+        blas.use_threads = use_threads
+
+    assert used[:4] == [1, blas.threads, 1, blas.threads]
+    assert inside[4:] == [1, 1, blas.threads, 1, 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,14 @@ class ArrayExecutor:
         for i, array in zip(plan.inputs, inputs, strict=True):
             values[i] = array
         calls = iter(program.calls)
+        blas = self.module.blas if program.multiplies_matrices else None
         try:
             results = [self._fresh(memory) for _, memory in loaded.recycled]
             for (i, _), array in zip(loaded.recycled, results, strict=True):
                 values[i] = array
             if self._is_poisoned:
                 self._poison(loaded.arena, results)
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), blas.one_thread() if blas is not None else nullcontext():
                 run_calls(calls, values)
         except (TelegradError, MemoryError, *_FAILURES) as error:
             done = len(program.calls) - length_hint(calls)

@@ -20,6 +20,7 @@ from telegrad.ir.value import Number
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
 
 from telegrad_server.executors import philox, special
+from telegrad_server.executors.blas import OpenBlas, openblas
 
 Array = Any
 """An array of the module's library."""
@@ -29,6 +30,7 @@ class LibraryModule:
     """The array module over ``lib``, which is NumPy or has its interface."""
 
     name = ""
+    blas: OpenBlas | None = None
     philox_chunk = 1 << 40  # blocks of random numbers made at once
 
     def __init__(self, lib: Any) -> None:
@@ -398,6 +400,7 @@ class NumpyModule(LibraryModule):
 
     def __init__(self) -> None:
         super().__init__(np)
+        self.blas = openblas()
         self._functions = _special_functions()
 
     def copy_into(self, out: Array, x: Array) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
 from telegrad_server import __version__
+from telegrad_server.executors.blas import openblas
 
 
 @lru_cache
@@ -22,7 +21,9 @@ def numpy_fingerprint() -> str:
     blas = config.get("Build Dependencies", {}).get("blas", {})
     simd = config.get("SIMD Extensions", {})
     features = [*simd.get("baseline", ()), *simd.get("found", ())]
-    core, threads = _openblas() or (os.environ.get("OPENBLAS_CORETYPE", "unknown"), _configured_threads())
+    own = openblas()
+    core = own.core if own is not None else "unknown"
+    threads = own.threads if own is not None else _configured_threads()
     return "; ".join(
         [
             f"telegrad {__version__}",
@@ -43,26 +44,8 @@ def _scipy() -> str:
         return "own"
 
 
-def _openblas() -> tuple[str, int] | None:
-    """The kernels that OpenBLAS chose for this processor and its number of threads, asked of the library in NumPy's
-    wheel; None for another BLAS."""
-    wheel = Path(np.__file__).parent
-    for folder in (wheel.parent / "numpy.libs", wheel / ".dylibs"):
-        for path in sorted(folder.glob("*openblas*")):
-            for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
-                try:
-                    library = ctypes.CDLL(str(path))  # loaded already: this only finds it
-                    name = library[f"{prefix}openblas_get_corename{suffix}"]
-                    count = library[f"{prefix}openblas_get_num_threads{suffix}"]
-                except (OSError, AttributeError):
-                    continue
-                name.restype = ctypes.c_char_p
-                return name().decode("ascii", "replace"), int(count())
-    return None
-
-
 def _configured_threads() -> int:
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         number = os.environ.get(name, "")
         if number.isdigit():
             return int(number)

@@ -23,6 +23,7 @@ from telegrad.ops.shape import Concat, Pad, Reshape
 from telegrad.ops.slices import Unslice
 
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
+from telegrad_server.executors.blas import LARGE_FLOPS
 
 Array = Any
 Body = Callable[..., Any]
@@ -38,6 +39,8 @@ def body(op: Op, module: LibraryModule, types: tuple[Type, ...], *, results: int
             return lambda x, y, out: ufunc(x, y, out=out)
         if ufunc is not None:
             return ufunc
+    if isinstance(op, Matmul):
+        return _matmul(op, module, types)
     make = _SHARED.get(type(op)) or (_NUMPY.get(type(op)) if isinstance(module, NumpyModule) else None)
     found = make(op, module, types, over) if make is not None else None
     return found or partial(_evaluate_into, op, module)
@@ -64,14 +67,28 @@ def _reshape(op: Op, module: LibraryModule, types: tuple[Type, ...], over: int) 
     return lambda x, out: module.copy_into(out.reshape(x.shape), x)
 
 
-def _matmul(op: Op, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body | None:
+def _matmul(op: Matmul, module: LibraryModule, types: tuple[Type, ...]) -> Body:
+    matmul: Any = module.lib.matmul
+    function: Body
     if types[0].dtype.itemsize == 2 and types[0].dtype.is_float:
-        return None
-    matmul = module.lib.matmul
-    return matmul if isinstance(matmul, np.ufunc) else lambda x, y, out: matmul(x, y, out=out)
+        function = partial(_evaluate_into, op, module)
+    elif isinstance(matmul, np.ufunc):
+        function = matmul
+    else:
+        function = lambda x, y, out: matmul(x, y, out=out)  # noqa: E731
+    blas = module.blas
+    if blas is None or op.cost(*types).flops < LARGE_FLOPS:
+        return function
+
+    def on_all_threads(x: Array, y: Array, out: Array) -> None:
+        blas.use_threads(blas.threads)
+        function(x, y, out)
+        blas.use_threads(1)
+
+    return on_all_threads
 
 
-_SHARED: dict[type[Op], Callable[..., Body | None]] = {Cast: _cast, Reshape: _reshape, Matmul: _matmul}
+_SHARED: dict[type[Op], Callable[..., Body | None]] = {Cast: _cast, Reshape: _reshape}
 
 
 # ---- for NumPy

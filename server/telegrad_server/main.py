@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 from telegrad.errors import AccessError, ResourceError
 
 from telegrad_server.access import Gate, check_exposure
-from telegrad_server.config import Config
+from telegrad_server.config import Config, read_config
 from telegrad_server.executors import pick_executor
 from telegrad_server.service import Server
 from telegrad_server.worker import Worker
@@ -21,26 +20,10 @@ from telegrad_server.worker import Worker
 STOP_SECONDS = 5.0
 
 
-def parse(arguments: Sequence[str] | None = None) -> Config:
-    """The settings on a command line."""
-    default = Config()
-    parser = argparse.ArgumentParser(prog="telegrad-server", description="Runs graphs for telegrad clients.")
-    parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=default.port, help="0 takes a free one (default %(default)s)")
-    parser.add_argument("--backend", choices=["auto", "numpy", "cupy"], default=default.backend)
-    parser.add_argument("--lease-seconds", type=float, default=3600.0, help="the longest lease (default %(default)s)")
-    parser.add_argument("--max-sessions", type=int, default=default.max_sessions)
-    parser.add_argument("--max-session-bytes", type=int, default=default.max_session_bytes)
-    parser.add_argument("--tls-cert", metavar="FILE", help="PEM file of the certificate chain")
-    parser.add_argument("--tls-key", metavar="FILE", help="PEM file of the private key")
-    parser.add_argument("--token-file", metavar="FILE", help='lines "token tenant", readable by the owner only')
-    return Config(**vars(parser.parse_args(arguments)))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until a signal; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    config = parse(arguments)
+    config = read_config(arguments, os.environ)
     try:
         check_exposure(config)
         gate = Gate.from_file(config.token_file) if config.token_file else Gate()

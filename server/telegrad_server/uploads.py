@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from telegrad.errors import DataCorrupt, NotFound
+from telegrad.errors import DataCorrupt, NotFound, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
+from telegrad.wire.status import to_record
 
 
 class Target(Protocol):
@@ -43,6 +44,8 @@ class Upload:
         """Get the memory that the bytes are written to."""
         try:
             self._buffer, self._view = receive(self.type)
+        except TelegradError as error:
+            raise self.abort(error) from None
         except BaseException:
             self.abandon()
             raise
@@ -81,10 +84,11 @@ class Upload:
             self._target.uploaded(self, buffer)
         return self._filled
 
-    def abort(self, error: DataCorrupt) -> DataCorrupt:
+    def abort(self, error: TelegradError) -> TelegradError:
         """Give up: the name carries the error. Returns the error."""
-        if self._end() is not None:
-            self._target.upload_failed(self, m.ErrorRecord(error.reason, error.message))
+        if not self._is_over:
+            self._end()
+            self._target.upload_failed(self, to_record(error))
         return error
 
     def abandon(self) -> None:
@@ -92,6 +96,10 @@ class Upload:
         if not self._is_over:
             self._end()
             self._target.upload_abandoned(self)
+
+    def cancel(self) -> None:
+        """The session is over: let go of the memory, and tell nobody."""
+        self._end()
 
     def _end(self) -> Any:
         """The buffer, the first time."""

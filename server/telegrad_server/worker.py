@@ -310,6 +310,7 @@ class Worker:
         freed = session.end(record)
         for upload in list(seat.uploads):
             self._give_back_room(seat, upload)
+            upload.cancel()
         self._collect(seat)
         if not any(other.session.tenant == session.tenant for other in self._seats.values()):
             self._tenants.pop(session.tenant, None)

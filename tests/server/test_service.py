@@ -18,8 +18,8 @@ from telegrad.errors import AccessError
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad_server import service
 from telegrad_server.access import Gate, check_exposure
-from telegrad_server.config import Config
-from telegrad_server.main import main, parse
+from telegrad_server.config import Config, read_config
+from telegrad_server.main import main
 
 TOKEN = "telegrad_token_of_alice"
 
@@ -154,7 +154,7 @@ def test_an_exposed_server_without_tls_and_token_does_not_start(
 def test_loopback_needs_neither() -> None:
     for host in ("127.0.0.1", "localhost", "::1"):
         check_exposure(Config(host=host))
-    assert parse([]).host == "127.0.0.1"
+    assert read_config([], {}).host == "127.0.0.1"
 
 
 def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -8,14 +8,26 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from telegrad.errors import ExecutionError, SessionError
+from telegrad.errors import ExecutionError, QuotaExceeded, ResourceError, SessionError
 from telegrad.ir import Type
 from telegrad.ir import types as t
 from telegrad.wire import messages as m
 from telegrad_server.events import Events
 from telegrad_server.names import Names
-from telegrad_server.sessions import Answer, Execute, Fetched, Make, Outcome, Session, Task
-from telegrad_server.store import Account
+from telegrad_server.scopes import REMEMBERED_NAMES, ScopeTree
+from telegrad_server.sessions import (
+    ACKNOWLEDGE_BYTES,
+    REFUSED_BYTES,
+    WINDOW_BYTES,
+    Answer,
+    Execute,
+    Fetched,
+    Make,
+    Outcome,
+    Session,
+    Task,
+)
+from telegrad_server.store import Account, Stored
 
 SCALAR = Type((), t.float32)
 F, G = b"f" * 32, b"g" * 32
@@ -77,7 +89,7 @@ class Driver:
         if isinstance(task, Answer):
             data = str(task.stored.value).encode()
             return Outcome(
-                fetched=Fetched(SCALAR, data, ticket="ticket of " + data.decode() if b"large" in data else "")
+                fetched=Fetched(SCALAR, data, ticket="ticket of " + data.decode() if b"huge" in data else "")
             )
         self.made += 1
         values = [(f"{task.operands}#{self.made}", 4) for _ in task.run.outputs]
@@ -328,6 +340,15 @@ def test_events_that_were_not_heard_come_again(d: Driver) -> None:
     assert [n for n, e in d.session.events.outbox if isinstance(e, m.Fetched)] == numbers[1:]
 
 
+def test_hearing_of_events_that_never_were_forgets_none_to_come(d: Driver) -> None:
+    d.put(1)
+    d.session.hear(1.0, event=10**18)
+    d.send(m.Fetch(1))
+
+    assert d.session.attach(0) == 2
+    assert [type(e) for e in d.events()] == [m.Fetched]
+
+
 def test_acknowledgements_come_in_batches(d: Driver) -> None:
     for name in range(1, 200):
         d.put(name)
@@ -335,6 +356,227 @@ def test_acknowledgements_come_in_batches(d: Driver) -> None:
     assert [e.sequence for e in d.events() if isinstance(e, m.Acknowledged)] == [64, 128, 192]
     d.session.acknowledge()
     assert d.events() == [m.Acknowledged(199)]
+
+
+def test_many_bytes_are_acknowledged_at_once(d: Driver) -> None:
+    d.send(m.Run(F, (0,), (1,), bytes(ACKNOWLEDGE_BYTES)))
+
+    assert m.Acknowledged(1) in d.events()
+
+
+def test_a_command_that_comes_twice_is_acknowledged_again(d: Driver) -> None:
+    first = d.put(1)
+    d.session.acknowledge()
+    d.events()
+
+    d.session.receive(first, m.Fetch(1))
+    d.session.acknowledge()
+
+    assert d.events() == [m.Acknowledged(first)]
+
+
+def test_a_client_that_sends_more_than_the_window_holds_is_not_acknowledged_until_there_is_room(d: Driver) -> None:
+    d.is_paused = True
+    for _ in range(6):
+        d.send(m.Run(F, (0,), (), bytes(WINDOW_BYTES // 4)))
+    assert not d.session.has_room
+    d.session.acknowledge()
+    acknowledged = max(e.sequence for e in d.events() if isinstance(e, m.Acknowledged))
+    assert acknowledged < 6
+
+    d.is_paused = False
+    d.work()
+
+    assert m.Acknowledged(6) in d.events()
+
+
+def test_a_client_that_sends_on_without_acknowledgement_is_refused_in_the_end(d: Driver) -> None:
+    d.is_paused = True
+    large = m.Run(F, (0,), (), bytes(16 << 20))
+    with pytest.raises(ResourceError):
+        for _ in range(REFUSED_BYTES // (16 << 20) + 1):
+            d.send(large)
+
+    d.session.validate()
+
+
+def test_a_client_that_hears_nothing_makes_its_session_wait() -> None:
+    d = Driver(unheard_events=3)
+    d.put(1)
+    for _ in range(5):
+        d.send(m.Fetch(1))
+    heard = [n for n, e in d.session.events.outbox if isinstance(e, m.Fetched)]
+    assert len(heard) == 3
+
+    d.session.hear(1.0, heard[0])
+    d.work()
+
+    assert len([e for e in d.events() if isinstance(e, m.Fetched)]) == 4
+
+
+def test_events_of_many_bytes_make_a_session_wait_too() -> None:
+    d = Driver(unheard_bytes=1000)
+    d.put(1)
+    for _ in range(10):
+        d.send(m.Fetch(1))
+
+    assert len([e for e in d.events() if isinstance(e, m.Fetched)]) == 4
+
+
+# ---- uploads
+
+
+def test_an_upload_that_failed_before_it_was_announced_keeps_nobody_waiting(d: Driver) -> None:
+    d.session.upload_failed(1, SCALAR, m.ErrorRecord("DATA_TRUNCATED", "short"))
+    d.send(m.Expect(1, SCALAR))
+
+    assert d.fetched(1) == "DATA_TRUNCATED"
+
+
+def test_a_failed_upload_is_the_failure_of_its_announcement_and_can_be_resumed(d: Driver) -> None:
+    d.put(1, "v0")
+    announced = d.send(m.Expect(2, SCALAR))
+    d.send(m.Run(F, (1, 2), (3,)))
+    d.session.upload_failed(2, SCALAR, m.ErrorRecord("DATA_TRUNCATED", "short"))
+    d.work()
+    failures = [e for e in d.events() if isinstance(e, m.Failed)]
+    assert [e.error.sequence for e in failures] == [announced] * 2
+    assert d.fetched(1) == "DATA_TRUNCATED"  # held back
+
+    d.send(m.Resume(announced))
+
+    assert d.fetched(1) == "v0"
+
+
+def test_an_upload_that_comes_after_its_name_was_released_is_dropped(d: Driver) -> None:
+    d.send(m.Expect(1, SCALAR))
+    d.send(m.Release((1,)))
+    d.uploaded(1)
+
+    assert d.session.account.nbytes == 0
+    assert d.session.names.freed == ["up"]
+
+
+def test_uploads_that_nobody_announces_are_paid_for_and_limited() -> None:
+    d = Driver(max_bytes=8)
+    for name in (1, 2):
+        d.session.names.check_upload(name, SCALAR)
+        d.uploaded(name)
+    with pytest.raises(QuotaExceeded):
+        d.session.names.check_upload(3, SCALAR)
+
+    d.send(m.Release((1, 2)))
+
+    assert d.session.account.nbytes == 0
+
+
+def test_an_early_upload_of_another_type_fails_its_name(d: Driver) -> None:
+    d.uploaded(1, type=Type((2,), t.float32))
+    d.send(m.Expect(1, SCALAR))
+
+    assert d.fetched(1) == "DATA_LENGTH"
+    assert d.session.account.nbytes == 0
+
+
+# ---- what things cost
+
+
+def test_a_value_with_two_names_is_paid_for_once(d: Driver) -> None:
+    d.put(1)
+    d.send(m.Alias(2, 1))
+    assert (d.session.account.nbytes, d.tenant.nbytes) == (4, 4)
+
+    d.send(m.Release((1,)))
+    assert d.session.account.nbytes == 4
+    assert d.fetched(2) == "a"
+    d.send(m.Release((2,)))
+
+    assert (d.session.account.nbytes, d.tenant.nbytes) == (0, 0)
+    assert d.session.names.freed == ["a"]
+
+
+def test_an_update_needs_no_room_beside_what_it_replaces() -> None:
+    d = Driver(max_bytes=4)
+    d.put(1)
+    d.send(m.Run(F, (1,), (0,)))
+
+    assert d.fetched(1).endswith("#1")
+    assert d.session.account.nbytes == 4
+
+
+def test_a_run_whose_results_do_not_fit_changes_nothing() -> None:
+    d = Driver(max_bytes=7)
+    d.put(1, "v0")
+    failed = d.send(m.Run(F, (1,), (2, 3)))
+
+    assert d.fetched(2) == "QUOTA_DEVICE_BYTES"
+    d.send(m.Resume(failed))
+    assert d.fetched(1) == "v0"
+
+
+def test_the_tenants_limit_holds_over_its_sessions(d: Driver) -> None:
+    d.tenant.limit_bytes = 8
+    other = Account("another session", limit_bytes=100, wider=d.tenant)
+    Stored("x", 8, other)
+    d.put(1)
+
+    assert d.fetched(1) == "QUOTA_DEVICE_BYTES"
+
+
+def test_a_fetched_value_stays_while_its_ticket_is_good(d: Driver) -> None:
+    d.put(1, "huge")
+    ticket = d.fetched(1)
+    d.send(m.Release((1,)))
+    assert d.session.tickets[ticket].data == b"huge"
+    assert d.session.account.nbytes == 4
+
+    d.session.forget_downloads(sent_before=1e9)  # nothing was sent yet
+    assert ticket in d.session.tickets
+    d.session.tickets[ticket].sent_at = 5.0
+    d.session.forget_downloads(sent_before=6.0)
+
+    assert not d.session.tickets
+    assert d.session.account.nbytes == 0
+
+
+def test_names_and_scopes_are_limited() -> None:
+    d = Driver(max_names=3)
+    d.send(m.OpenScope(1, 0))
+    d.put(1)
+    d.put(2)
+
+    assert d.fetched(1) == d.fetched(2) == "a"
+    failed = [d.send(m.OpenScope(2, 0)), d.send(m.Put(3, SCALAR, b"cccc"))]
+    assert [(e.sequence, e.error.reason) for e in d.events() if isinstance(e, m.Failed)] == [
+        (sequence, "QUOTA_TENSORS") for sequence in failed
+    ]
+
+
+def test_a_run_that_gives_fewer_inputs_than_its_function_updates_is_only_refused(d: Driver) -> None:
+    d.fail = lambda task: True
+    d.send(m.Run(F, (), (2,)))
+
+    assert d.fetched(2) == "OP_FAILED"
+
+
+def test_the_name_of_a_closed_scope_is_told_apart_from_one_that_never_was(d: Driver) -> None:
+    d.send(m.OpenScope(1, 0))
+    d.put(1, scope=1)
+    d.send(m.CloseScope(1))
+
+    assert d.fetched(1) == "SCOPE_CLOSED"
+    assert d.fetched(2) == "NAME_UNKNOWN"
+
+
+def test_names_of_closed_scopes_are_forgotten_in_the_end() -> None:
+    scopes = ScopeTree()
+    for scope in range(1, 4):
+        scopes.open(scope, 0)
+        for name in range(scope * REMEMBERED_NAMES, scope * REMEMBERED_NAMES + REMEMBERED_NAMES // 2):
+            scopes.add(name, scope)
+        scopes.close(scope, ())
+
+    assert [scopes.closed_with(scope * REMEMBERED_NAMES) for scope in range(1, 4)] == [None, 2, 3]
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -368,6 +610,41 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(a=names)
     def release(self, a: int) -> None:
         self.d.send(m.Release((a,)))
+
+    @rule(a=names)
+    def alias(self, a: int) -> None:
+        self.d.send(m.Alias(self.new(), a, self.scope))
+
+    @rule()
+    def put_large(self) -> None:
+        self.d.put(self.new(), "large", scope=self.scope)
+
+    @rule()
+    def download(self) -> None:
+        for ticket in self.d.session.tickets:
+            self.d.session.downloaded(ticket)
+            break
+
+    @rule(fails=st.booleans())
+    def release_before_the_upload_comes(self, fails: bool) -> None:
+        name = self.new()
+        self.d.send(m.Expect(name, SCALAR, self.scope))
+        self.d.send(m.Release((name,)))
+        if fails:
+            self.d.session.upload_failed(name, SCALAR, m.ErrorRecord("DATA_LENGTH", "no"))
+        else:
+            self.d.uploaded(name)
+
+    @rule(early=st.booleans())
+    def upload_that_fails(self, early: bool) -> None:
+        name = self.new()
+        if early:
+            self.d.session.upload_failed(name, SCALAR, m.ErrorRecord("DATA_LENGTH", "no"))
+        self.d.send(m.Expect(name, SCALAR))
+        self.d.send(m.Run(F, (name,), (self.new(),)))
+        if not early:
+            self.d.session.upload_failed(name, SCALAR, m.ErrorRecord("DATA_LENGTH", "no"))
+            self.d.work()
 
     @rule(sequence=st.integers(1, 50))
     def resume(self, sequence: int) -> None:
@@ -403,6 +680,11 @@ class AnyOrder(RuleBasedStateMachine):
     def holds(self) -> None:
         self.d.session.validate()
         assert self.d.session.under_way is None and not self.d.session.queue
+        assert self.d.tenant.nbytes == self.d.session.account.nbytes == self.d.session.held_bytes()
+
+    def teardown(self) -> None:
+        self.d.session.end()
+        assert self.d.tenant.nbytes == 0
 
 
 AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)

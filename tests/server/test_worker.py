@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from telegrad.errors import DataCorrupt, GraphError, LeaseExpired, NotFound, QuotaExceeded
+from telegrad.errors import DataCorrupt, GraphError, LeaseExpired, NotFound, QuotaExceeded, ServerUnavailable
 from telegrad.ir import Function, Graph, Type, new_input
 from telegrad.ir import types as t
 from telegrad.ops import elementwise as e
@@ -84,6 +85,16 @@ def clock() -> Clock:
 @pytest.fixture
 def worker(clock: Clock) -> Iterator[Worker]:
     worker = Worker(Config(lease_seconds=60, max_session_bytes=1 << 20), pick_executor("numpy"), clock=clock)
+    worker.start()
+    yield worker
+    worker.validate()
+    worker.stop()
+
+
+@contextmanager
+def running(config: Config) -> Generator[Worker, None, None]:
+    """A worker of its own."""
+    worker = Worker(config, pick_executor("numpy"))
     worker.start()
     yield worker
     worker.validate()
@@ -264,3 +275,272 @@ def test_closing_counts_what_it_frees(worker: Worker) -> None:
     client.fetch(2)
 
     assert worker.close_session(*client.who) == 2
+
+
+# ---- what a hostile or unlucky client must not do
+
+
+def increment() -> tuple[bytes, bytes]:
+    """A function of a variable and an operand: variable += operand; its result is the new value."""
+    x, y = new_input(VECTOR), new_input(VECTOR)
+    data = encode_function(Function(Graph.of([x, y], [e.add(x, y)]), ((0, 0),)))
+    return function_id(data), data
+
+
+def test_variables_are_held_back_by_functions_that_never_ran(worker: Worker) -> None:
+    """What a function updates is known before it is compiled, else a step behind a failed one would be forgotten."""
+    client = Client(worker)
+    function, data = increment()
+    client.put(1, 1, 2, 3)
+    client.send(m.Put(2, VECTOR, b"too short"))
+    worker.supply(client.grant.session_id, function, data)
+    client.send(m.Run(function, (1, 2), (3,)))
+
+    for name in (1, 2, 3):
+        with pytest.raises(DataCorrupt):
+            client.fetch(name)
+    client.send(m.Resume(2))
+    np.testing.assert_array_equal(client.fetch(1), [1, 2, 3])
+
+
+def test_a_run_without_the_variable_that_its_function_updates_harms_nobody(worker: Worker) -> None:
+    client = Client(worker)
+    function, data = increment()
+    worker.supply(client.grant.session_id, function, data)
+    client.put(1, 1, 2, 3)
+    for inputs, immediates in (((), b""), ((0, 1), bytes(12)), ((1,), b"")):
+        client.send(m.Run(function, inputs, (0,), immediates))
+        with pytest.raises(GraphError):
+            client.wait(client.sequence)
+        client.send(m.Resume(client.sequence))
+
+    np.testing.assert_array_equal(client.fetch(1), [1, 2, 3])
+
+
+def test_a_variable_is_not_updated_twice_by_one_run(worker: Worker) -> None:
+    client = Client(worker)
+    x, y = new_input(VECTOR), new_input(VECTOR)
+    data = encode_function(Function(Graph.of([x, y], [e.add(x, y), e.multiply(x, y)]), ((0, 0), (1, 1))))
+    worker.supply(client.grant.session_id, function_id(data), data)
+    client.put(1, 1, 2, 3)
+    client.send(m.Run(function_id(data), (1, 1), (0, 0)))
+
+    with pytest.raises(GraphError, match="the same variable twice"):
+        client.wait(client.sequence)
+
+
+def test_a_function_that_is_forgotten_before_its_run_is_asked_for_again() -> None:
+    with running(Config(cached_functions=1)) as worker:
+        client = Client(worker)
+        (double_id, double_data), (increment_id, increment_data) = double(), increment()
+        client.put(1, 1, 2, 3)
+        worker.supply(client.grant.session_id, double_id, double_data)
+        worker.supply(client.grant.session_id, increment_id, increment_data)
+        sequence = client.send(m.Run(double_id, (1,), (2,)))
+        last = client.send(m.Fetch(2))
+        with client.changed:
+            assert client.changed.wait_for(lambda: m.FunctionNeeded(double_id) in client.events, 10)
+        worker.supply(client.grant.session_id, double_id, double_data)
+
+        np.testing.assert_array_equal(client.wait(last), [2, 4, 6])
+        assert sequence < last
+
+
+def test_room_for_uploads_is_taken_when_they_begin(worker: Worker) -> None:
+    client = Client(worker)
+    half = Type((1 << 17,), t.float32)
+    uploads = [worker.begin_upload(*client.who, name, half) for name in (1, 2)]
+    with pytest.raises(QuotaExceeded):
+        worker.begin_upload(*client.who, 3, VECTOR)
+    worker.validate()
+
+    uploads[0].abandon()
+
+    assert worker.statistics()["bytes"] == half.nbytes
+    worker.begin_upload(*client.who, 4, VECTOR).abandon()
+    worker.close_session(*client.who)
+    assert worker.statistics()["bytes"] == 0
+    with pytest.raises(NotFound):
+        uploads[1].finish()
+
+
+def test_a_refused_upload_keeps_nobody_waiting(worker: Worker) -> None:
+    client = Client(worker)
+    client.send(m.Expect(1, VECTOR))
+    with pytest.raises(DataCorrupt, match="announced was"):
+        worker.begin_upload(*client.who, 1, Type((4,), t.float32))
+
+    with pytest.raises(DataCorrupt, match="announced was"):
+        client.fetch(1)
+
+
+def test_an_upload_that_breaks_off_may_be_tried_again(worker: Worker) -> None:
+    client = Client(worker)
+    client.send(m.Expect(1, VECTOR))
+    broken = worker.begin_upload(*client.who, 1, VECTOR)
+    broken.write(b"\0" * 8)
+    again = worker.begin_upload(*client.who, 1, VECTOR)
+    broken.abandon()
+    again.write(np.array([1, 2, 3], np.float32).tobytes())
+    again.finish()
+
+    np.testing.assert_array_equal(client.fetch(1), [1, 2, 3])
+    late = worker.begin_upload(*client.who, 1, VECTOR)
+    late.write(bytes(12))
+    late.finish()
+    np.testing.assert_array_equal(client.fetch(1), [1, 2, 3])
+
+
+def test_a_downloaded_tensor_is_kept_a_while_in_case_its_last_bytes_were_lost(worker: Worker, clock: Clock) -> None:
+    client = Client(worker)
+    client.put(1, *range(m.INLINE_BYTES // 4 + 1))
+    answer = client.fetch(1)
+    client.send(m.Release((1,)))
+    for _ in range(2):
+        assert len(worker.download(*client.who, answer.ticket)) > m.INLINE_BYTES
+        worker.download_sent(*client.who, answer.ticket)
+    clock.now += 4
+    worker.tick()
+    assert worker.statistics()["bytes"] > m.INLINE_BYTES
+    worker.detach(client.grant.session_id, client.hear)
+    clock.now += 3
+    worker.tick()  # nobody is attached, so the bytes may well be lost
+    client.attach(heard=0)
+    worker.download(*client.who, answer.ticket)
+    worker.download_sent(*client.who, answer.ticket)
+    clock.now += 5.1
+    worker.tick()
+
+    assert worker.statistics()["bytes"] == 0
+    with pytest.raises(NotFound):
+        worker.download(*client.who, answer.ticket)
+
+
+def test_a_new_stream_takes_over_and_the_old_one_is_told(worker: Worker) -> None:
+    client = Client(worker)
+    taken: list[str] = []
+    worker.attach(*client.who, 0, client.hear, taken=lambda: taken.append("first"))
+    worker.attach(*client.who, 0, client.hear, taken=lambda: taken.append("second"))
+
+    assert taken == ["first"]
+    client.put(1, 1)
+    np.testing.assert_array_equal(client.fetch(1), [1])
+
+
+def test_a_listener_that_fails_harms_nobody_else(worker: Worker) -> None:
+    bad, good = Client(worker), Client(worker)
+
+    def fail(number: int, event: m.Event) -> None:
+        raise RuntimeError("deaf")
+
+    worker.attach(*bad.who, 0, fail)
+    bad.put(1, 1)
+    sequence = bad.send(m.Fetch(1))
+    good.put(1, 2)
+    np.testing.assert_array_equal(good.fetch(1), [2])
+    bad.attach()
+
+    np.testing.assert_array_equal(bad.wait(sequence), [1])
+
+
+def test_a_client_in_the_same_process_waits_while_its_queue_is_full(worker: Worker) -> None:
+    client = Client(worker)
+    function, data = double()
+    has_room = True
+    while has_room:  # nothing runs: the function is missing
+        client.sequence += 1
+        run = m.Run(function, (0,), (), bytes(1 << 20))
+        has_room = worker.receive(client.grant.session_id, client.sequence, run, 0)
+    waiting = threading.Thread(target=worker.wait_for_room, args=(client.grant.session_id,))
+    waiting.start()
+
+    worker.supply(client.grant.session_id, function, data)
+    waiting.join(10)
+
+    assert not waiting.is_alive()
+
+
+def test_a_tenants_limit_holds_over_its_sessions() -> None:
+    with running(Config(max_tenant_bytes=20)) as worker:
+        one, two, other = Client(worker), Client(worker), Client(worker, tenant="other")
+        one.put(1, 1, 2, 3)
+        one.fetch(1)
+        two.put(1, 1, 2, 3)
+        with pytest.raises(QuotaExceeded, match="tenant"):
+            two.fetch(1)
+        other.put(1, 1, 2, 3)
+        other.fetch(1)
+        assert worker.held_bytes("t") == 12
+        worker.close_session(*one.who)
+        two.put(2, 1, 2, 3)
+
+        two.fetch(2)
+
+
+def test_results_that_do_not_fit_are_refused_before_they_are_computed() -> None:
+    with running(Config(max_session_bytes=20)) as worker:
+        client = Client(worker)
+        function, data = double()
+        worker.supply(client.grant.session_id, function, data)
+        client.put(1, 1, 2, 3)
+        client.send(m.Run(function, (1,), (2,)))
+        with pytest.raises(QuotaExceeded) as refused:
+            client.fetch(2)
+
+        assert refused.value.details["limit_bytes"] == "20"
+        np.testing.assert_array_equal(client.fetch(1), [1, 2, 3])
+
+
+def test_a_request_id_is_not_used_for_two_different_things(worker: Worker) -> None:
+    worker.open_session("t", "r1", 10)
+
+    with pytest.raises(GraphError) as refused:
+        worker.open_session("t", "r1", 20)
+    assert refused.value.reason == "REQUEST_ID_REUSED"
+
+
+def test_a_stopping_worker_opens_no_session_and_ends_those_there_are() -> None:
+    with running(Config()) as worker:
+        client = Client(worker)
+        worker.stop()
+        assert isinstance(client.events[-1], m.Ended)
+
+        with pytest.raises(ServerUnavailable):
+            worker.open_session("t", "", 10)
+
+
+def test_a_session_that_expires_while_it_computes_is_freed_and_the_worker_goes_on(clock: Clock) -> None:
+    started, goes_on = threading.Event(), threading.Event()
+
+    class Slow:
+        """The real executor, held up when a run begins."""
+
+        def __init__(self, executor: Any) -> None:
+            self._executor = executor
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._executor, name)
+
+        def run(self, plan: Any, inputs: Any) -> Any:
+            started.set()
+            assert goes_on.wait(10)
+            return self._executor.run(plan, inputs)
+
+    worker = Worker(Config(), cast(Any, Slow(pick_executor("numpy"))), clock=clock)
+    worker.start()
+    client = Client(worker, lease=10)
+    function, data = double()
+    worker.supply(client.grant.session_id, function, data)
+    client.put(1, 1, 2, 3)
+    client.send(m.Run(function, (1,), (2,)))
+    assert started.wait(10)
+    clock.now += 10.1
+    worker.tick()
+
+    assert worker.statistics() == {"sessions": 0, "tensors": 0, "bytes": 0}
+    goes_on.set()
+    other = Client(worker)
+    other.put(1, 5)
+    np.testing.assert_array_equal(other.fetch(1), [5])
+    assert worker.statistics() == {"sessions": 1, "tensors": 1, "bytes": 4}
+    worker.stop()

@@ -19,6 +19,9 @@ from telegrad_server.worker import Worker
 
 PROTOCOLS = ("v1",)
 MESSAGE_BYTES = 16 << 20
+LEASE_SECONDS = 60.0
+"""The lease of a client that asks for none."""
+
 ATTACH_SECONDS = 10.0
 """A stream that does not say by then whose it is, is closed."""
 
@@ -77,7 +80,7 @@ class Sessions:
 
     async def open_session(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
         """Opens a session."""
-        lease = request.lease.ToNanoseconds() / 1e9 if request.HasField("lease") else self._config.lease_seconds
+        lease = request.lease.ToNanoseconds() / 1e9 if request.HasField("lease") else LEASE_SECONDS
         if not 0 < lease < 1e9:
             raise GraphError(f"a lease of {lease} s is not possible; it must be positive")
         grant = self._worker.open_session(TENANT.get(), request.request_id, lease)

@@ -23,10 +23,12 @@ ERROR_KEY = "telegrad-error-bin"
 OPEN_METHODS = ("/telegrad.wire.v1.Sessions/Hello",)
 """Methods that want no token; a wrong one is refused all the same."""
 
-MESSAGE_CHARACTERS = 1000
-DETAIL_CHARACTERS = 200
-DETAILS = 16
-"""Limits on an error in metadata, which gRPC refuses at random beyond 8 KiB."""
+STATUS_BYTES = 480
+MESSAGE_BYTES = 1000
+DETAIL_BYTES = 100
+DETAILS = 8
+"""Limits on an error in metadata, all of which must stay well below 8 KiB, else gRPC refuses it at random. A byte of
+the status takes up to three, one of the record one and a third."""
 
 TENANT: ContextVar[str] = ContextVar("telegrad_tenant")
 """The tenant of the call that is being answered; empty for a caller without a token where one is wanted."""
@@ -119,7 +121,7 @@ async def refuse(context: Any, error: TelegradError) -> None:
     record = stream.record_to_proto(_trimmed(to_record(error))).SerializeToString()
     row = REASONS.get(error.reason)
     code = getattr(grpc.StatusCode, row.code if row else "INTERNAL")
-    await context.abort(code, error.message[:MESSAGE_CHARACTERS], ((ERROR_KEY, record),))
+    await context.abort(code, _cut(error.message, STATUS_BYTES), ((ERROR_KEY, record),))
 
 
 def guarded(
@@ -162,5 +164,10 @@ def guarded_stream(
 
 def _trimmed(record: m.ErrorRecord) -> m.ErrorRecord:
     """The record within what metadata can carry."""
-    details = {key: value[:DETAIL_CHARACTERS] for key, value in list(record.details.items())[:DETAILS]}
-    return replace(record, message=record.message[:MESSAGE_CHARACTERS], details=details)
+    details = {key: _cut(value, DETAIL_BYTES) for key, value in list(record.details.items())[:DETAILS]}
+    return replace(record, message=_cut(record.message, MESSAGE_BYTES), details=details)
+
+
+def _cut(text: str, nbytes: int) -> str:
+    """The beginning of a text that takes at most so many bytes in UTF-8."""
+    return text.encode()[:nbytes].decode(errors="ignore")

@@ -215,7 +215,7 @@ def graphs() -> None:
         x = new_input(Type((4,), types.float32))
         start = time.perf_counter()
         y = x
-        for _ in range(n // 2):
+        for _ in range(n // 3):  # three nodes each: sin, the number, multiply
             y = e.sin(y) * 1.5
         data = encode_function(Function(Graph.of([x], [y])))
         recorded = time.perf_counter() - start

@@ -7,6 +7,7 @@ a closed `Graph` whose inputs are leaves, with the table of client lines by node
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 Line = tuple[str, int]
 """A file and a line of the user's program."""
+
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
+"""The folder of this package, with a separator at its end."""
 
 
 class Owner(Protocol):
@@ -129,9 +133,9 @@ def caller() -> Line | None:
     """The innermost line outside this package: the user's."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not (name == "telegrad" or name.startswith("telegrad.")):
-            return frame.f_code.co_filename, frame.f_lineno
+        file = frame.f_code.co_filename
+        if not file.startswith(_PACKAGE):
+            return file, frame.f_lineno
         frame = frame.f_back
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from telegrad.errors import GraphError
 from telegrad.ir.op import Op
@@ -36,30 +37,28 @@ def topological(
     outputs: Iterable[Value],
     *,
     stop: Iterable[Node] = (),
-    inputs_of: Callable[[Node], Sequence[Value]] = lambda node: node.inputs,
+    inputs_of: Callable[[Node], Sequence[Value]] = attrgetter("inputs"),
 ) -> list[Node]:
     """The nodes that the outputs need, each after its inputs; does not walk beyond nodes in ``stop``."""
     order: list[Node] = []
     seen: set[int] = {id(node) for node in stop}
-    stack: list[tuple[Node, int]] = []
+    stack: list[tuple[Node, Iterator[Value]]] = []
     for output in outputs:
         if id(output.node) in seen:
             continue
         seen.add(id(output.node))
-        stack.append((output.node, 0))
+        stack.append((output.node, iter(inputs_of(output.node))))
         while stack:
-            node, position = stack.pop()
-            inputs = inputs_of(node)
-            while position < len(inputs):
-                child = inputs[position].node
-                position += 1
+            node, inputs = stack[-1]
+            for value in inputs:
+                child = value.node
                 if id(child) not in seen:
                     seen.add(id(child))
-                    stack.append((node, position))
-                    stack.append((child, 0))
+                    stack.append((child, iter(inputs_of(child))))
                     break
             else:
                 order.append(node)
+                stack.pop()
     return order
 
 

@@ -8,7 +8,6 @@ and users alike.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,20 +47,23 @@ def origin(value: object) -> Generator[None, None, None]:
 V = TypeVar("V", bound="Operators")
 
 
-class Operators(ABC):
-    """Something with a type that ops apply to: a graph value, or a client's tensor."""
+class Operators:
+    """Something with a type that ops apply to: a graph value, or a client's tensor.
+
+    No ABC, whose ``isinstance`` costs several times as much: functions ask it of every operand.
+    """
 
     __slots__ = ()
 
     type: Type
 
-    @abstractmethod
     def bind(self, op: Op, inputs: Sequence[Self], regions: Sequence[Graph] = ()) -> tuple[Self, ...]:
         """The outputs of ``op`` applied to ``inputs``, made in the same way as self was."""
+        raise NotImplementedError
 
-    @abstractmethod
     def literal(self, number: Number, dtype: DType) -> Self:
         """A Python number as a 0-d operand beside self."""
+        raise NotImplementedError
 
     @property
     def is_weak(self) -> bool:

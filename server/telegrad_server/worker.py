@@ -498,27 +498,34 @@ class Worker:
                 self.detach(seat.session.id, deliver)
 
     def _compute(self) -> None:
+        turn = self._next_turn()
+        while turn is not None:
+            seat, task, known = turn
+            outcome = self._runner.carry_out(task, known, seat.session.account)
+            with self._lock:  # once for a task: threads that meet at a lock at each step would pass it on by turns
+                self._finish(seat, task, outcome)
+                turn = self._ready.popleft() if self._ready and not self._garbage else None
+                self._is_computing = turn is not None
+            if seat.session.events.outbox:
+                self._deliver(seat)
+            del seat, task, known, outcome
+            if turn is None:
+                turn = self._next_turn()
+
+    def _next_turn(self) -> tuple[_Seat, Task, Known | None] | None:
+        """Wait for the next task, None at the end; gives back memory first, so that the task finds it free."""
         garbage: list[Any] = []
         while True:
-            garbage.clear()  # before the next run, so that it finds the memory free
+            garbage.clear()
             with self._lock:
                 while not (self._ready or self._garbage or self._is_stopping):
                     self._work.wait()
                 garbage, self._garbage = self._garbage, garbage
-                if not self._ready:
-                    if self._is_stopping:
-                        return
-                    continue
-                seat, task, known = self._ready.popleft()
-                self._is_computing = True
-            garbage.clear()
-            outcome = self._runner.carry_out(task, known, seat.session.account)
-            with self._lock:
-                self._is_computing = False
-                self._finish(seat, task, outcome)
-            if seat.session.events.outbox:
-                self._deliver(seat)
-            del seat, task, known, outcome
+                if not garbage:
+                    if not self._ready:
+                        return None
+                    self._is_computing = True
+                    return self._ready.popleft()
 
     def _finish(self, seat: _Seat, task: Task, outcome: Any) -> None:
         try:

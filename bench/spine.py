@@ -237,6 +237,22 @@ def graphs() -> None:
             row(f"graph of {n:,} nodes: {what}", goal, f"{seconds * 1e3:,.1f} ms")
 
 
+def traced() -> None:
+    """The same chains as a user writes them: a function's first call, in process."""
+    x = tg.asarray(np.ones(4, np.float32))
+    for n, goal in ((1000, "10 ms"), (100_000, "1 s")):
+
+        @tg.function
+        def chain(y: tg.Tensor, trips: int = n // 3) -> tg.Tensor:
+            for _ in range(trips):
+                y = tg.sin(y) * 1.5
+            return y
+
+        (seconds,) = timed(lambda: chain(x), 1)
+        context.current_session().synchronize()
+        row(f"graph of {n:,} nodes: traced by tg.function and sent", goal, f"{seconds * 1e3:,.1f} ms")
+
+
 def main() -> None:
     """Measure everything and write the table."""
     up, down, trip = raw_grpc(256)
@@ -248,6 +264,8 @@ def main() -> None:
             bulk(up, down)
         remote_against_embedded(address)
     graphs()
+    with tg.connect(new=True):
+        traced()
     lines = [
         "# Results",
         "",

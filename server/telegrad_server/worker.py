@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from telegrad.errors import (
     DataCorrupt,
@@ -41,6 +41,7 @@ from telegrad_server.sessions import Execute, Session, Task
 from telegrad_server.store import Account
 from telegrad_server.tasks import Runner
 from telegrad_server.uploads import Upload
+from telegrad_server.yielding import YieldingLock
 
 Deliver = Callable[[int, m.Event], None]
 
@@ -87,9 +88,9 @@ class Worker:
         self._executor = executor
         self._clock = clock
         self.incarnation = secrets.token_hex(16)
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        self._room = threading.Condition(self._lock)
+        self._lock = YieldingLock()
+        self._work = threading.Condition(cast("threading.Lock", self._lock))
+        self._room = threading.Condition(cast("threading.Lock", self._lock))
         self._waiting_for_room = 0
         self._seats: dict[str, _Seat] = {}
         self._grants: dict[tuple[str, str], tuple[float | None, Grant]] = {}

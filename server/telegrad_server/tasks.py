@@ -17,6 +17,11 @@ from telegrad_server.functions import Functions, Known
 from telegrad_server.sessions import Answer, Execute, Fetched, Make, Outcome, Task
 from telegrad_server.store import Account
 
+LIGHT_STEPS = 16
+LIGHT_FLOPS = 1 << 14
+LIGHT_BYTES = 1 << 14
+"""What is done sooner than another thread is woken: a few steps on a few elements, on the host."""
+
 
 class Runner:
     """Tasks on one executor, one at a time. Whatever happens is in the outcome; nothing is raised."""
@@ -24,6 +29,28 @@ class Runner:
     def __init__(self, executor: Executor, functions: Functions) -> None:
         self._executor = executor
         self._functions = functions
+
+    def is_light(self, task: Task, known: Known | None) -> bool:
+        """Whether the task takes less time than waking another thread to do it."""
+        if not self._executor.is_host:
+            return False
+        match task:
+            case Execute():
+                plan = known.plan if known is not None else None
+                return (
+                    plan is not None
+                    and len(plan.steps) <= LIGHT_STEPS
+                    and plan.flops <= LIGHT_FLOPS
+                    and plan.peak_bytes <= LIGHT_BYTES
+                )
+            case Make():
+                return task.put.type.nbytes <= LIGHT_BYTES
+            case Answer():
+                return task.stored.nbytes <= LIGHT_BYTES
+
+    def is_small(self, value: Any) -> bool:
+        """Whether letting go of the value takes no time worth speaking of."""
+        return self._executor.nbytes(value) <= LIGHT_BYTES
 
     def carry_out(self, task: Task, known: Known | None, account: Account) -> Outcome:
         """What a task brings. ``known`` is the function of an Execute, ``account`` what pays for its results."""

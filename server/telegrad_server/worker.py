@@ -1,7 +1,8 @@
 """A worker: one device, the home of its sessions. It carries out what the session machines decide.
 
-One compute thread serves the sessions in turn, a task each; a lock guards the machines and is never held while
-something computes or listens. Events are handed to whoever is attached, in order, one thread at a time.
+A compute thread serves the sessions in turn, a task each; a light task is carried out by the thread that
+brings it, if nothing else computes. A lock guards the machines and is never held while something computes or
+listens. Events are handed to whoever is attached, in order, one thread at a time.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import hmac
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from telegrad.errors import (
     DataCorrupt,
@@ -36,6 +36,7 @@ from telegrad_server.config import Config
 from telegrad_server.events import Events
 from telegrad_server.executors import Executor
 from telegrad_server.functions import Functions, Known, read_function
+from telegrad_server.line import Line
 from telegrad_server.names import Names
 from telegrad_server.sessions import Execute, Session, Task
 from telegrad_server.store import Account
@@ -80,6 +81,14 @@ class _Seat:
     uploads: set[Upload] = field(default_factory=set[Upload])
 
 
+class _Turn(NamedTuple):
+    """A task of a session, and the function it runs."""
+
+    seat: _Seat
+    task: Task
+    known: Known | None
+
+
 class Worker:
     """Sessions on one executor. `start` begins to compute, `stop` ends it. Every method may be called by any thread."""
 
@@ -89,7 +98,7 @@ class Worker:
         self._clock = clock
         self.incarnation = secrets.token_hex(16)
         self._lock = YieldingLock()
-        self._work = threading.Condition(cast("threading.Lock", self._lock))
+        self._line = Line[_Turn](self._lock)
         self._room = threading.Condition(cast("threading.Lock", self._lock))
         self._waiting_for_room = 0
         self._seats: dict[str, _Seat] = {}
@@ -103,9 +112,6 @@ class Worker:
             limits=Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops),
         )
         self._runner = Runner(executor, self._functions)
-        self._ready: deque[tuple[_Seat, Task, Known | None]] = deque()
-        self._garbage: list[Any] = []
-        self._is_computing = False
         self._is_stopping = False
         self._thread: threading.Thread | None = None
 
@@ -132,7 +138,7 @@ class Worker:
             self._is_stopping = True
         self.end_all()
         with self._lock:
-            self._work.notify_all()
+            self._line.end()
         if self._thread is not None:
             self._thread.join()
 
@@ -262,11 +268,13 @@ class Worker:
             session = seat.session
             session.hear(self._clock(), heard_event)
             session.receive(sequence, command)
-            self._proceed(seat)
-            has_room = session.has_room
+            self._advance(seat)
+            turn = self._line.take(self._is_light)
         if session.events.outbox:
             self._deliver(seat)
-        return has_room
+        while turn is not None:
+            turn = self._carry_out(turn, lambda next: next.seat is seat and self._is_light(next))
+        return session.has_room
 
     def wait_for_room(self, session_id: str) -> None:
         """Wait while more commands of a session are queued than its window holds."""
@@ -358,7 +366,7 @@ class Worker:
     def is_idle(self) -> bool:
         """Whether nothing is computed, and nothing waits that could be."""
         with self._lock:
-            return not (self._ready or self._is_computing)
+            return self._line.is_idle()
 
     def validate(self) -> None:
         """Assert the invariants of every session, and that the accounts add up."""
@@ -453,10 +461,18 @@ class Worker:
             seat.session.downloaded(ticket)
             self._collect(seat)
 
-    # ---- computing
+    # ---- progress
 
     def _proceed(self, seat: _Seat) -> None:
-        """Let the session's commands take effect; what needs computing joins the line. The lock is held."""
+        """Let the session's commands take effect. The lock is held."""
+        self._advance(seat)
+        self._line.wake()
+
+    def _advance(self, seat: _Seat) -> None:
+        """Let the session's commands take effect; what needs computing joins the line. The lock is held.
+
+        The session's next task goes to the end of the line: sessions take turns.
+        """
         session = seat.session
         try:
             task = session.proceed()
@@ -465,8 +481,7 @@ class Worker:
             return
         if task is not None:
             known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
-            self._ready.append((seat, task, known))
-            self._work.notify()
+            self._line.join(_Turn(seat, task, known))
         self._collect(seat)
         if self._waiting_for_room and session.has_room:
             self._room.notify_all()
@@ -475,9 +490,8 @@ class Worker:
         """Freed values go to the compute thread: giving back much memory takes time."""
         freed = seat.session.names.freed
         if freed:
-            self._garbage += freed
+            self._line.let_go([value for value in freed if not self._runner.is_small(value)])
             freed.clear()
-            self._work.notify()
 
     def _deliver(self, seat: _Seat) -> None:
         """Hand over the session's events in order; if another thread is at it, it goes on until none is left."""
@@ -498,40 +512,31 @@ class Worker:
                 bug(error)
                 self.detach(seat.session.id, deliver)
 
+    # ---- computing
+
     def _compute(self) -> None:
-        turn = self._next_turn()
-        while turn is not None:
-            seat, task, known = turn
-            outcome = self._runner.carry_out(task, known, seat.session.account)
-            with self._lock:  # once for a task: threads that meet at a lock at each step would pass it on by turns
-                self._finish(seat, task, outcome)
-                turn = self._ready.popleft() if self._ready and not self._garbage else None
-                self._is_computing = turn is not None
-            if seat.session.events.outbox:
-                self._deliver(seat)
-            del seat, task, known, outcome
-            if turn is None:
-                turn = self._next_turn()
+        """Serve the line."""
+        while (turn := self._line.wait()) is not None:
+            while turn is not None:
+                turn = self._carry_out(turn, lambda _: True)
 
-    def _next_turn(self) -> tuple[_Seat, Task, Known | None] | None:
-        """Wait for the next task, None at the end; gives back memory first, so that the task finds it free."""
-        garbage: list[Any] = []
-        while True:
-            garbage.clear()
-            with self._lock:
-                while not (self._ready or self._garbage or self._is_stopping):
-                    self._work.wait()
-                garbage, self._garbage = self._garbage, garbage
-                if not garbage:
-                    if not self._ready:
-                        return None
-                    self._is_computing = True
-                    return self._ready.popleft()
+    def _is_light(self, turn: _Turn) -> bool:
+        return self._runner.is_light(turn.task, turn.known)
 
-    def _finish(self, seat: _Seat, task: Task, outcome: Any) -> None:
-        try:
-            seat.session.finish(task, outcome)
-        except Exception as error:
-            self._end(seat, to_record(bug(error)))
-            return
-        self._proceed(seat)  # the session's next task goes to the end of the line: sessions take turns
+    def _carry_out(self, turn: _Turn, suits: Callable[[_Turn], bool]) -> _Turn | None:
+        """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
+        seat, task, known = turn
+        outcome = self._runner.carry_out(task, known, seat.session.account)
+        with self._lock:  # once for a turn, from one to the next
+            self._line.give_back()
+            try:
+                seat.session.finish(task, outcome)
+            except Exception as error:  # a machine in an unknown state serves nobody
+                self._end(seat, to_record(bug(error)))
+            else:
+                self._advance(seat)
+            del turn, task, known, outcome
+            following = self._line.take(suits)
+        if seat.session.events.outbox:
+            self._deliver(seat)
+        return following

@@ -34,8 +34,11 @@ class Clock:
 class Client:
     """A session and what it has heard."""
 
-    def __init__(self, worker: Worker, *, tenant: str = "t", lease: float = 10.0) -> None:
+    def __init__(
+        self, worker: Worker, *, tenant: str = "t", lease: float = 10.0, diary: list[m.Event] | None = None
+    ) -> None:
         self.worker, self.tenant = worker, tenant
+        self.diary = diary if diary is not None else []
         self.grant = worker.open_session(tenant, "", lease)
         self.who = (tenant, self.grant.session_id, self.grant.session_secret)
         self.events: list[m.Event] = []
@@ -51,6 +54,7 @@ class Client:
     def hear(self, number: int, event: m.Event) -> None:
         with self.changed:
             self.events.append(event)
+            self.diary.append(event)
             self.changed.notify_all()
 
     def send(self, command: m.Command) -> int:
@@ -99,6 +103,22 @@ def running(config: Config) -> Generator[Worker, None, None]:
     yield worker
     worker.validate()
     worker.stop()
+
+
+class Held:
+    """The real executor, held up where its first run begins."""
+
+    def __init__(self) -> None:
+        self._executor = pick_executor("numpy")
+        self.started, self.goes_on = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def run(self, plan: Any, inputs: Any) -> Any:
+        self.started.set()
+        assert self.goes_on.wait(10)
+        return self._executor.run(plan, inputs)
 
 
 def double() -> tuple[bytes, bytes]:
@@ -250,22 +270,93 @@ def test_a_large_result_is_fetched_by_ticket_once(worker: Worker) -> None:
         worker.download(*client.who, answer.ticket)
 
 
-def test_sessions_take_turns(worker: Worker) -> None:
+def test_sessions_take_turns() -> None:
     """A session with a long queue does not keep another waiting until it is empty."""
+    held = Held()
+    worker = Worker(Config(), cast(Any, held))
+    worker.start()
     function, data = double()
-    busy, quick = Client(worker), Client(worker)
+    diary: list[m.Event] = []
+    busy, quick = Client(worker, diary=diary), Client(worker, diary=diary)
     for client in (busy, quick):
         worker.supply(client.grant.session_id, function, data)
         client.put(1, 1, 2, 3)
-        client.fetch(1)
-    for name in range(2, 5000):
+    for name in range(2, 500):
         busy.send(m.Run(function, (1,), (name,)))
-    last = busy.send(m.Fetch(4999))
+    last = busy.send(m.Fetch(499))
     quick.send(m.Run(function, (1,), (2,)))
-    quick.fetch(2)
-
-    assert not any(isinstance(x, m.Fetched) and x.sequence == last for x in busy.events)
+    answer = quick.send(m.Fetch(2))
+    assert held.started.wait(10)
+    held.goes_on.set()
     busy.wait(last)
+    quick.wait(answer)
+    fetched = [x.sequence for x in diary if isinstance(x, m.Fetched)]
+    assert fetched == [answer, last]
+    worker.stop()
+
+
+def test_a_light_task_waits_while_another_is_under_way() -> None:
+    held = Held()
+    worker = Worker(Config(), cast(Any, held))
+    worker.start()
+    function, data = double()
+    client, other = Client(worker), Client(worker)
+    worker.supply(client.grant.session_id, function, data)
+    client.put(1, 1, 2, 3)
+    client.send(m.Run(function, (1,), (2,)))
+    assert held.started.wait(10)
+    other.put(1, 4)
+    fetched = other.send(m.Fetch(1))
+    assert not other.events
+    held.goes_on.set()
+    assert list(other.wait(fetched)) == [4]
+    worker.stop()
+
+
+def test_the_thread_that_brings_a_light_task_carries_it_out() -> None:
+    worker = Worker(Config(), pick_executor("numpy"))  # nobody serves its line yet
+    client = Client(worker)
+    client.put(1, 1, 2, 3)
+    fetched = client.send(m.Fetch(1))
+    assert client.events[-1] == m.Fetched(fetched, VECTOR, np.array([1, 2, 3], np.float32).tobytes())
+    assert worker.is_idle()
+    client.put(2, *np.zeros(1 << 16, np.float32))
+    small = client.send(m.Fetch(1))  # stands behind the large one
+    assert not worker.is_idle()
+    worker.start()
+    assert list(client.wait(small)) == [1, 2, 3]
+    worker.validate()
+    worker.stop()
+
+
+def test_light_and_heavy_tasks_of_many_threads_come_out_right(worker: Worker) -> None:
+    function, data = double()
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        client = Client(worker)
+        worker.supply(client.grant.session_id, function, data)
+        client.put(1, number, 0, 1)
+        for i in range(2, 102):
+            client.send(m.Run(function, (i - 1,), (i,)) if i % 4 else m.Alias(i, i - 1))
+            if i % 10 == 0:
+                client.put(1000 + i, *np.full(10_000, i))
+                found = client.fetch(1000 + i)
+                if not np.array_equal(found, np.full(10_000, i, np.float32)):
+                    wrong.append(found)
+        doublings = sum(i % 4 != 0 for i in range(2, 102))
+        if not np.array_equal(client.fetch(101), np.array([number, 0, 1], np.float32) * 2.0**doublings):
+            wrong.append(number)
+        worker.close_session(*client.who)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+    assert worker.is_idle()
+    assert worker.statistics() == {"sessions": 0, "tensors": 0, "bytes": 0}
 
 
 def test_closing_counts_what_it_frees(worker: Worker) -> None:
@@ -510,35 +601,20 @@ def test_a_stopping_worker_opens_no_session_and_ends_those_there_are() -> None:
 
 
 def test_a_session_that_expires_while_it_computes_is_freed_and_the_worker_goes_on(clock: Clock) -> None:
-    started, goes_on = threading.Event(), threading.Event()
-
-    class Slow:
-        """The real executor, held up when a run begins."""
-
-        def __init__(self, executor: Any) -> None:
-            self._executor = executor
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._executor, name)
-
-        def run(self, plan: Any, inputs: Any) -> Any:
-            started.set()
-            assert goes_on.wait(10)
-            return self._executor.run(plan, inputs)
-
-    worker = Worker(Config(), cast(Any, Slow(pick_executor("numpy"))), clock=clock)
+    held = Held()
+    worker = Worker(Config(), cast(Any, held), clock=clock)
     worker.start()
     client = Client(worker, lease=10)
     function, data = double()
     worker.supply(client.grant.session_id, function, data)
     client.put(1, 1, 2, 3)
     client.send(m.Run(function, (1,), (2,)))
-    assert started.wait(10)
+    assert held.started.wait(10)
     clock.now += 10.1
     worker.tick()
 
     assert worker.statistics() == {"sessions": 0, "tensors": 0, "bytes": 0}
-    goes_on.set()
+    held.goes_on.set()
     other = Client(worker)
     other.put(1, 5)
     np.testing.assert_array_equal(other.fetch(1), [5])

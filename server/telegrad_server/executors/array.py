@@ -65,6 +65,7 @@ class ArrayExecutor:
     ) -> None:
         self.module = module
         self.name = name
+        self.is_host = module.is_host
         self.reason = reason
         self.fingerprint = fingerprint
         self._capacity_bytes = capacity_bytes

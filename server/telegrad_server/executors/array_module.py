@@ -30,6 +30,7 @@ class LibraryModule:
     """The array module over ``lib``, which is NumPy or has its interface."""
 
     name = ""
+    is_host = False  # arrays are in this process's memory, and a call returns when its result is there
     blas: OpenBlas | None = None
     philox_chunk = 1 << 40  # blocks of random numbers made at once
 
@@ -396,6 +397,7 @@ class NumpyModule(LibraryModule):
     """The array module over NumPy; special functions come from SciPy where it is installed."""
 
     name = "numpy"
+    is_host = True
     philox_chunk = 8192  # temporaries stay in the second-level cache
 
     def __init__(self) -> None:

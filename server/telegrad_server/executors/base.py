@@ -20,6 +20,9 @@ class Executor(Protocol):
     reason: str
     """Why this executor and not another: what was asked for, or what is wrong with the GPU."""
 
+    is_host: bool
+    """Whether arrays are in this process's memory and `run` returns when all is computed."""
+
     fingerprint: str
     """All that decides the bits of a result. Equal fingerprints, equal bits."""
 

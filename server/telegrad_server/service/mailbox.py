@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 
 from telegrad.errors import SessionError, TelegradError
@@ -10,10 +11,14 @@ from telegrad.wire import messages as m
 
 
 class Mailbox:
-    """A queue that any thread fills and one task of the loop empties; the loop is woken once for many events."""
+    """A queue that any thread fills and one task of the loop empties; the loop is woken once for many events.
+
+    Made on the loop.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._events: deque[tuple[int, m.Event]] = deque()
         self._filled = asyncio.Event()
         self._is_ended = False
@@ -38,7 +43,9 @@ class Mailbox:
         self._filled.set()
 
     def _wake(self) -> None:
-        if not self._loop.is_closed():  # a server that stops has nobody to tell
+        if threading.get_ident() == self._thread:
+            self._filled.set()
+        elif not self._loop.is_closed():  # a server that stops has nobody to tell
             self._loop.call_soon_threadsafe(self._filled.set)
 
     async def next(self) -> tuple[int, m.Event] | None:

@@ -1,0 +1,85 @@
+"""The line of tasks before the device, and whose turn it is. One task is carried out at a time.
+
+A thread of the worker's own serves the line. Another thread may take a turn at its head, where that is over
+sooner than the first is woken. Values that nobody holds any more are let go of between two turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+from telegrad_server.yielding import YieldingLock
+
+Turn = TypeVar("Turn")
+
+
+class Line(Generic[Turn]):
+    """Turns in the order they came. Every method but `wait` is called with ``lock`` held."""
+
+    def __init__(self, lock: YieldingLock) -> None:
+        self._lock = lock
+        self._changed = threading.Condition(cast("threading.Lock", lock))
+        self._turns: deque[Turn] = deque()
+        self._garbage: list[Any] = []
+        self._is_taken = False
+        self._is_ended = False
+
+    def join(self, turn: Turn) -> None:
+        """Stand at the end. `wake` or `take` must follow."""
+        self._turns.append(turn)
+
+    def let_go(self, values: list[Any]) -> None:
+        """Let the thread that serves the line free these values."""
+        if values:
+            self._garbage += values
+            self.wake()
+
+    def take(self, suits: Callable[[Turn], bool]) -> Turn | None:
+        """The turn at the head, if the device is free and it suits the caller, who then must `give_back`.
+
+        If not, the thread that serves the line is told to see to what there is.
+        """
+        if self._turns and not self._is_taken and not self._garbage and suits(self._turns[0]):
+            self._is_taken = True
+            return self._turns.popleft()
+        self.wake()
+        return None
+
+    def give_back(self) -> None:
+        """The turn is over. `wake` or `take` must follow."""
+        self._is_taken = False
+
+    def wake(self) -> None:
+        """Tell the thread that serves the line, if there is something for it to do."""
+        if self._has_work():
+            self._changed.notify()
+
+    def end(self) -> None:
+        """`wait` returns None once no turn is left."""
+        self._is_ended = True
+        self.wake()
+
+    def is_idle(self) -> bool:
+        """Whether no turn is under way and none waits."""
+        return not (self._turns or self._is_taken)
+
+    def _has_work(self) -> bool:
+        return not self._is_taken and bool(self._turns or self._garbage or self._is_ended)
+
+    def wait(self) -> Turn | None:
+        """Wait for a turn and take it. Frees memory first, so that the turn finds it free."""
+        garbage: list[Any] = []
+        while True:
+            garbage.clear()
+            with self._lock:
+                while not self._has_work():
+                    self._changed.wait()
+                garbage, self._garbage = self._garbage, garbage
+                if not garbage:
+                    if not self._turns:
+                        return None
+                    self._is_taken = True
+                    return self._turns.popleft()

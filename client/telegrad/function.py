@@ -89,11 +89,14 @@ class Trace:
         self._present: dict[int, Tensor | None] = {}
         self._key: Tensor | None = None
         self._streams = 0
+        self._numbers: dict[tuple[str, DType], Value] = {}
 
     # ---- home
 
     def value_of(self, tensor: Tensor) -> Value:
         """The tensor's value in this trace; a tensor from outside becomes an input."""
+        if tensor._home is self:  # pyright: ignore[reportPrivateUsage]
+            return tensor.value
         if isinstance(tensor, Variable):
             found = self.assigned.get(tensor)
             if found is not None:
@@ -103,8 +106,6 @@ class Trace:
             if tensor._scope.is_closed:  # pyright: ignore[reportPrivateUsage]
                 raise tensor._scope.refusal(tensor.type)  # pyright: ignore[reportPrivateUsage]
             return self.first_version(tensor)
-        if tensor._home is self:  # pyright: ignore[reportPrivateUsage]
-            return tensor.value
         return self._capture(tensor)
 
     def first_version(self, variable: Variable) -> Value:
@@ -140,8 +141,14 @@ class Trace:
         """Traced tensors are sent only if the function returns them."""
 
     def number(self, number: Number, dtype: DType) -> Tensor:
-        """A Python number in a trace is a constant."""
-        return self.tensor(apply(literal_op(number, dtype), (), origin=caller())[0])
+        """A Python number in a trace is a constant, one for all its uses; a region has its own."""
+        if context.REGION.get() is not None:
+            return self.tensor(apply(literal_op(number, dtype), (), origin=caller())[0])
+        key = (repr(number), dtype)  # not the number: 1 == True, 0.0 == -0.0
+        value = self._numbers.get(key)
+        if value is None:
+            value = self._numbers[key] = apply(literal_op(number, dtype), (), origin=caller())[0]
+        return self.tensor(value)
 
     def live(self, type: Type, getter: Callable[[], bytes], *, weak: bool = False) -> Tensor:
         """A tensor whose bytes are asked for at every call."""

@@ -30,6 +30,9 @@ Line = tuple[str, int]
 _PACKAGE = os.path.join(os.path.dirname(__file__), "")
 """The folder of this package, with a separator at its end."""
 
+_OWN_FILES: set[str] = set()
+"""Files of this package that were seen, so that `caller` need not compare paths."""
+
 
 class Owner(Protocol):
     """Whoever is told that a name is no longer wanted."""
@@ -134,8 +137,10 @@ def caller() -> Line | None:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(_PACKAGE):
-            return file, frame.f_lineno
+        if file not in _OWN_FILES:
+            if not file.startswith(_PACKAGE):
+                return file, frame.f_lineno
+            _OWN_FILES.add(file)
         frame = frame.f_back
     return None
 
@@ -233,8 +238,11 @@ def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extrac
 
     Raises VariableChanged if it needs a version of a variable that an update has replaced.
     """
-    closed = with_definitions(outputs)
-    order = topological(closed, stop=[v.node for v in arguments])
+    closed, stop = tuple(outputs), [v.node for v in arguments]
+    order = topological(closed, stop=stop)
+    if any([isinstance(node.op, Gradient) for node in order]):
+        closed = with_definitions(outputs)
+        order = topological(closed, stop=stop)
     leaves = [node for node in order if isinstance(node, Leaf)]
     inner = [node for node in order if not isinstance(node, Leaf)]
     for node in inner:

@@ -102,8 +102,7 @@ class Tensor(Operators):
 
     def bind(self, op: Op, inputs: Sequence[Any], regions: Sequence[Graph] = ()) -> tuple[Any, ...]:
         home = context.TRACE.get() or self._home
-        values = [home.value_of(x) for x in inputs]
-        outputs = apply(op, values, regions, origin=caller())
+        outputs = apply(op, [home.value_of(x) for x in inputs], regions, origin=caller())
         region = context.REGION.get()
         if region is not None:
             region.append(outputs[0].node)

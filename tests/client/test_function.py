@@ -233,3 +233,27 @@ def test_methods_can_be_functions() -> None:
     model = Model()
 
     assert model.forward(tg.ones((2,))).tolist() == [3, 3]
+
+
+def test_a_number_in_a_trace_is_one_constant_and_keeps_its_kind_and_sign() -> None:
+    @tg.function
+    def many(x: tg.Tensor, b: tg.Tensor) -> tuple[tg.Tensor, ...]:
+        return x * 0.0, x * -0.0, x + 1, x + True, x + 1.0, b + 1, b + 1.5, tg.where(b, 1, x)
+
+    x, b = tg.asarray(np.array([2.0, -3.0], np.float32)), tg.asarray(np.array([True, False]))
+    zero, minus_zero, *rest = many(x, b)
+    assert list(np.signbit(zero.numpy())) == [False, True]
+    assert list(np.signbit(minus_zero.numpy())) == [True, False]
+    assert [list(y.numpy()) for y in rest] == [[3, -2], [3, -2], [3, -2], [2, 1], [2.5, 1.5], [1, -3]]
+    assert [y.dtype for y in rest] == [tg.float32] * 3 + [tg.int64] + [tg.float32] * 2
+
+
+def test_a_number_used_inside_and_outside_a_checkpoint_belongs_to_both() -> None:
+    @tg.function
+    def f(x: tg.Tensor) -> tg.Tensor:
+        y = tg.checkpoint(lambda z: tg.sin(z * 1.5) * 1.5)(x * 1.5)
+        return tg.grad(lambda z: (tg.checkpoint(lambda w: w * 1.5 * w)(z) * 1.5).sum())(y)
+
+    x = np.array([0.5, 2.0], np.float32)
+    y = np.sin(x * 1.5 * 1.5) * 1.5
+    np.testing.assert_allclose(f(tg.asarray(x)).numpy(), 2 * 1.5 * 1.5 * y, rtol=1e-6)

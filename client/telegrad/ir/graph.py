@@ -41,24 +41,21 @@ def topological(
 ) -> list[Node]:
     """The nodes that the outputs need, each after its inputs; does not walk beyond nodes in ``stop``."""
     order: list[Node] = []
-    seen: set[int] = {id(node) for node in stop}
-    stack: list[tuple[Node, Iterator[Value]]] = []
-    for output in outputs:
-        if id(output.node) in seen:
-            continue
-        seen.add(id(output.node))
-        stack.append((output.node, iter(inputs_of(output.node))))
-        while stack:
-            node, inputs = stack[-1]
-            for value in inputs:
-                child = value.node
-                if id(child) not in seen:
-                    seen.add(id(child))
-                    stack.append((child, iter(inputs_of(child))))
-                    break
-            else:
-                order.append(node)
-                stack.pop()
+    done: set[int] = {id(node) for node in stop}
+    begun: set[int] = set()
+    stack = [output.node for output in outputs]
+    stack.reverse()
+    while stack:  # holds nodes alone: iterators or pairs for 100,000 of them would keep the garbage collector busy
+        node = stack[-1]
+        key = id(node)
+        if key in done:
+            stack.pop()
+        elif key in begun:
+            done.add(key)
+            order.append(stack.pop())
+        else:
+            begun.add(key)
+            stack += [value.node for value in inputs_of(node)[::-1] if id(value.node) not in done]
     return order
 
 

@@ -19,7 +19,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from telegrad.errors import GraphError, UnknownOp
 from telegrad.ir.types import DType, Type
@@ -67,6 +67,15 @@ class Op:
             raise TypeError(f"two ops are called {cls.name}: {known} and {cls}")
         REGISTRY[cls.name] = cls
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """An op without fields exists once: large graphs hold many."""
+        only = _only.get(cls)
+        if only is None:
+            only = object.__new__(cls)
+            if not dataclasses.fields(cls):  # type: ignore[arg-type]
+                _only[cls] = only
+        return only  # type: ignore[return-value]
+
     def __call__(self, *inputs: V, regions: tuple[Graph, ...] = ()) -> V:
         """The one output of this op on values or tensors."""
         return inputs[0].bind(self, inputs, regions)[0]
@@ -89,6 +98,9 @@ class Op:
             if field.default is dataclasses.MISSING or value != field.default or type(value) is not type(field.default):
                 found[field.name] = value
         return found
+
+
+_only: dict[type[Op], Op] = {}
 
 
 def identity(op: Op) -> Hashable:

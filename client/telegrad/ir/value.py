@@ -273,8 +273,9 @@ def apply(
     op: Op, inputs: Sequence[Value], regions: Sequence[Graph] = (), *, origin: object = None
 ) -> tuple[Value, ...]:
     """The outputs of a new node; raises what ``op.infer`` raises if the operands do not fit."""
-    types = ir_op.result_types(op, tuple([v.type for v in inputs]), tuple(regions))
-    node = Node(op, tuple(inputs), types, tuple(regions), _ORIGIN.get() if origin is None else origin)
+    inputs, regions = tuple(inputs), tuple(regions)
+    types = ir_op.result_types(op, tuple([v.type for v in inputs]), regions)
+    node = Node(op, inputs, types, regions, _ORIGIN.get() if origin is None else origin)
     if len(types) == 1:
-        return (Value(node, 0),)
+        return (Value(node),)
     return node.outputs

@@ -228,24 +228,32 @@ def number_dtype(number: Number, dtype: DType) -> DType:
 
 def common(*operands: V | Number) -> tuple[V, ...]:
     """The operands in their common dtype; Python numbers become 0-d operands. At least one is no number."""
-    first = operands[0]
-    if all(isinstance(x, Operators) and x.dtype is first.dtype and not x.is_weak for x in operands):  # type: ignore
-        return operands  # type: ignore  # what rules do all the time
-    strong = [x for x in operands if isinstance(x, Operators) and not x.is_weak]
-    weak = [x for x in operands if isinstance(x, Operators) and x.is_weak]
-    if not strong and not weak:
-        raise DTypeError("at least one operand must be a tensor")
-    dtype = (strong or weak)[0].dtype
-    for x in (strong or weak)[1:]:
-        dtype = t.promote(dtype, x.dtype)
+    strong: list[V] = []
+    weak: list[V] = []
+    numbers: list[Number] = []
     for x in operands:
-        if not isinstance(x, Operators):
-            if not isinstance(x, (bool, int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise DTypeError(f"an operand must be a tensor or a Python number, not {type(x).__name__}")
-            dtype = number_dtype(x, dtype)
-        elif strong and x.is_weak and not (x.dtype.kind == dtype.kind or dtype.kind == "float"):
-            dtype = number_dtype(1.0 if x.dtype.kind == "float" else 1, dtype)
-    like = (strong or weak)[0]
+        if isinstance(x, Operators):
+            (weak if x.is_weak else strong).append(x)
+        elif isinstance(x, (bool, int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            numbers.append(x)
+        else:
+            raise DTypeError(f"an operand must be a tensor or a Python number, not {type(x).__name__}")
+    leading = strong or weak
+    if not leading:
+        raise DTypeError("at least one operand must be a tensor")
+    dtype = leading[0].dtype
+    for x in leading:
+        if x.dtype is not dtype:
+            dtype = t.promote(dtype, x.dtype)
+    if len(strong) == len(operands) and all([x.dtype is dtype for x in strong]):
+        return tuple(strong)  # what rules do all the time
+    for x in numbers:
+        dtype = number_dtype(x, dtype)
+    if strong:
+        for x in weak:
+            if not (x.dtype.kind == dtype.kind or dtype.kind == "float"):
+                dtype = number_dtype(1.0 if x.dtype.kind == "float" else 1, dtype)
+    like = leading[0]
     return tuple(
         [
             like.literal(x, dtype)  # weak where all operands are

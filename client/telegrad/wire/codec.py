@@ -69,16 +69,11 @@ class _Columns:
         first = len(self.nodes)
         self.region_owners += [(first + i, r) for i, regions in owned for r in regions]
         numbers = {id(node): i for i, node in enumerate(graph.nodes)}
-        last_op, last_kind = None, 0
-        for node in graph.nodes:
-            if node.op is not last_op:
-                last_op = node.op
-                last_kind = self.kind(last_op)
-            self.nodes.append(last_kind)
-            self.operand_counts.append(len(node.inputs))
-            for value in node.inputs:
-                self.operands.append(numbers[id(value.node)])
-                self.operand_outputs.append(value.index)
+        kinds = {id(op): self.kind(op) for op in {id(node.op): node.op for node in graph.nodes}.values()}
+        self.nodes.extend([kinds[id(node.op)] for node in graph.nodes])
+        self.operand_counts.extend([len(node.inputs) for node in graph.nodes])
+        self.operands.extend([numbers[id(value.node)] for node in graph.nodes for value in node.inputs])
+        self.operand_outputs.extend([value.index for node in graph.nodes for value in node.inputs])
         self.region_sizes.append(len(graph.nodes))
         self.result_counts.append(len(graph.outputs))
         for value in graph.outputs:

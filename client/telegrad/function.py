@@ -357,13 +357,19 @@ class Function(Generic[P, R]):
         if compiled.is_random:
             session.calls += 1
         operands, keep = _bind(session, compiled.prepared.sources, leaves)
+        with session.critical:  # a step happens or does not: with its updates and gradients
+            results = self._send(session, compiled, leaves, operands)
+        del keep
+        return results
+
+    def _send(self, session: Session, compiled: Compiled, leaves: list[Any], operands: list[int | bytes]) -> R:
         if compiled.variables:
             session.flush()
         scope = session.scopes.current
         names: list[int] = []
         handles: list[Handle] = []
         for _ in range(compiled.results):
-            handle = Handle(session._new_name(), session)  # pyright: ignore[reportPrivateUsage]
+            handle = session.new_handle()
             handles.append(handle)
             names.append(handle.name)
         scopes = [scope.number] * compiled.results
@@ -387,7 +393,6 @@ class Function(Generic[P, R]):
             else Tensor(v := next(results), session, scope, requires_grad=differentiable and v.type.dtype.is_float)
             for constant in compiled.constants
         ]
-        del keep
         return unflatten(compiled.structure, tensors)
 
     def _set_grads(self, session: Session, compiled: Compiled, values: list[Value]) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Self, cast
 from weakref import ref
 
 from telegrad.errors import TraceError, VariableChanged
@@ -34,23 +34,29 @@ _OWN_FILES: set[str] = set()
 """Files of this package that were seen, so that `caller` need not compare paths."""
 
 
-class Owner(Protocol):
-    """Whoever is told that a name is no longer wanted."""
-
-    def forget(self, name: int) -> None: ...
-
-
 class Handle:
-    """A name on the server. When the last one is collected, the session releases the name in its next batch."""
+    """A name on the server. When it is collected, the session releases the name in its next batch."""
 
-    __slots__ = ("__weakref__", "_owner", "name")
+    __slots__ = ("__weakref__", "name")
 
-    def __init__(self, name: int, owner: Owner) -> None:
+    def __init__(self, name: int) -> None:
         self.name = name
-        self._owner = owner
 
-    def __del__(self) -> None:
-        self._owner.forget(self.name)
+
+class Watch(ref[Handle]):
+    """Calls ``gone`` with itself when the handle is collected.
+
+    Unlike ``__del__`` it takes a function written in C, which Ctrl-C cannot hit: there it would be lost.
+    """
+
+    __slots__ = ("name",)
+
+    def __new__(cls, handle: Handle, gone: Callable[[Watch], None]) -> Self:
+        return super().__new__(cls, handle, gone)  # type: ignore[arg-type]
+
+    def __init__(self, handle: Handle, gone: Callable[[Watch], None]) -> None:
+        super().__init__(handle, gone)  # type: ignore[arg-type]
+        self.name = handle.name
 
 
 @dataclass(frozen=True, slots=True)

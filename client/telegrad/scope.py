@@ -92,19 +92,21 @@ class Scopes:
 
     def enter(self, scope: Scope) -> None:
         """Open the scope here and on the server."""
-        scope.parent = self.current
-        self._stack.append(scope)
-        self._session.open_scope(scope)
+        with self._session.critical:
+            scope.parent = self.current
+            self._stack.append(scope)
+            self._session.open_scope(scope)
 
     def leave(self, scope: Scope, kept: list[Tensor]) -> None:
         """Close the scope and those left open inside it; ``kept`` tensors move to its parent."""
-        if scope not in self._stack:
-            return
-        assert scope.parent is not None
-        while self._stack[-1] is not scope:
-            self._stack.pop().is_closed = True
-        self._session.close_scope(scope, kept)
-        self._stack.pop()
+        with self._session.critical:
+            if scope not in self._stack:
+                return
+            assert scope.parent is not None
+            while self._stack[-1] is not scope:
+                self._stack.pop().is_closed = True
+            self._session.close_scope(scope, kept)
+            self._stack.pop()
 
 
 def scoped(function: Callable[P, R]) -> Callable[P, R]:

@@ -7,10 +7,10 @@ errors with the line of the user's program.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 from weakref import ref
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telegrad import context
+from telegrad.critical import Critical
 from telegrad.errors import SessionError, TelegradError, TimedOut, UnknownOp
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
@@ -31,6 +32,7 @@ from telegrad.lazy import (
     Live,
     Source,
     Version,
+    Watch,
     caller,
     check_version,
     extract,
@@ -51,6 +53,9 @@ RELEASE_BATCH = 256
 REMEMBERED_RUNS = 4096
 REMEMBERED_BYTES = 64 << 20
 
+Answers = SimpleQueue["m.Fetched | m.Failed | None"]
+"""Where the answer to a Fetch arrives; None if the session is lost before."""
+
 
 class Session:
     """A connection with its tensors, variables and scopes. Leaving its ``with`` block frees everything.
@@ -66,18 +71,19 @@ class Session:
         self.seed = seed
         self.calls = 0  # the only state of random numbers
         self.scopes = Scopes(self)
-        self._lock = threading.RLock()
+        self.critical = Critical(connection.wait_for_room)  # commands are numbered and sent in here
+        self._sequence = 0
         self._last_name = 0
         self._pending: list[ref[Tensor]] = []
         self._updates: dict[Variable, tuple[Value, Line | None]] = {}
-        self._forgotten: deque[int] = deque()
+        self._watches: dict[int, Watch] = {}  # by name, of handles that somebody holds
+        self._forgotten: deque[Watch] = deque()
         self._supplied: set[bytes] = set()
         self._functions: OrderedDict[bytes, bytes] = OrderedDict()
         self._function_bytes = 0
         self._run_lines: OrderedDict[int, tuple[Line | None, ...]] = OrderedDict()
-        self._answers: dict[int, m.Fetched | m.Failed | None] = {}
+        self._answers: dict[int, Answers] = {}  # by Fetch, while somebody waits
         self._failures: dict[int, m.ErrorRecord] = {}
-        self._arrived = threading.Condition()
         self._lost: TelegradError | None = None
         self.is_closed = False
 
@@ -111,7 +117,7 @@ class Session:
 
     def open(self) -> None:
         """Open the connection; called by `connect`."""
-        self._connection.open(self._hear, self._lose)
+        self._connection.open(self._hear, self._lose, self._upload_failed)
         context.push_session(self)
 
     def __enter__(self) -> Session:
@@ -153,12 +159,13 @@ class Session:
     def synchronize(self) -> None:
         """Send what is pending, wait until the server has run it, and raise an error that nobody has read."""
         self.flush()
-        with self._lock:
-            name = self._new_name()
-            self._send(m.Put(name, Type((), types.uint8), b"\0"))
-            sequence = self._send(m.Fetch(name))
-            self._forgotten.append(name)
-        self._wait(sequence)
+
+        def send_marker() -> Handle:
+            marker = self.new_handle()
+            self._send(m.Put(marker.name, Type((), types.uint8), b"\0"))
+            return marker
+
+        self._ask(send_marker, timeout_seconds=None)
 
     # ---- the home of eager tensors
 
@@ -219,7 +226,7 @@ class Session:
 
     def assign(self, variable: Variable, value: Value, line: Line | None) -> None:
         """Make ``value`` the variable's next version when the graph is sent."""
-        with self._lock:
+        with self.critical:
             variable._value = value  # pyright: ignore[reportPrivateUsage]
             self._updates[variable] = (value, line)
 
@@ -229,57 +236,67 @@ class Session:
         self._last_name += 1
         return self._last_name
 
-    def forget(self, name: int) -> None:
-        """A name is no longer wanted. Called while Python collects, so it only takes a note."""
-        self._forgotten.append(name)
+    def new_handle(self) -> Handle:
+        """A handle on a new name, for a command that will make it."""
+        handle = Handle(self._new_name())
+        self._watches[handle.name] = Watch(handle, self._forgotten.append)
+        return handle
 
-    def _send(self, command: m.Command) -> int:
+    def _send(self, command: m.Command, answers: Answers | None = None) -> int:
         if self._lost is not None:
             raise self._lost
         if self.is_closed:
             raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
         if len(self._forgotten) >= RELEASE_BATCH:
             self._release()
-        return self._connection.send(command)
+        return self._send_next(command, answers)
+
+    def _send_next(self, command: m.Command, answers: Answers | None = None) -> int:
+        self._sequence += 1
+        if answers is not None:
+            self._answers[self._sequence] = answers  # first: in process the answer comes before `send` returns
+        self._connection.send(self._sequence, command)
+        return self._sequence
 
     def _release(self) -> None:
         names: list[int] = []
         while self._forgotten:
-            names.append(self._forgotten.popleft())
+            names.append(self._forgotten.popleft().name)
+            del self._watches[names[-1]]
         if names and self._lost is None and not self.is_closed:
-            self._connection.send(m.Release(tuple(names)))
+            self._send_next(m.Release(tuple(names)))
 
     def release(self) -> None:
         """Tell the server now which names are no longer wanted, without waiting for a batch to fill."""
-        with self._lock:
+        with self.critical:
             self._release()
 
     def upload(self, array: npt.NDArray[Any], *, scope: Scope) -> Handle:
         """Give the server a copy of the array under a new name."""
         type = type_of(array)
-        with self._lock:
-            name = self._new_name()
+        with self.critical:
+            handle = self.new_handle()
             if type.nbytes <= m.INLINE_BYTES:
-                self._send(m.Put(name, type, bytes(array_bytes(array)), scope.number))
-                return Handle(name, self)
-            self._send(m.Expect(name, type, scope.number))
-        self._connection.upload(name, type, array)
-        return Handle(name, self)
+                self._send(m.Put(handle.name, type, bytes(array_bytes(array)), scope.number))
+                return handle
+            self._send(m.Expect(handle.name, type, scope.number))
+        self._connection.upload(handle.name, type, array)
+        return handle
 
     def new_variable(self, variable: Variable, tensor: Tensor) -> Handle:
         """A name of the variable's own, with the tensor's value as its first version."""
         value = tensor.value
         node = value.node
-        with self._lock:
+        with self.critical:
             scope = variable._scope  # pyright: ignore[reportPrivateUsage]
             if isinstance(node, Leaf) and isinstance(node.source, Immediate):
-                name = self._new_name()
-                self._send(m.Put(name, value.type, node.source.data, scope.number))
-                return Handle(name, self)
+                handle = self.new_handle()
+                self._send(m.Put(handle.name, value.type, node.source.data, scope.number))
+                return handle
             source = self.handle_of(tensor)
-            name = self._new_name()
-            self._send(m.Alias(name, source.name, scope.number))
-            return Handle(name, self)
+            handle = self.new_handle()
+            self._send(m.Alias(handle.name, source.name, scope.number))
+            return handle
 
     def handle_of(self, tensor: Tensor) -> Handle:
         """The tensor's name on the server; sends what is pending if it has none yet."""
@@ -295,8 +312,8 @@ class Session:
             check_version(source)
             return source.variable.handle
         assert isinstance(source, Immediate)
-        with self._lock:
-            handle = Handle(self._new_name(), self)
+        with self.critical:
+            handle = self.new_handle()
             self._send(m.Put(handle.name, node.types[0], source.data, tensor._scope.number))  # pyright: ignore[reportPrivateUsage]
         tensor._value = Value(Leaf(node.types[0], handle))  # pyright: ignore[reportPrivateUsage]
         return handle
@@ -305,7 +322,7 @@ class Session:
 
     def flush(self) -> None:
         """Send everything that is pending: values that somebody holds, and updates of variables."""
-        with self._lock:
+        with self.critical:
             live, updates = self._take_pending()
             if not live and not updates:
                 return
@@ -323,7 +340,7 @@ class Session:
             for tensor in live:
                 value = tensor._value  # pyright: ignore[reportPrivateUsage]
                 if value not in handles:
-                    handles[value] = Handle(self._new_name(), self)
+                    handles[value] = self.new_handle()
                     names[slots[value]] = handles[value].name
                     scopes[slots[value]] = tensor._scope.number  # pyright: ignore[reportPrivateUsage]
             self.run(Prepared(extracted, pairs), self.bind(extracted.sources), names, scopes)
@@ -383,7 +400,7 @@ class Session:
         inputs = tuple([0 if isinstance(x, bytes) else x for x in operands])
         scope = scopes[0] if scopes else 0
         mixed = tuple(scopes) if any(s != scope for s in scopes) else ()
-        with self._lock:
+        with self.critical:
             if function.id not in self._functions:
                 self._introduce(function)
             command = m.Run(function.id, inputs, tuple(names), b"".join(immediates), scope, mixed)
@@ -413,13 +430,13 @@ class Session:
     def open_scope(self, scope: Scope) -> None:
         """Tell the server of a new scope."""
         assert scope.parent is not None
-        with self._lock:
+        with self.critical:
             self._send(m.OpenScope(scope.number, scope.parent.number))
 
     def close_scope(self, scope: Scope, kept: Sequence[Tensor]) -> None:
         """Move ``kept`` to the parent, send what they and outer tensors still need, and free the rest."""
         assert scope.parent is not None
-        with self._lock:
+        with self.critical:
             for tensor in kept:
                 tensor._scope = scope.parent  # pyright: ignore[reportPrivateUsage]
             scope.is_closed = True
@@ -442,41 +459,62 @@ class Session:
         node = tensor.value.node
         if isinstance(node, Leaf) and isinstance(node.source, Immediate):
             return np.array(array_from(node.types[0], node.source.data))
-        with self._lock:
+
+        def send_pending() -> Handle:
             handle = self.handle_of(tensor)
             if isinstance(tensor, Variable) and self._updates:
                 self.flush()
-            sequence = self._send(m.Fetch(handle.name))
-        answer = self._wait(sequence, timeout_seconds=timeout_seconds)
-        if answer.data is None:
-            return self._connection.download(answer.type, answer.ticket)
-        return np.array(array_from(answer.type, answer.data))
+            return handle
 
-    def _wait(self, sequence: int, *, timeout_seconds: float | None = None) -> m.Fetched:
-        with self._arrived:
-            self._answers.setdefault(sequence, None)
-            ready = self._arrived.wait_for(
-                lambda: self._answers[sequence] is not None or self._lost is not None, timeout_seconds
-            )
-            answer = self._answers.pop(sequence)
-            unread = min(self._failures) if self._failures else None
+        answer = self._ask(send_pending, timeout_seconds=timeout_seconds)
+        if answer.data is not None:
+            return np.array(array_from(answer.type, answer.data))
+        try:
+            return self._connection.download(answer.type, answer.ticket)
+        except KeyboardInterrupt:
+            self._connection.dismiss(answer.type, answer.ticket)
+            raise
+
+    def _ask(self, send: Callable[[], Handle], *, timeout_seconds: float | None) -> m.Fetched:
+        """Send a Fetch and wait for its answer; ``send`` first sends what the tensor needs, and gives its handle."""
+        answers: Answers = SimpleQueue()
+        sequence = 0
+        try:
+            with self.critical:
+                handle = send()
+                sequence = self._send(m.Fetch(handle.name), answers)
+            answer = answers.get(timeout=timeout_seconds)
+        except Empty:
+            raise TimedOut(f"no answer within {timeout_seconds} s; the session goes on") from None
+        finally:
+            self._answers.pop(sequence, None)
+            self._dismiss(answers)  # when the wait was given up at this very moment
         if answer is None:
-            if not ready:
-                raise TimedOut(f"no answer within {timeout_seconds} s; the session goes on")
             assert self._lost is not None
             raise self._lost
         if isinstance(answer, m.Failed):
             raise self._raised(answer.error)
+        unread = min(tuple(self._failures), default=None)
         if unread is not None:
             raise self._raised(self._failures[unread])
         return answer
 
+    def _dismiss(self, answers: Answers) -> None:
+        """Let the server free what was brought for somebody who no longer waits."""
+        while True:
+            try:
+                answer = answers.get_nowait()
+            except Empty:
+                return
+            if isinstance(answer, m.Fetched) and answer.ticket:
+                self._connection.dismiss(answer.type, answer.ticket)
+
     def _raised(self, record: m.ErrorRecord) -> TelegradError:
         """The exception for a record, with the user's line; tells the server that the user knows."""
-        with self._arrived:
-            self._failures.pop(record.sequence, None)
+        self._failures.pop(record.sequence, None)
         if record.sequence and self._lost is None:
-            self._connection.send(m.Resume(record.sequence))
+            with self.critical:
+                self._send_next(m.Resume(record.sequence))
         error = to_exception(record)
         lines = self._run_lines.get(record.sequence, ())
         if 0 <= record.node < len(lines) and lines[record.node] is not None:
@@ -494,26 +532,31 @@ class Session:
         if isinstance(event, m.Ended):
             self._lose(to_exception(event.error))
             return
-        with self._arrived:
-            if isinstance(event, m.Failed):
-                if event.error.sequence == event.sequence and event.sequence not in self._answers:
-                    self._failures[event.sequence] = event.error
-                self._answers[event.sequence] = event
-                self._drop_unasked(event.sequence)
-            elif isinstance(event, m.Fetched):
-                self._answers[event.sequence] = event
-            self._arrived.notify_all()
+        if not isinstance(event, (m.Fetched, m.Failed)):
+            return
+        answers = self._answers.get(event.sequence, None)
+        if answers is not None:
+            answers.put(event)
+            if event.sequence not in self._answers:
+                self._dismiss(answers)
+        elif isinstance(event, m.Fetched):
+            if event.ticket:
+                self._connection.dismiss(event.type, event.ticket)
+        elif event.error.sequence == event.sequence:
+            self._failures[event.sequence] = event.error
 
-    def _drop_unasked(self, sequence: int) -> None:
-        """Failures of Runs are kept in ``_failures`` alone; only a Fetch waits for an answer."""
-        if sequence in self._run_lines:
-            self._answers.pop(sequence, None)
+    def _upload_failed(self, name: int, record: m.ErrorRecord) -> None:
+        """The bytes of a tensor never got there, on a thread that uploads: no Run may wait for it."""
+        with self.critical:
+            if self._lost is None and not self.is_closed:
+                self._send_next(m.Release((name,)))
+        self._failures[0] = record
 
     def _lose(self, error: TelegradError) -> None:
         """Nothing more will come."""
-        with self._arrived:
-            self._lost = error
-            self._arrived.notify_all()
+        self._lost = error
+        for answers in list(self._answers.values()):
+            answers.put(None)
 
     @property
     def is_live(self) -> bool:

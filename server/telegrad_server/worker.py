@@ -276,13 +276,17 @@ class Worker:
             turn = self._carry_out(turn, lambda next: next.seat is seat and self._is_light(next))
         return session.has_room
 
-    def wait_for_room(self, session_id: str) -> None:
-        """Wait while more commands of a session are queued than its window holds."""
+    def wait_for_room(self, session_id: str, *, timeout_seconds: float | None = None) -> bool:
+        """Wait while more commands of a session are queued than its window holds. Returns whether there is room."""
         with self._lock:
             seat = self._seats.get(session_id)
             self._waiting_for_room += 1
-            self._room.wait_for(lambda: seat is None or seat.session.is_over or seat.session.has_room)
-            self._waiting_for_room -= 1
+            try:
+                return self._room.wait_for(
+                    lambda: seat is None or seat.session.is_over or seat.session.has_room, timeout_seconds
+                )
+            finally:
+                self._waiting_for_room -= 1
 
     def supply(self, session_id: str, function: bytes, data: bytes) -> None:
         """Take a function's bytes. GraphError (FUNCTION_MISMATCH) if they are not those of the id."""

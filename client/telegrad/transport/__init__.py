@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
-from telegrad.wire.messages import Command, Event
+from telegrad.wire.messages import Command, ErrorRecord, Event
 
 Deliver = Callable[[Event], None]
+Lost = Callable[[TelegradError], None]
+UploadFailed = Callable[[int, ErrorRecord], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,19 @@ class Connection(Protocol):
 
     greeting: Greeting
 
-    def open(self, deliver: Deliver, lost: Callable[[TelegradError], None]) -> None:
-        """Open the session; events go to ``deliver`` in order, the end of everything to ``lost``."""
+    def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
+        """Open the session; events go to ``deliver`` in order, the end of everything to ``lost``.
+
+        ``upload_failed`` gets the name of a tensor whose bytes will never come. All three are called on any thread.
+        """
         ...
 
-    def send(self, command: Command) -> int:
-        """Hand over a command; returns its sequence number at once (or when there is room)."""
+    def send(self, sequence: int, command: Command) -> None:
+        """Hand over a command with the next sequence number, from 1. One caller at a time; never waits."""
+        ...
+
+    def wait_for_room(self) -> None:
+        """Wait while so much is on its way that a sender should stop."""
         ...
 
     def supply(self, function: bytes, data: bytes) -> None:
@@ -50,6 +59,10 @@ class Connection(Protocol):
 
     def download(self, type: Type, ticket: str) -> npt.NDArray[Any]:
         """The array behind a ticket."""
+        ...
+
+    def dismiss(self, type: Type, ticket: str) -> None:
+        """Nobody wants the array behind a ticket any more. Never waits, may be called on any thread."""
         ...
 
     def close(self) -> None:

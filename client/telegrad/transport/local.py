@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from telegrad.errors import TelegradError
+from telegrad.critical import SLICE_SECONDS, Critical
 from telegrad.ir.types import Type
-from telegrad.transport import Deliver, Greeting
+from telegrad.transport import Deliver, Greeting, Lost, UploadFailed
 from telegrad.wire.arrays import array_bytes, array_from
 from telegrad.wire.messages import Command, Ended, Event
 
@@ -35,12 +33,12 @@ class LocalConnection:
             hello.fingerprint,
             tuple(hello.warnings),
         )
-        self._sequence = 0
+        self._critical = Critical()
         self._heard = 0
-        self._lock = threading.Lock()
+        self._has_room = True
         self._open = False
 
-    def open(self, deliver: Deliver, lost: Callable[[TelegradError], None]) -> None:
+    def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
         grant = self._worker.open_session(TENANT, "", None)
         self._id, self._secret = grant.session_id, grant.session_secret
 
@@ -54,32 +52,39 @@ class LocalConnection:
         self._worker.begin_delivery(self._id)
         self._open = True
 
-    def send(self, command: Command) -> int:
-        with self._lock:
-            self._sequence += 1
-            sequence = self._sequence
-            if not self._worker.receive(self._id, sequence, command, self._heard):
-                self._worker.wait_for_room(self._id)
-        return sequence
+    def send(self, sequence: int, command: Command) -> None:
+        self._has_room = self._worker.receive(self._id, sequence, command, self._heard)
+
+    def wait_for_room(self) -> None:
+        while not self._has_room:
+            with self._critical:
+                self._has_room = self._worker.wait_for_room(self._id, timeout_seconds=SLICE_SECONDS)
 
     def supply(self, function: bytes, data: bytes) -> None:
         self._worker.supply(self._id, function, data)
 
     def upload(self, name: int, type: Type, array: npt.NDArray[Any]) -> None:
-        upload = self._worker.begin_upload(TENANT, self._id, self._secret, name, type)
-        upload.write(array_bytes(array))
-        upload.finish()
+        with self._critical:
+            upload = self._worker.begin_upload(TENANT, self._id, self._secret, name, type)
+            upload.write(array_bytes(array))
+            upload.finish()
 
     def download(self, type: Type, ticket: str) -> npt.NDArray[Any]:
-        data = self._worker.download(TENANT, self._id, self._secret, ticket)
-        array = np.array(array_from(type, data))
-        self._worker.download_done(TENANT, self._id, self._secret, ticket)
+        with self._critical:
+            data = self._worker.download(TENANT, self._id, self._secret, ticket)
+            array = np.array(array_from(type, data))
+            self._worker.download_done(TENANT, self._id, self._secret, ticket)
         return array
 
+    def dismiss(self, type: Type, ticket: str) -> None:
+        with self._critical:
+            self._worker.download_done(TENANT, self._id, self._secret, ticket)
+
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._worker.close_session(TENANT, self._id, self._secret)
+        with self._critical:
+            if self._open:
+                self._open = False
+                self._worker.close_session(TENANT, self._id, self._secret)
 
     @property
     def is_open(self) -> bool:

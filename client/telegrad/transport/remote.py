@@ -11,8 +11,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from telegrad.critical import SLICE_SECONDS, Critical
 from telegrad.errors import (
     AccessError,
     ConnectionFailed,
@@ -32,7 +34,7 @@ from telegrad.errors import (
     VersionMismatch,
 )
 from telegrad.ir.types import Type
-from telegrad.transport import Deliver, Greeting
+from telegrad.transport import Deliver, Greeting, Lost, UploadFailed
 from telegrad.transport.access import Address, find_token, parse_address
 from telegrad.wire import messages as m
 from telegrad.wire import stream
@@ -122,8 +124,8 @@ class GrpcConnection:
         self._metadata = self._access(find_token(token))
         self._channel = _channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
+        self._critical = Critical()
         self._changed = threading.Condition()
-        self._sequence = 0
         self._heard = 0
         self._last_heard_at = 0.0
         self._unacknowledged: deque[tuple[int, pb.AttachSessionRequest, int]] = deque()
@@ -181,7 +183,7 @@ class GrpcConnection:
 
     # ---- the session
 
-    def open(self, deliver: Deliver, lost: Callable[[TelegradError], None]) -> None:
+    def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
         request = pb.OpenSessionRequest(request_id=uuid.uuid4().hex)
         request.lease.FromNanoseconds(int(self._lease_seconds * 1e9))
         response = self._retried(self._sessions.OpenSession, request)
@@ -190,7 +192,7 @@ class GrpcConnection:
         self._incarnation: str = response.incarnation
         self._lease_seconds = response.lease.ToNanoseconds() / 1e9
         self._last_heard_at = time.monotonic()
-        self._deliver, self._lost = deliver, lost
+        self._deliver, self._lost, self._upload_failed = deliver, lost, upload_failed
         threading.Thread(target=self._serve, name="telegrad-stream", daemon=True).start()
         threading.Thread(target=self._beat, name="telegrad-heart", daemon=True).start()
 
@@ -213,19 +215,22 @@ class GrpcConnection:
     def is_open(self) -> bool:
         return not self._ending.is_set() and not self._is_lost
 
-    def send(self, command: m.Command) -> int:
+    def send(self, sequence: int, command: m.Command) -> None:
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._unacknowledged_bytes < UNACKNOWLEDGED_BYTES or self._is_lost or self._ending.is_set()
-            )
-            self._sequence += 1
-            request = stream.command_to_proto(self._sequence, command, heard_event=self._heard)
+            request = stream.command_to_proto(sequence, command, heard_event=self._heard)
             size = request.ByteSize()
-            self._unacknowledged.append((self._sequence, request, size))
+            self._unacknowledged.append((sequence, request, size))
             self._unacknowledged_bytes += size
             if self._outbox is not None:
                 self._outbox.put(request)
-            return self._sequence
+
+    def wait_for_room(self) -> None:
+        while not self._has_room():
+            with self._critical, self._changed:
+                self._changed.wait_for(self._has_room, SLICE_SECONDS)
+
+    def _has_room(self) -> bool:
+        return self._unacknowledged_bytes < UNACKNOWLEDGED_BYTES or not self.is_open
 
     def supply(self, function: bytes, data: bytes) -> None:
         request = pb.AttachSessionRequest(supply=pb.Supply(id=function, function=data))
@@ -372,23 +377,40 @@ class GrpcConnection:
         if type.nbytes > UPLOADS_IN_FLIGHT_BYTES:
             self._upload(name, type, array_bytes(array))  # no copy: the caller waits instead
             return
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._uploads_bytes + type.nbytes <= UPLOADS_IN_FLIGHT_BYTES or not self.is_open
-            )
-            self._uploads_bytes += type.nbytes
-        data = array_bytes(array)
-        copy = memoryview(bytearray(data)) if np.may_share_memory(array, np.frombuffer(data, np.uint8)) else data
 
-        def work() -> None:
+        def work(copy: memoryview) -> None:
             try:
                 self._upload(name, type, copy)
             finally:
-                with self._changed:
-                    self._uploads_bytes -= type.nbytes
-                    self._changed.notify_all()
+                self._give_back_room(type.nbytes)
 
-        self._uploads.submit(work)
+        is_sent = False
+        while not is_sent:
+            with self._critical:
+                is_sent = self._take_room(type.nbytes)
+                if is_sent:
+                    try:
+                        data = array_bytes(array)
+                        shares = np.may_share_memory(array, np.frombuffer(data, np.uint8))
+                        self._uploads.submit(work, memoryview(bytearray(data)) if shares else data)
+                    except BaseException:
+                        self._give_back_room(type.nbytes)
+                        raise
+
+    def _take_room(self, nbytes: int) -> bool:
+        """Wait a little for room for an upload, and take it."""
+        with self._changed:
+            has_room = self._changed.wait_for(
+                lambda: self._uploads_bytes + nbytes <= UPLOADS_IN_FLIGHT_BYTES or not self.is_open, SLICE_SECONDS
+            )
+            if has_room:
+                self._uploads_bytes += nbytes
+            return has_room
+
+    def _give_back_room(self, nbytes: int) -> None:
+        with self._changed:
+            self._uploads_bytes -= nbytes
+            self._changed.notify_all()
 
     def _upload(self, name: int, type: Type, data: memoryview) -> None:
         call: Any = self._channel.stream_unary(
@@ -421,26 +443,16 @@ class GrpcConnection:
             pause = min(2 * pause, 2.0)
         if failure is None or not self.is_open:
             return
-        record = m.ErrorRecord(failure.reason, f"an upload of {type} failed: {failure.message}")
-        self.send(m.Release((name,)))  # so that no Run waits for it
-        self._deliver(m.Failed(0, record))
+        self._upload_failed(name, m.ErrorRecord(failure.reason, f"an upload of {type} failed: {failure.message}"))
 
     def download(self, type: Type, ticket: str) -> npt.NDArray[Any]:
-        call: Any = self._channel.unary_stream(
-            "/telegrad.wire.v1.Tensors/DownloadTensor",
-            request_serializer=tensors.DownloadTensorRequest.SerializeToString,
-            response_deserializer=lambda data: stream.decode_chunk(data, tag=1),
-        )
         buffer = np.empty(type.nbytes, np.uint8)
         view = buffer.data
         filled = 0
         pause = 0.1
         while True:
-            request = tensors.DownloadTensorRequest(
-                session_id=self._id, session_secret=self._secret, ticket=ticket, offset_bytes=filled
-            )
             try:
-                for chunk in call(request, metadata=self._metadata):
+                for chunk in self._chunks(ticket, filled):
                     view[filled : filled + len(chunk)] = chunk
                     filled += len(chunk)
                 return array_from(type, buffer.data)
@@ -451,6 +463,26 @@ class GrpcConnection:
             if time.monotonic() - self._last_heard_at > self._lease_seconds or self._ending.wait(pause):
                 raise failure
             pause = min(2 * pause, 2.0)
+
+    def _chunks(self, ticket: str, offset: int) -> Iterator[memoryview]:
+        """The bytes behind a ticket from an offset on."""
+        call: Any = self._channel.unary_stream(
+            "/telegrad.wire.v1.Tensors/DownloadTensor",
+            request_serializer=tensors.DownloadTensorRequest.SerializeToString,
+            response_deserializer=lambda data: stream.decode_chunk(data, tag=1),
+        )
+        request = tensors.DownloadTensorRequest(
+            session_id=self._id, session_secret=self._secret, ticket=ticket, offset_bytes=offset
+        )
+        return call(request, metadata=self._metadata)
+
+    def dismiss(self, type: Type, ticket: str) -> None:
+        def work() -> None:
+            with suppress(grpc.RpcError):  # if it fails, the session's end frees it
+                list(self._chunks(ticket, type.nbytes))  # as if all had been received
+
+        with suppress(RuntimeError):  # closed: nothing is left to free
+            self._uploads.submit(work)
 
 
 def _serialized(part: Any) -> bytes:

@@ -357,7 +357,7 @@ class Function(Generic[P, R]):
         if compiled.is_random:
             session.calls += 1
         operands, keep = _bind(session, compiled.prepared.sources, leaves)
-        with session.critical:  # a step happens or does not: with its updates and gradients
+        with session.commands.critical:  # a step happens or does not: with its updates and gradients
             results = self._send(session, compiled, leaves, operands)
         del keep
         return results
@@ -369,7 +369,7 @@ class Function(Generic[P, R]):
         names: list[int] = []
         handles: list[Handle] = []
         for _ in range(compiled.results):
-            handle = session.new_handle()
+            handle = session.commands.new_handle()
             handles.append(handle)
             names.append(handle.name)
         scopes = [scope.number] * compiled.results
@@ -378,7 +378,7 @@ class Function(Generic[P, R]):
             if i is not None and tensor is not None:
                 scopes[i] = tensor._scope.number  # pyright: ignore[reportPrivateUsage]
         updates = len(compiled.variables)
-        session.run(compiled.prepared, operands, names + [0] * updates, scopes + [scope.number] * updates)
+        session.commands.run(compiled.prepared, operands, names + [0] * updates, scopes + [scope.number] * updates)
         for variable, line in zip(compiled.variables, compiled.lines, strict=True):
             session.updated(variable, line)
         differentiable = compiled.is_pure and _wants_gradient(leaves, compiled)

@@ -92,14 +92,14 @@ class Scopes:
 
     def enter(self, scope: Scope) -> None:
         """Open the scope here and on the server."""
-        with self._session.critical:
+        with self._session.commands.critical:
             scope.parent = self.current
             self._stack.append(scope)
             self._session.open_scope(scope)
 
     def leave(self, scope: Scope, kept: list[Tensor]) -> None:
         """Close the scope and those left open inside it; ``kept`` tensors move to its parent."""
-        with self._session.critical:
+        with self._session.commands.critical:
             if scope not in self._stack:
                 return
             assert scope.parent is not None

@@ -212,11 +212,11 @@ def test_a_step_is_one_message_up_and_none_awaited(session: tg.Session) -> None:
 
     rows = np.arange(10)
     step(rows).item()
-    before = session._sequence
+    before = session.commands.sequence
     for _ in range(200):
         loss = step(rows)
 
-    assert session._sequence - before <= 200 + 1  # and now and then the names that are no longer wanted
+    assert session.commands.sequence - before <= 200 + 1  # and now and then the names that are no longer wanted
     assert loss.item() != 0
 
 

@@ -16,6 +16,9 @@ from telegrad.critical import Critical
 from telegrad.errors import TimedOut
 from telegrad_server.embedded import open_worker
 
+# hypothesis watches garbage collection in Python; an interrupt that hits it is lost there, and comes again
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @contextmanager
 def interrupts(first_seconds: float) -> Generator[None, None, None]:

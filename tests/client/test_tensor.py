@@ -223,6 +223,6 @@ def test_an_eager_loop_compiles_once(session: tg.Session) -> None:
     for i in range(5):
         x = x * (1.0 + i) + 0.5
         x.numpy()
-        known.add(len(session._functions))  # pyright: ignore[reportPrivateUsage]
+        known.add(len(session.commands._functions))  # pyright: ignore[reportPrivateUsage]
 
     assert known == {1}

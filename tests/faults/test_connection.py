@@ -115,7 +115,7 @@ import sys, time, numpy as np, telegrad as tg
 session = tg.connect(sys.argv[1], lease_seconds=2)
 held = [tg.asarray(np.ones(1000, np.float32)) * i for i in range(1000)]
 session.synchronize()
-c = session._connection
+c = session.commands.connection
 print(c._id, c._secret.hex(), flush=True)
 sys.stdin.read()
 """

@@ -1,0 +1,252 @@
+"""Commands: what a session tells its server, each once and in order, and what comes back.
+
+The other half of `session.py`, which knows tensors; this one knows names, functions by id and numbered commands. What
+nobody waits for any more is dismissed, what nobody holds any more is released.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from telegrad.critical import Critical
+from telegrad.errors import SessionError, TelegradError, TimedOut, UnknownOp
+from telegrad.ir.types import Type
+from telegrad.lazy import Handle, Line, Watch, show
+from telegrad.prepared import Prepared
+from telegrad.transport import Connection
+from telegrad.wire import messages as m
+from telegrad.wire.arrays import array_bytes, array_from, type_of
+from telegrad.wire.status import to_exception
+
+EAGER_SUPPLY_BYTES = 64 * 1024  # functions up to this size are sent before anybody asks
+RELEASE_BATCH = 256
+REMEMBERED_RUNS = 4096
+REMEMBERED_BYTES = 64 << 20
+
+Answers = SimpleQueue["m.Fetched | m.Failed | None"]
+"""Where the answer to a Fetch arrives; None if the session is lost before."""
+
+
+class Commands:
+    """The commands of one session over a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.critical = Critical(connection.wait_for_room)  # commands are numbered and sent in here
+        self.sequence = 0
+        self.lost: TelegradError | None = None
+        self.is_closed = False
+        self._last_name = 0
+        self._watches: dict[int, Watch] = {}  # by name, of handles that somebody holds
+        self._forgotten: deque[Watch] = deque()
+        self._functions: OrderedDict[bytes, bytes] = OrderedDict()
+        self._function_bytes = 0
+        self._run_lines: OrderedDict[int, tuple[Line | None, ...]] = OrderedDict()
+        self._answers: dict[int, Answers] = {}  # by Fetch, while somebody waits
+        self._failures: dict[int, m.ErrorRecord] = {}
+
+    def open(self) -> None:
+        """Open the session on the server."""
+        self.connection.open(self._hear, self._lose, self._upload_failed)
+
+    def close(self) -> None:
+        """Free everything on the server; nothing can be sent any more."""
+        self.is_closed = True
+        self.connection.close()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether commands can still be sent."""
+        return not self.is_closed and self.lost is None and self.connection.is_open
+
+    # ---- what is sent
+
+    def new_handle(self) -> Handle:
+        """A handle on a new name, for a command that will make it."""
+        self._last_name += 1
+        handle = Handle(self._last_name)
+        self._watches[handle.name] = Watch(handle, self._forgotten.append)
+        return handle
+
+    def send(self, command: m.Command, answers: Answers | None = None) -> int:
+        """Send a command; returns its number. To be called within ``critical``."""
+        if self.lost is not None:
+            raise self.lost
+        if self.is_closed:
+            raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
+        if len(self._forgotten) >= RELEASE_BATCH:
+            self._release()
+        return self._send_next(command, answers)
+
+    def _send_next(self, command: m.Command, answers: Answers | None = None) -> int:
+        self.sequence += 1
+        if answers is not None:
+            self._answers[self.sequence] = answers  # first: in process the answer comes before `send` returns
+        self.connection.send(self.sequence, command)
+        return self.sequence
+
+    def _release(self) -> None:
+        names: list[int] = []
+        while self._forgotten:
+            names.append(self._forgotten.popleft().name)
+            del self._watches[names[-1]]
+        if names and self.lost is None and not self.is_closed:
+            self._send_next(m.Release(tuple(names)))
+
+    def release(self) -> None:
+        """Tell the server now which names are no longer wanted, without waiting for a batch to fill."""
+        with self.critical:
+            self._release()
+
+    def run(
+        self, function: Prepared, operands: Sequence[int | bytes], names: Sequence[int], scopes: Sequence[int]
+    ) -> int:
+        """Send one Run; returns its sequence number."""
+        immediates = [x for x in operands if isinstance(x, bytes)]
+        inputs = tuple([0 if isinstance(x, bytes) else x for x in operands])
+        scope = scopes[0] if scopes else 0
+        mixed = tuple(scopes) if any(s != scope for s in scopes) else ()
+        with self.critical:
+            if function.id not in self._functions:
+                self._introduce(function)
+            command = m.Run(function.id, inputs, tuple(names), b"".join(immediates), scope, mixed)
+            sequence = self.send(command)
+            self._run_lines[sequence] = function.lines
+            if len(self._run_lines) > REMEMBERED_RUNS:
+                self._run_lines.popitem(last=False)
+        return sequence
+
+    def _introduce(self, function: Prepared) -> None:
+        unknown = function.ops - self.connection.greeting.ops
+        if unknown:
+            version = self.connection.greeting.server_version
+            raise UnknownOp(
+                f"the server (telegrad {version}) does not know the op {min(unknown)!r}; upgrade the server"
+            )
+        self._functions[function.id] = function.data
+        self._function_bytes += len(function.data)
+        while self._function_bytes > REMEMBERED_BYTES and len(self._functions) > 1:
+            _, data = self._functions.popitem(last=False)
+            self._function_bytes -= len(data)
+        if len(function.data) <= EAGER_SUPPLY_BYTES:
+            self.connection.supply(function.id, function.data)
+
+    def put(self, type: Type, data: bytes, scope: int) -> Handle:
+        """Send a few bytes; the handle of the tensor they are."""
+        with self.critical:
+            handle = self.new_handle()
+            self.send(m.Put(handle.name, type, data, scope))
+            return handle
+
+    def upload(self, array: npt.NDArray[Any], scope: int) -> Handle:
+        """Send an array; the handle of the tensor it becomes. The array may be changed afterwards."""
+        type = type_of(array)
+        if type.nbytes <= m.INLINE_BYTES:
+            return self.put(type, bytes(array_bytes(array)), scope)
+        with self.critical:
+            handle = self.new_handle()
+            self.send(m.Expect(handle.name, type, scope))
+        self.connection.upload(handle.name, type, array)
+        return handle
+
+    # ---- what comes back
+
+    def read(self, send: Callable[[], Handle], *, timeout_seconds: float | None) -> npt.NDArray[Any]:
+        """The elements of a tensor as an array of the caller's own; see `ask`."""
+        answer = self.ask(send, timeout_seconds=timeout_seconds)
+        if answer.data is not None:
+            return np.array(array_from(answer.type, answer.data))
+        try:
+            return self.connection.download(answer.type, answer.ticket)
+        except KeyboardInterrupt:
+            self.connection.dismiss(answer.type, answer.ticket)
+            raise
+
+    def ask(self, send: Callable[[], Handle], *, timeout_seconds: float | None = None) -> m.Fetched:
+        """Send a Fetch and wait for its answer; ``send`` first sends what the tensor needs, and gives its handle."""
+        answers: Answers = SimpleQueue()
+        sequence = 0
+        try:
+            with self.critical:
+                handle = send()
+                sequence = self.send(m.Fetch(handle.name), answers)
+            answer = answers.get(timeout=timeout_seconds)
+        except Empty:
+            raise TimedOut(f"no answer within {timeout_seconds} s; the session goes on") from None
+        finally:
+            self._answers.pop(sequence, None)
+            self._dismiss(answers)  # when the wait was given up at this very moment
+        if answer is None:
+            assert self.lost is not None
+            raise self.lost
+        if isinstance(answer, m.Failed):
+            raise self._raised(answer.error)
+        unread = min(tuple(self._failures), default=None)
+        if unread is not None:
+            raise self._raised(self._failures[unread])
+        return answer
+
+    def _dismiss(self, answers: Answers) -> None:
+        """Let the server free what was brought for somebody who no longer waits."""
+        while True:
+            try:
+                answer = answers.get_nowait()
+            except Empty:
+                return
+            if isinstance(answer, m.Fetched) and answer.ticket:
+                self.connection.dismiss(answer.type, answer.ticket)
+
+    def _raised(self, record: m.ErrorRecord) -> TelegradError:
+        """The exception for a record, with the user's line; tells the server that the user knows."""
+        self._failures.pop(record.sequence, None)
+        if record.sequence and self.lost is None:
+            with self.critical:
+                self._send_next(m.Resume(record.sequence))
+        error = to_exception(record)
+        lines = self._run_lines.get(record.sequence, ())
+        if 0 <= record.node < len(lines) and lines[record.node] is not None:
+            where = show(lines[record.node])
+            error.location = f"{where} (in the gradient of the op built there)" if record.is_backward else where
+        return error
+
+    def _hear(self, event: m.Event) -> None:
+        """An event from the server, on the connection's thread."""
+        if isinstance(event, m.FunctionNeeded):
+            data = self._functions.get(event.function)
+            if data is not None:
+                self.connection.supply(event.function, data)
+            return
+        if isinstance(event, m.Ended):
+            self._lose(to_exception(event.error))
+            return
+        if not isinstance(event, (m.Fetched, m.Failed)):
+            return
+        answers = self._answers.get(event.sequence, None)
+        if answers is not None:
+            answers.put(event)
+            if event.sequence not in self._answers:
+                self._dismiss(answers)
+        elif isinstance(event, m.Fetched):
+            if event.ticket:
+                self.connection.dismiss(event.type, event.ticket)
+        elif event.error.sequence == event.sequence:
+            self._failures[event.sequence] = event.error
+
+    def _upload_failed(self, name: int, record: m.ErrorRecord) -> None:
+        """The bytes of a tensor never got there, on a thread that uploads: no Run may wait for it."""
+        with self.critical:
+            if self.lost is None and not self.is_closed:
+                self._send_next(m.Release((name,)))
+        self._failures[0] = record
+
+    def _lose(self, error: TelegradError) -> None:
+        """Nothing more will come."""
+        self.lost = error
+        for answers in list(self._answers.values()):
+            answers.put(None)

@@ -106,11 +106,20 @@ class Tensor(Operators):
         region = context.REGION.get()
         if region is not None:
             region.append(outputs[0].node)
-        wants = any([x._requires_grad for x in inputs]) and op.__class__ is not StopGradient
-        if wants and not context.GRADIENTS.get():
-            outputs = tuple([StopGradient()(v) for v in outputs])
+        wants, weak = False, bool(inputs)
+        for x in inputs:
+            wants = wants or x._requires_grad
+            weak = weak and x._weak
+        cls = op.__class__
+        if cls is StopGradient:
             wants = False
-        weak = bool(inputs) and all([x._weak for x in inputs]) and op.__class__ is not elementwise.Cast
+        elif wants and not context.GRADIENTS.get():
+            outputs, wants = tuple([StopGradient()(v) for v in outputs]), False
+        if cls is elementwise.Cast:
+            weak = False
+        if len(outputs) == 1:
+            (v,) = outputs
+            return (home.tensor(v, requires_grad=wants and v.type.dtype.is_float, weak=weak),)
         return tuple([home.tensor(v, requires_grad=wants and v.type.dtype.is_float, weak=weak) for v in outputs])
 
     def literal(self, number: Number, dtype: DType) -> Tensor:

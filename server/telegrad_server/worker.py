@@ -261,15 +261,20 @@ class Worker:
             if seat is not None and seat.deliver == deliver:
                 seat.deliver = seat.taken = None
 
-    def receive(self, session_id: str, sequence: int, command: m.Command, heard_event: int) -> bool:
-        """Take a command of an attached session. Returns whether there is room for more; see `wait_for_room`."""
+    def receive(
+        self, session_id: str, sequence: int, command: m.Command, heard_event: int, *, takes_light: bool = True
+    ) -> bool:
+        """Take a command of an attached session. Returns whether there is room for more; see `wait_for_room`.
+
+        With ``takes_light`` the caller carries out what is over sooner than another thread is woken.
+        """
         with self._lock:
             seat = self._attached_seat(session_id)
             session = seat.session
             session.hear(self._clock(), heard_event)
             session.receive(sequence, command)
             self._advance(seat)
-            turn = self._line.take(self._is_light)
+            turn = self._line.take(self._is_light if takes_light else _none)
         if session.events.outbox:
             self._deliver(seat)
         while turn is not None:
@@ -544,3 +549,7 @@ class Worker:
         if seat.session.events.outbox:
             self._deliver(seat)
         return following
+
+
+def _none(turn: _Turn) -> bool:
+    return False

@@ -320,6 +320,9 @@ def test_the_thread_that_brings_a_light_task_carries_it_out() -> None:
     fetched = client.send(m.Fetch(1))
     assert client.events[-1] == m.Fetched(fetched, VECTOR, np.array([1, 2, 3], np.float32).tobytes())
     assert worker.is_idle()
+    worker.receive(client.grant.session_id, 3, m.Fetch(1), 0, takes_light=False)
+    client.sequence = 3
+    assert not worker.is_idle()
     client.put(2, *np.zeros(1 << 16, np.float32))
     small = client.send(m.Fetch(1))  # stands behind the large one
     assert not worker.is_idle()

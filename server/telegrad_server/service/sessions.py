@@ -25,6 +25,9 @@ LEASE_SECONDS = 60.0
 ATTACH_SECONDS = 10.0
 """A stream that does not say by then whose it is, is closed."""
 
+LIGHT_BATCH = 4
+"""Tiny steps are computed on the event loop, in less time than a thread is woken, but no more at once than these."""
+
 INLINE_SUPPLY_BYTES = 256 << 10
 """Larger functions are hashed beside the event loop."""
 
@@ -136,17 +139,18 @@ class Sessions:
         try:
             while (request := await context.read()) is not END:
                 if checked(request).WhichOneof("message") == "batch":
-                    for message in request.batch.messages:
-                        await self._take(session_id, message)
+                    messages = request.batch.messages
+                    for message in messages:
+                        await self._take(session_id, message, takes_light=len(messages) <= LIGHT_BATCH)
                 else:
-                    await self._take(session_id, request)
+                    await self._take(session_id, request, takes_light=True)
             mailbox.end()
         except TelegradError as error:
             mailbox.end(error)
         except Exception as error:  # the edge
             mailbox.end(bug(error))
 
-    async def _take(self, session_id: str, request: pb.AttachSessionRequest) -> None:
+    async def _take(self, session_id: str, request: pb.AttachSessionRequest, *, takes_light: bool) -> None:
         if request.WhichOneof("message") == "supply":
             supply = (session_id, request.supply.id, request.supply.function)
             if len(request.supply.function) <= INLINE_SUPPLY_BYTES:
@@ -155,7 +159,7 @@ class Sessions:
                 await asyncio.to_thread(self._worker.supply, *supply)
         else:
             command = stream.command_from_proto(request)
-            self._worker.receive(session_id, request.sequence, command, request.heard_event)
+            self._worker.receive(session_id, request.sequence, command, request.heard_event, takes_light=takes_light)
 
 
 def _serialized(message: Any) -> bytes:

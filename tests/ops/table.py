@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 from telegrad.ir import types as t
 from telegrad.ir.op import Op
-from telegrad.ops import control, cross_entropy, index, linalg, probability, random, reduce, shape, slices
+from telegrad.ops import (
+    control,
+    convolution,
+    cross_entropy,
+    index,
+    linalg,
+    pooling,
+    probability,
+    random,
+    reduce,
+    shape,
+    slices,
+)
 from telegrad.ops import elementwise as e
 
 from tests.ops.checks import Array
@@ -131,6 +143,29 @@ def _cross_entropy(x: Array, labels: Array) -> list[Array]:
 
 
 _ZEROS = values([0.0, 2.0, -1.5], [0.0, 0.0, 3.0], [1.0, 2.0, 0.5])  # one zero in a line, two, none
+
+
+def _windows(op: type[Any], *, weight: bool = False, size: bool = False) -> list[Case]:
+    """One, two and three axes, with strides, uneven padding, dilation, groups, and no samples."""
+    cases: list[Case] = []
+    for n, channels, outputs, groups, spatial, kernel, stride, before, after, dilation in (
+        (2, 2, 3, 1, (5,), (3,), (1,), (0,), (0,), (1,)),
+        (2, 4, 2, 2, (6,), (2,), (2,), (1,), (0,), (2,)),
+        (1, 2, 2, 2, (4, 5), (3, 2), (2, 1), (1, 0), (2, 1), (1, 2)),
+        (1, 1, 2, 1, (3, 2, 3), (2, 1, 2), (1, 1, 2), (0, 0, 1), (1, 0, 0), (1, 1, 1)),
+        (0, 2, 2, 1, (4,), (2,), (1,), (0,), (0,), (1,)),
+    ):
+        geometry = (stride, before, after, dilation, groups)
+        out = convolution.positions("", spatial, kernel, stride, before, after, dilation)
+        x, w, y = real(n, channels, *spatial), real(outputs, channels // groups, *kernel), real(n, outputs, *out)
+        if weight:
+            cases.append(case(op(*geometry, kernel=kernel), x, y))
+        elif size:
+            cases.append(case(op(*geometry, size=spatial), y, w))
+        else:
+            cases.append(case(op(*geometry), x, w))
+    return cases
+
 
 CASES: dict[str, list[Case]] = {
     # arithmetic
@@ -366,6 +401,24 @@ CASES: dict[str, list[Case]] = {
         )
     ]
     + [case(linalg.Matmul(), integers(2, 3), integers(3, 2), expected=np.matmul)],
+    # windows
+    "convolution": _windows(convolution.Convolution),
+    "convolution_input": _windows(convolution.ConvolutionInput, size=True),
+    "convolution_weight": _windows(convolution.ConvolutionWeight, weight=True),
+    "window_argmax": [
+        case(
+            pooling.WindowArgmax((2,), (1,), (0,), (0,), (1,)),
+            values([[1.0, 3.0, 3.0, np.nan, 2.0]]),
+            expected=lambda x: np.array([[[1, 1, 3, 3]]]),
+        ),
+        case(
+            pooling.WindowArgmax((3,), (2,), (1,), (1,), (1,)),
+            values([[-np.inf, -np.inf, -np.inf, 0.0, -1.0]]),
+            expected=lambda x: np.array([[[0, 3, 3]]]),
+        ),
+        case(pooling.WindowArgmax((2, 3), (2, 1), (1, 1), (0, 1), (1, 1)), integers(2, 1, 3, 4)),
+        case(pooling.WindowArgmax((2, 1, 2), (1, 1, 2), (0, 0, 0), (0, 0, 0), (1, 1, 1)), real(0, 2, 3, 2, 2)),
+    ],
     # by index
     "checked_index": [
         case(index.CheckedIndex(4), integers(6, low=-4, high=4), expected=lambda i: i % 4),

@@ -16,13 +16,17 @@ from telegrad.autodiff import gradient
 from telegrad.ir import Value
 from telegrad.ops import activation, cross_entropy, indexing, linalg, loss, norm
 
+from tests.ops import torch_windows
 from tests.ops.checks import Array, evaluate, generator, inputs_for
 from tests.ops.table import Operand, integers, number, positive, real, values
 
 torch: Any = pytest.importorskip("torch")
 F: Any = torch.nn.functional
 
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+]
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,8 @@ ROWS: dict[str, Row] = {
         real(3),
     ),
 }
+
+ROWS |= {name: Row(ours, theirs, operands, order) for name, ours, theirs, operands, order in torch_windows.rows(F)}
 
 
 def _assigned(x: Any, y: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from telegrad import context, ops
+from telegrad.errors import GraphError, ShapeError
+from telegrad.ops import norm
 from telegrad.ops import random as philox
 from telegrad.ops.activation import (
     celu,
@@ -20,6 +22,14 @@ from telegrad.ops.activation import (
     softplus,
     softsign,
 )
+from telegrad.ops.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from telegrad.ops.cross_entropy import cross_entropy, nll_loss
 from telegrad.ops.elementwise import relu, sigmoid, tanh
 from telegrad.ops.index import one_hot
@@ -32,8 +42,23 @@ from telegrad.ops.loss import (
     mse_loss,
     smooth_l1_loss,
 )
-from telegrad.ops.norm import layer_norm, rms_norm
-from telegrad.tensor import Tensor
+from telegrad.ops.norm import group_norm, layer_norm, rms_norm
+from telegrad.ops.padding import pad
+from telegrad.ops.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
+from telegrad.tensor import Tensor, Variable
 
 logsigmoid = log_sigmoid
 
@@ -68,9 +93,77 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     return philox.dropout(input, key, p=p, stream=stream)
 
 
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """input[N, C, ...] normalised for each channel, times weight[C] plus bias[C] (Ioffe, Szegedy 2015).
+
+    With ``training`` by the mean and variance of the batch; running_mean[C] and running_var[C], if they are
+    variables, move towards them by ``momentum`` (the variance then with n - 1, as in PyTorch). Otherwise by the running
+    ones. ShapeError if a channel has one element to learn from.
+    """
+    if not training:
+        if running_mean is None or running_var is None:
+            raise GraphError("batch_norm: running_mean and running_var are needed where training is false")
+        return norm.channel_norm(input, running_mean, running_var, weight, bias, eps)
+    mean, var, count = norm.channel_moments(input)
+    for running, batch in ((running_mean, mean), (running_var, var * (count / max(count - 1, 1)))):
+        if running is not None:
+            _move(running, batch, momentum, "batch_norm")
+    return norm.channel_norm(input, mean, var, weight, bias, eps)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """input[N, C, ...] normalised for each sample and channel, times weight[C] plus bias[C] (Ulyanov et al. 2016).
+
+    Running statistics are the means over the samples; see `batch_norm`. Without ``use_input_stats`` they are used.
+    """
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    out = norm.instance_norm(input, weight, bias, eps)
+    axes = tuple(range(2, input.ndim))
+    if running_mean is not None:
+        _move(running_mean, ops.mean(input, axis=(0, *axes)), momentum, "instance_norm")
+    if running_var is not None:
+        _move(running_var, ops.mean(ops.var(input, axis=axes, correction=1), axis=0), momentum, "instance_norm")
+    return out
+
+
+def _move(running: Tensor, batch: Tensor, momentum: float | Tensor, op: str) -> None:
+    if not isinstance(running, Variable):
+        raise GraphError(f"{op}: running_mean and running_var must be variables, which training updates")
+    if running.shape != batch.shape:
+        raise ShapeError(
+            f"{op}: running statistics {running.type} must have one element for each of {batch.shape[0]} channels"
+        )
+    with context.no_grad():
+        step = (ops.astype(batch.detach(), running.dtype) - running) * momentum
+        running.assign(step + running)
+
+
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "cross_entropy", "dropout", "elu", "embedding",
-    "gelu", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss", "layer_norm", "leaky_relu",
-    "linear", "log_softmax", "logsigmoid", "mish", "mse_loss", "nll_loss", "one_hot", "relu", "relu6", "rms_norm",
-    "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "cross_entropy", "dropout", "elu", "embedding", "gelu", "group_norm", "hardsigmoid",
+    "hardswish", "hardtanh", "huber_loss", "instance_norm", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
+    "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish", "mse_loss", "nll_loss", "one_hot",
+    "pad", "relu", "relu6", "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "softsign",
+    "tanh",
 ]  # fmt: skip

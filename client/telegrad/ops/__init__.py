@@ -10,6 +10,7 @@ normalisations and random numbers have their public face in `telegrad.nn.functio
 from telegrad.ops import (
     activation,
     control,
+    convolution,
     cross_entropy,
     elementwise,
     index,
@@ -17,6 +18,8 @@ from telegrad.ops import (
     linalg,
     loss,
     norm,
+    padding,
+    pooling,
     probability,
     random,
     reduce,
@@ -32,8 +35,8 @@ from telegrad.ops.reduce import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, control, cross_entropy, elementwise, index, indexing, linalg, loss, norm, probability, random, reduce,
-    shape, slices,
+    activation, control, convolution, cross_entropy, elementwise, index, indexing, linalg, loss, norm, padding,
+    pooling, probability, random, reduce, shape, slices,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

@@ -8,6 +8,7 @@ from telegrad.errors import ShapeError
 from telegrad.ir.value import Operators, V
 from telegrad.ops import elementwise as e
 from telegrad.ops import reduce as r
+from telegrad.ops import shape as s
 from telegrad.ops.reduce import widened
 
 
@@ -39,3 +40,64 @@ def rms_norm(input: V, normalized_shape: Sequence[int], weight: V | None = None,
     out = wide / e.sqrt(r.mean(e.square(wide), axis=axes, keepdims=True) + eps)
     out = e.astype(out, e.inexact(input).dtype)
     return out if weight is None else out * weight
+
+
+# ---- by channels: axis 1 of x[N, C, ...]
+
+
+def _channels(x: V, line: V, op: str, what: str) -> V:
+    """line[C] beside x[N, C, ...]."""
+    if x.ndim < 2 or line.shape != (x.shape[1],):
+        raise ShapeError(f"{op}({x.type}): {what} {line.type} must have one element for each channel, axis 1")
+    return s.reshape(line, (x.shape[1], *(1,) * (x.ndim - 2)))
+
+
+def channel_moments(input: V) -> tuple[V, V, int]:
+    """Mean[C] and variance[C] (with n) of input[N, C, ...], in float32 at least, and n. ShapeError if n is 1."""
+    if input.ndim < 2:
+        raise ShapeError(f"batch_norm({input.type}): takes a batch of channels, [N, C, ...]")
+    count = input.size // max(input.shape[1], 1)
+    if count == 1 and input.size:
+        raise ShapeError(f"batch_norm({input.type}): a channel with one element has no variance to train with")
+    axes = (0, *range(2, input.ndim))
+    wide = widened(input)
+    mean = r.mean(wide, axis=axes, keepdims=True)
+    var = r.mean(e.square(wide - mean), axis=axes)
+    return s.reshape(mean, (input.shape[1],)), var, count
+
+
+def channel_norm(input: V, mean: V, var: V, weight: V | None, bias: V | None, eps: float) -> V:
+    """(input[N, C, ...] - mean[C]) / sqrt(var[C] + eps) * weight[C] + bias[C]."""
+    op = "batch_norm"
+    wide = widened(input)
+    centre = _channels(input, e.astype(mean, wide.dtype), op, "the mean")
+    spread = _channels(input, e.sqrt(e.astype(var, wide.dtype) + eps), op, "the variance")
+    return _scaled(input, (wide - centre) / spread, weight, bias, op)
+
+
+def _scaled(input: V, normal: V, weight: V | None, bias: V | None, op: str) -> V:
+    out = e.astype(normal, e.inexact(input).dtype)
+    if weight is not None:
+        out = out * _channels(input, weight, op, "the weight")
+    return out if bias is None else out + _channels(input, bias, op, "the bias")
+
+
+def group_norm(input: V, num_groups: int, weight: V | None = None, bias: V | None = None, eps: float = 1e-5) -> V:
+    """input[N, C, ...] normalised over each of ``num_groups`` groups of channels, times weight[C] plus bias[C].
+
+    Each sample by itself (Wu, He 2018). ShapeError if the groups do not divide the channels.
+    """
+    if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
+        raise ShapeError(f"group_norm({input.type}): axis 1, the channels, must be divisible into {num_groups} groups")
+    wide = s.reshape(widened(input), (input.shape[0], num_groups, input.shape[1] // num_groups, *input.shape[2:]))
+    axes = tuple(range(2, wide.ndim))
+    centred = wide - r.mean(wide, axis=axes, keepdims=True)
+    normal = centred / e.sqrt(r.mean(e.square(centred), axis=axes, keepdims=True) + eps)
+    return _scaled(input, s.reshape(normal, input.shape), weight, bias, "group_norm")
+
+
+def instance_norm(input: V, weight: V | None = None, bias: V | None = None, eps: float = 1e-5) -> V:
+    """input[N, C, ...] normalised for each sample and channel, times weight[C] plus bias[C] (Ulyanov et al. 2016)."""
+    if input.ndim < 3 or (input.size and input.size == input.shape[0] * input.shape[1]):
+        raise ShapeError(f"instance_norm({input.type}): takes [N, C, ...] with more than one element for each channel")
+    return group_norm(input, input.shape[1], weight, bias, eps) if input.shape[1] else input

@@ -19,7 +19,7 @@ from telegrad.ir.types import DType, Shape
 from telegrad.ir.value import Number
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
 
-from telegrad_server.executors import philox, special
+from telegrad_server.executors import convolution, philox, special
 from telegrad_server.executors.blas import OpenBlas, openblas
 
 Array = Any
@@ -237,6 +237,29 @@ class LibraryModule:
         if self._is_16_bit_float(x):
             return self.lib.matmul(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
         return self.lib.matmul(x, y)
+
+    # ---- windows
+
+    def _in_float32(self, function: Any, x: Array, y: Array, geometry: Any) -> Array:
+        if self._is_16_bit_float(x):
+            return function(self.lib, x.astype(np.float32), y.astype(np.float32), **geometry).astype(x.dtype)
+        return function(self.lib, x, y, **geometry)
+
+    def convolution(self, x: Array, weight: Array, **geometry: Any) -> Array:
+        """See `convolution.convolution`; 16-bit floats are multiplied and summed in float32."""
+        return self._in_float32(convolution.convolution, x, weight, geometry)
+
+    def convolution_input(self, y: Array, weight: Array, **geometry: Any) -> Array:
+        """See `convolution.convolution_input`; 16-bit floats are multiplied and summed in float32."""
+        return self._in_float32(convolution.convolution_input, y, weight, geometry)
+
+    def convolution_weight(self, x: Array, y: Array, **geometry: Any) -> Array:
+        """See `convolution.convolution_weight`; 16-bit floats are multiplied and summed in float32."""
+        return self._in_float32(convolution.convolution_weight, x, y, geometry)
+
+    def window_argmax(self, x: Array, **geometry: Any) -> Array:
+        """See `convolution.window_argmax`."""
+        return convolution.window_argmax(self.lib, x.astype(np.float32) if self._is_16_bit_float(x) else x, **geometry)
 
     # ---- moving elements
 

@@ -1,0 +1,178 @@
+"""Modules against PyTorch's of the same name: state keys, initial values, outputs, gradients, running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import telegrad as tg
+from telegrad import nn
+
+torch: Any = pytest.importorskip("torch")
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Using padding='same'")]
+
+CONVOLUTIONS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
+    ("Conv1d", (4, 6, 3), {"stride": 2, "padding": 1}, (2, 4, 9)),
+    ("Conv1d", (4, 6, 3), {"padding": "same", "dilation": 2, "groups": 2, "bias": False}, (2, 4, 9)),
+    ("Conv2d", (3, 4, (3, 2)), {"padding": (2, 1), "padding_mode": "circular"}, (2, 3, 6, 5)),
+    ("Conv2d", (3, 4, 3), {"padding": 1, "padding_mode": "reflect", "stride": 2}, (2, 3, 6, 5)),
+    ("Conv2d", (3, 4, 4), {"padding": "same", "padding_mode": "replicate"}, (2, 3, 6, 5)),
+    ("Conv2d", (4, 4, 3), {"groups": 4}, (4, 6, 5)),
+    ("Conv3d", (2, 3, 2), {"padding": 1, "dilation": (1, 2, 1)}, (2, 2, 4, 5, 3)),
+    ("ConvTranspose1d", (4, 6, 3), {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}, (2, 4, 5)),
+    ("ConvTranspose2d", (3, 4, (3, 2)), {"stride": (1, 3), "dilation": (2, 1)}, (2, 3, 4, 5)),
+    ("ConvTranspose3d", (2, 3, 2), {"stride": 2, "bias": False}, (2, 2, 3, 2, 3)),
+]
+NORMS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
+    ("BatchNorm1d", (4,), {}, (5, 4)),
+    ("BatchNorm1d", (4,), {"momentum": None}, (5, 4, 3)),
+    ("BatchNorm2d", (4,), {"momentum": 0.3, "eps": 1e-3}, (3, 4, 2, 3)),
+    ("BatchNorm2d", (4,), {"track_running_stats": False}, (3, 4, 2, 3)),
+    ("BatchNorm3d", (4,), {"affine": False}, (3, 4, 2, 3, 2)),
+    ("InstanceNorm1d", (4,), {}, (3, 4, 5)),
+    ("InstanceNorm2d", (4,), {"affine": True, "track_running_stats": True}, (3, 4, 5, 2)),
+    ("InstanceNorm2d", (4,), {"affine": True}, (4, 5, 2)),
+    ("InstanceNorm3d", (4,), {"affine": True}, (3, 4, 2, 2, 3)),
+    ("GroupNorm", (2, 4), {}, (3, 4, 5)),
+    ("GroupNorm", (4, 4), {"affine": False}, (3, 4, 2, 2)),
+]
+POOLS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
+    ("MaxPool1d", (3,), {"stride": 2, "padding": 1}, (2, 3, 8)),
+    ("MaxPool2d", ((3, 2),), {"ceil_mode": True}, (2, 3, 8, 7)),
+    ("MaxPool3d", (2,), {"dilation": 2, "stride": 1}, (2, 3, 5, 4, 6)),
+    ("AvgPool1d", (3,), {"padding": 1, "count_include_pad": False}, (2, 3, 8)),
+    ("AvgPool2d", ((3, 2),), {"stride": 2, "ceil_mode": True}, (2, 3, 8, 7)),
+    ("AvgPool3d", (2,), {"divisor_override": 3}, (2, 3, 5, 4, 6)),
+    ("AdaptiveAvgPool1d", (5,), {}, (2, 3, 8)),
+    ("AdaptiveAvgPool2d", ((None, 3),), {}, (2, 3, 8, 7)),
+    ("AdaptiveAvgPool3d", ((1, 2, 4),), {}, (2, 3, 5, 4, 6)),
+    ("AdaptiveMaxPool1d", (5,), {}, (2, 3, 8)),
+    ("AdaptiveMaxPool2d", ((4, 3),), {}, (2, 3, 8, 7)),
+    ("AdaptiveMaxPool3d", ((1, 2, 4),), {}, (2, 3, 5, 4, 6)),
+]
+
+
+@pytest.fixture(autouse=True)
+def _session() -> Any:
+    with tg.connect(backend="numpy", new=True) as session:
+        yield session
+
+
+def _compare(ours: nn.Module, theirs: Any, x: np.ndarray[Any, Any], check: Callable[..., None]) -> None:
+    rng = np.random.default_rng(1)
+    a, b = tg.asarray(x).requires_grad_(), torch.tensor(x, requires_grad=True)
+    y, z = ours(a), theirs(b)
+    check(y.numpy(), z.detach().numpy(), "output")
+    g = rng.normal(size=tuple(z.shape))
+    (y * tg.asarray(g)).sum().backward()
+    (z * torch.tensor(g)).sum().backward()
+    check(a.grad.numpy(), b.grad.numpy(), "input")  # type: ignore[union-attr]
+    found = dict(ours.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        check(found[name].grad.numpy(), parameter.grad.numpy(), name)  # type: ignore[union-attr]
+    state = ours.state_dict()
+    for name, value in theirs.state_dict().items():
+        check(state[name], value.numpy(), name)
+
+
+def _close(a: Any, b: Any, what: str) -> None:
+    assert a.shape == b.shape, what
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=what)
+
+
+@pytest.mark.parametrize(("name", "args", "how", "shape"), CONVOLUTIONS + NORMS + POOLS)
+def test_a_module_does_what_pytorchs_does(
+    name: str, args: tuple[Any, ...], how: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    takes_dtype = "Pool" not in name
+    ours = getattr(nn, name)(*args, **how, **({"dtype": tg.float64} if takes_dtype else {}))
+    theirs = getattr(torch.nn, name)(*args, **how).double()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.tensor(rng.normal(size=tuple(parameter.shape))))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+    for _ in range(2):
+        _compare(ours, theirs, rng.normal(size=shape), _close)
+        ours.zero_grad()
+        theirs.zero_grad()
+    ours.eval()
+    theirs.eval()
+    _compare(ours, theirs, rng.normal(size=shape), _close)
+
+
+@pytest.mark.parametrize(("name", "args", "how", "shape"), CONVOLUTIONS)
+def test_initial_values_are_drawn_as_pytorch_does(
+    name: str, args: tuple[Any, ...], how: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    ours, theirs = getattr(nn, name)(*args, **how), getattr(torch.nn, name)(*args, **how)
+    bound = 1 / np.sqrt(np.prod(theirs.weight.shape[1:]))
+    for parameter in ours.parameters():
+        values = parameter.numpy()
+        assert values.dtype == np.float32
+        assert np.abs(values).max() <= bound
+        assert np.abs(values).max() > bound * (0.8 if values.size > 16 else 0.2)
+
+
+def test_batch_norm_learns_and_moves_inside_a_traced_step() -> None:
+    norm = nn.BatchNorm1d(3, dtype=tg.float64)
+    theirs = torch.nn.BatchNorm1d(3).double()
+
+    @tg.function
+    def step(x: tg.Tensor) -> tg.Tensor:
+        return norm(x)
+
+    rng = np.random.default_rng(0)
+    for mode in (True, True, False, True):
+        norm.train(mode)
+        theirs.train(mode)
+        x = rng.normal(size=(4, 3))
+        _close(step(tg.asarray(x)).numpy(), theirs(torch.tensor(x)).detach().numpy(), "output")
+    for name, value in theirs.state_dict().items():
+        _close(norm.state_dict()[name], value.numpy(), name)
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
+    x = tg.ones((2, 3, 5, 5))
+    for make, words in (
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), "divisible into 2 groups"),
+        (lambda: nn.Conv2d(4, 4, 3)(x), "channels"),
+        (lambda: nn.Conv2d(3, 4, 7)(x), "larger than the 5 padded elements"),
+        (lambda: nn.Conv2d(3, 4, 3, padding="same", stride=2)(x), "stride of 1"),
+        (lambda: nn.Conv2d(3, 4, 3, padding_mode="mirror"), "padding_mode"),
+        (lambda: nn.Conv1d(3, 4, 3)(x), "takes an input of 3 axes"),
+        (lambda: nn.ConvTranspose2d(3, 4, 3, output_padding=1)(x), "output_padding"),
+        (lambda: nn.MaxPool2d(2, padding=2)(x), "at most half"),
+        (lambda: nn.BatchNorm1d(3)(x), "2 or 3 axes"),
+        (lambda: nn.BatchNorm2d(4)(x), "has 3 channels, the module is for 4"),
+        (lambda: nn.BatchNorm1d(3)(tg.ones((1, 3))), "no variance"),
+        (lambda: nn.GroupNorm(2, 3), "divisible into 2 groups"),
+        (lambda: nn.functional.pad(x, (6, 0), mode="circular"), "from 0 to 5"),
+        (lambda: nn.functional.pad(x, (1, 0), mode="edge"), "not one of"),
+        (lambda: nn.functional.batch_norm(x, None, None), "are needed"),
+    ):
+        with pytest.raises(tg.TelegradError, match=words):
+            make()
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("widths", [(1, 2), (0, 3, 2, 1), (2, 2, 1, 0, 1, 1)])
+def test_pad_is_pytorchs(mode: str, widths: tuple[int, ...]) -> None:
+    shape = (2, 3, 4, 5, 4)[: 2 + len(widths) // 2] if mode != "constant" else (3, 4, 5, 4)
+    x = np.random.default_rng(0).normal(size=shape)
+    a, b = tg.asarray(x).requires_grad_(), torch.tensor(x, requires_grad=True)
+    y, z = nn.functional.pad(a, widths, mode=mode), torch.nn.functional.pad(b, widths, mode=mode)
+    _close(y.numpy(), z.detach().numpy(), mode)
+    (y**2).sum().backward()
+    (z**2).sum().backward()
+    _close(a.grad.numpy(), b.grad.numpy(), mode)  # type: ignore[union-attr]
+
+
+def test_a_negative_pad_cuts_off() -> None:
+    x = np.arange(20.0).reshape(4, 5)
+    found = nn.functional.pad(tg.asarray(x), (-1, 2, 0, -2), value=7.0).numpy()
+    _close(found, torch.nn.functional.pad(torch.tensor(x), (-1, 2, 0, -2), value=7.0).numpy(), "cut")

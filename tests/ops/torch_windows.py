@@ -1,0 +1,145 @@
+"""Rows for `test_against_torch`: convolutions, pools and the norms of channels, over all their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from telegrad.ops import convolution, norm, pooling
+
+from tests.ops.table import Operand, integers, real
+
+Made = tuple[str, Callable[..., Any], Callable[..., Any], tuple[Operand, ...], int]
+
+SPATIAL = {1: (7,), 2: (6, 5), 3: (4, 5, 3)}
+ROOMY = {1: (9,), 2: (9, 8), 3: (7, 6, 7)}
+
+
+def _convolutions(F: Any) -> Iterator[Made]:
+    options: list[dict[str, Any]] = [
+        {},
+        {"stride": 2},
+        {"padding": 1, "dilation": 2},
+        {"groups": 2},
+        {"padding": "same", "dilation": 3},
+        {"padding": "same", "groups": 4},
+        {"padding": "valid"},
+        {"stride": 3, "padding": 2, "groups": 2},
+    ]
+    for axes in (1, 2, 3):
+        ours, theirs = getattr(convolution, f"conv{axes}d"), getattr(F, f"conv{axes}d")
+        kernel = (2, 3, 2)[:axes]
+        for how in options:
+            operands = (real(2, 4, *ROOMY[axes]), real(4, 4 // how.get("groups", 1), *kernel), real(4))
+            name = f"conv{axes}d {how}"
+            yield name, lambda *xs, f=ours, k=how: f(*xs, **k), lambda *xs, f=theirs, k=how: f(*xs, **k), operands, 2
+        yield f"conv{axes}d without batch", ours, theirs, (real(3, *ROOMY[axes]), real(2, 3, *kernel)), 2
+    several = {"stride": (2, 1), "padding": (0, 2), "dilation": (1, 2)}
+    yield (
+        "conv2d several", lambda *xs: convolution.conv2d(*xs, **several), lambda *xs: F.conv2d(*xs, **several),
+        (real(2, 3, 7, 6), real(2, 3, 3, 2), real(2)), 2,
+    )  # fmt: skip
+
+
+def _transposed(F: Any) -> Iterator[Made]:
+    options: list[dict[str, Any]] = [
+        {},
+        {"stride": 2},
+        {"stride": 2, "padding": 1, "output_padding": 1},
+        {"groups": 2, "dilation": 2},
+        {"stride": 3, "padding": 1, "output_padding": 2, "groups": 2},
+        {"dilation": 3, "output_padding": 2, "stride": 1},
+    ]
+    for axes in (1, 2, 3):
+        ours, theirs = getattr(convolution, f"conv_transpose{axes}d"), getattr(F, f"conv_transpose{axes}d")
+        kernel = (3, 2, 3)[:axes]
+        for how in options:
+            outputs = 6 // how.get("groups", 1)
+            operands = (real(2, 4, *SPATIAL[axes]), real(4, outputs, *kernel), real(6))
+            name = f"conv_transpose{axes}d {how}"
+            yield name, lambda *xs, f=ours, k=how: f(*xs, **k), lambda *xs, f=theirs, k=how: f(*xs, **k), operands, 2
+
+
+def _pools(F: Any) -> Iterator[Made]:
+    largest: list[dict[str, Any]] = [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 1, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 2, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 1, "dilation": 2, "padding": 1},
+    ]
+    means: list[dict[str, Any]] = [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False},
+        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 2, "ceil_mode": True, "count_include_pad": False},
+    ]
+    for axes in (1, 2, 3):
+        for kind, options in (("max", largest), ("avg", means)):
+            ours, theirs = getattr(pooling, f"{kind}_pool{axes}d"), getattr(F, f"{kind}_pool{axes}d")
+            for how in options:
+                name = f"{kind}_pool{axes}d {how}"
+                f, g = (lambda x, f=ours, k=how: f(x, **k)), (lambda x, f=theirs, k=how: f(x, **k))
+                yield name, f, g, (real(2, 3, *ROOMY[axes]),), 1 if kind == "max" and axes == 3 else 2
+            yield (
+                f"{kind}_pool{axes}d without batch",
+                lambda x, f=ours: f(x, 2),
+                lambda x, f=theirs: f(x, 2),
+                (real(3, *ROOMY[axes]),),
+                1,
+            )
+        f, g = getattr(pooling, f"max_pool{axes}d"), getattr(F, f"max_pool{axes}d")
+        yield (
+            f"max_pool{axes}d of equals",
+            lambda x, f=f: f(x, 3, 2, 1),
+            lambda x, f=g: f(x.double(), 3, 2, 1),
+            (integers(2, 3, *ROOMY[axes], low=0, high=3),),
+            0,
+        )
+        yield (
+            f"max_pool{axes}d indices",
+            lambda x, f=f: f(x, 3, 2, 1, return_indices=True)[1],
+            lambda x, f=g: f(x, 3, 2, 1, return_indices=True)[1],
+            (real(2, 3, *ROOMY[axes]),),
+            0,
+        )
+        for size in ((1, 1, 1), (3, 2, 3), (4, 3, 5), (9, 8, 7)):
+            for kind in ("avg", "max"):
+                name = f"adaptive_{kind}_pool{axes}d"
+                ours, theirs = getattr(pooling, name), getattr(F, name)
+                to = size[:axes]
+                f, g = (lambda x, f=ours, n=to: f(x, n)), (lambda x, f=theirs, n=to: f(x, n))
+                yield f"{name} {to}", f, g, (real(2, 3, *ROOMY[axes]),), 1
+    how = {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0), "divisor_override": 5}
+    yield (
+        "avg_pool2d divisor", lambda x: pooling.avg_pool2d(x, **how), lambda x: F.avg_pool2d(x, **how),
+        (real(2, 2, 5, 6),), 2,
+    )  # fmt: skip
+
+
+def _norms(F: Any) -> Iterator[Made]:
+    for shape in ((3, 4), (3, 4, 5), (2, 4, 3, 2), (2, 4, 2, 3, 2)):
+        x, w, b = real(*shape), real(4), real(4)
+        for groups in (1, 2, 4) if len(shape) > 2 else (1, 2):
+            yield (
+                f"group_norm {groups} {shape}", lambda x, w, b, n=groups: norm.group_norm(x, n, w, b),
+                lambda x, w, b, n=groups: F.group_norm(x, n, w, b), (x, w, b), 2,
+            )  # fmt: skip
+        yield (
+            f"batch_norm {shape}", lambda x, w, b: norm.channel_norm(x, *norm.channel_moments(x)[:2], w, b, 1e-5),
+            lambda x, w, b: F.batch_norm(x, None, None, w, b, True), (x, w, b), 2,
+        )  # fmt: skip
+        if len(shape) > 2:
+            yield (
+                f"instance_norm {shape}", norm.instance_norm,
+                lambda x, w, b: F.instance_norm(x, weight=w, bias=b), (x, w, b), 2,
+            )  # fmt: skip
+
+
+def rows(F: Any) -> Iterator[Made]:
+    """Name, our expression, PyTorch's, operands, and the order of gradients to compare."""
+    yield from _convolutions(F)
+    yield from _transposed(F)
+    yield from _pools(F)
+    yield from _norms(F)

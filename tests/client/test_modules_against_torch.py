@@ -12,7 +12,10 @@ from telegrad import nn
 
 torch: Any = pytest.importorskip("torch")
 
-pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Using padding='same'")]
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:enable_nested_tensor"),
+]
 
 CONVOLUTIONS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("Conv1d", (4, 6, 3), {"stride": 2, "padding": 1}, (2, 4, 9)),
@@ -176,3 +179,102 @@ def test_a_negative_pad_cuts_off() -> None:
     x = np.arange(20.0).reshape(4, 5)
     found = nn.functional.pad(tg.asarray(x), (-1, 2, 0, -2), value=7.0).numpy()
     _close(found, torch.nn.functional.pad(torch.tensor(x), (-1, 2, 0, -2), value=7.0).numpy(), "cut")
+
+
+ATTENTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {}),
+    ({"batch_first": True}, {"need_weights": False}),
+    ({"bias": False}, {"average_attn_weights": False}),
+    ({"kdim": 5, "vdim": 7}, {}),
+    ({"add_bias_kv": True, "add_zero_attn": True}, {}),
+    ({"add_zero_attn": True}, {"need_weights": False}),
+]
+
+
+def _same_state(ours: nn.Module, theirs: Any) -> None:
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.tensor(rng.normal(size=tuple(parameter.shape)) / 2))
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+
+
+def _same_gradients(ours: nn.Module, theirs: Any, y: tg.Tensor, z: Any) -> None:
+    _close(y.numpy(), z.detach().numpy(), "output")
+    g = np.random.default_rng(3).normal(size=tuple(z.shape))
+    (y * tg.asarray(g)).sum().backward()
+    (z * torch.tensor(g)).sum().backward()
+    found = dict(ours.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        np.testing.assert_allclose(found[name].grad.numpy(), parameter.grad.numpy(), 1e-8, 1e-10, err_msg=name)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("masks", ["none", "padding", "both", "heads"])
+@pytest.mark.parametrize(("how", "call"), ATTENTIONS)
+def test_multihead_attention_is_pytorchs(how: dict[str, Any], call: dict[str, Any], masks: str) -> None:
+    rng = np.random.default_rng(0)
+    ours = nn.MultiheadAttention(6, 2, dtype=tg.float64, **how)
+    theirs = torch.nn.MultiheadAttention(6, 2, **how).double()
+    _same_state(ours, theirs)
+    batch, rows, columns = 3, 4, 5
+    shapes = [(rows, batch, 6), (columns, batch, how.get("kdim", 6)), (columns, batch, how.get("vdim", 6))]
+    if how.get("batch_first"):
+        shapes = [(b, n, e) for n, b, e in shapes]
+    arrays = [rng.normal(size=shape) for shape in shapes]
+    given: dict[str, Any] = {}
+    if masks in ("padding", "both"):
+        given["key_padding_mask"] = np.arange(columns) >= np.array([[5], [3], [4]])
+    if masks == "both":
+        given["attn_mask"] = np.triu(np.ones((rows, columns), bool), 1)
+    if masks == "heads":
+        given["attn_mask"] = rng.normal(size=(batch * 2, rows, columns))
+    y, a = ours(*map(tg.asarray, arrays), **{k: tg.asarray(v) for k, v in given.items()}, **call)
+    z, b = theirs(*map(torch.tensor, arrays), **{k: torch.tensor(v) for k, v in given.items()}, **call)
+    assert (a is None) == (b is None)
+    if a is not None:
+        _close(a.numpy(), b.detach().numpy(), "weights")
+    _same_gradients(ours, theirs, y, z)
+
+
+def test_attention_without_a_batch_and_to_itself() -> None:
+    ours, theirs = nn.MultiheadAttention(6, 3, dtype=tg.float64), torch.nn.MultiheadAttention(6, 3).double()
+    _same_state(ours, theirs)
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    a, b = tg.asarray(x), torch.tensor(x)
+    _same_gradients(ours, theirs, ours(a, a, a)[0], theirs(b, b, b)[0])
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_transformer_is_pytorchs(norm_first: bool, activation: str) -> None:
+    rng = np.random.default_rng(0)
+    how: dict[str, Any] = {"dropout": 0.0, "activation": activation, "norm_first": norm_first, "batch_first": True}
+    ours = nn.Transformer(6, 2, 2, 2, 8, **how, dtype=tg.float64)
+    theirs = torch.nn.Transformer(6, 2, 2, 2, 8, **how).double()
+    _same_state(ours, theirs)
+    src, tgt = rng.normal(size=(3, 5, 6)), rng.normal(size=(3, 4, 6))
+    mask = np.triu(np.full((4, 4), -np.inf), 1)
+    _close(nn.Transformer.generate_square_subsequent_mask(4, tg.float64).numpy(), mask, "mask")
+    padding = np.arange(5) >= np.array([[5], [3], [4]])
+    y = ours(
+        tg.asarray(src), tg.asarray(tgt), tgt_mask=tg.asarray(mask), src_key_padding_mask=tg.asarray(padding),
+        memory_key_padding_mask=tg.asarray(padding),
+    )  # fmt: skip
+    z = theirs(
+        torch.tensor(src), torch.tensor(tgt), tgt_mask=torch.tensor(mask),
+        src_key_padding_mask=torch.tensor(np.where(padding, -np.inf, 0.0)),
+        memory_key_padding_mask=torch.tensor(np.where(padding, -np.inf, 0.0)),
+    )  # fmt: skip
+    _same_gradients(ours, theirs, y, z)
+
+
+def test_the_layers_of_a_stack_are_copies() -> None:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.5), 2)
+    first, second = (layer.linear1.weight for layer in encoder.layers)
+    assert first is not second
+    np.testing.assert_array_equal(first.numpy(), second.numpy())
+    x = tg.ones((3, 2, 4))
+    assert not np.array_equal(encoder(x).numpy(), encoder(x).numpy())
+    encoder.eval()
+    np.testing.assert_array_equal(encoder(x).numpy(), encoder(x).numpy())

@@ -10,6 +10,7 @@ import numpy as np
 from telegrad.ir import types as t
 from telegrad.ir.op import Op
 from telegrad.ops import (
+    attention,
     control,
     convolution,
     cross_entropy,
@@ -143,6 +144,11 @@ def _cross_entropy(x: Array, labels: Array) -> list[Array]:
 
 
 _ZEROS = values([0.0, 2.0, -1.5], [0.0, 0.0, 3.0], [1.0, 2.0, 0.5])  # one zero in a line, two, none
+
+
+def _attention(q: Array, k: Array, v: Array) -> list[Array]:
+    scores = q @ k.T * 0.7
+    return [_softmax(scores, -1) @ v, np.log(np.exp(scores).sum(-1))]
 
 
 def _windows(op: type[Any], *, weight: bool = False, size: bool = False) -> list[Case]:
@@ -401,6 +407,13 @@ CASES: dict[str, list[Case]] = {
         )
     ]
     + [case(linalg.Matmul(), integers(2, 3), integers(3, 2), expected=np.matmul)],
+    "attention": [
+        case(attention.Attention(0.7), real(3, 2), real(4, 2), real(4, 3), expected=_attention),
+        case(attention.Attention(0.5, True), real(2, 3, 2), real(2, 4, 2), real(2, 4, 1)),
+        case(attention.Attention(1.0), real(2, 2, 3, 2), real(2, 2, 2, 2), real(2, 2, 2, 2), real(2, 2, 3, 2)),
+        case(attention.Attention(1.0), real(0, 3, 2), real(0, 2, 2), real(0, 2, 2)),
+        case(attention.Attention(1.0), real(2, 3, 0), real(2, 2, 0), real(2, 2, 2)),
+    ],
     # windows
     "convolution": _windows(convolution.Convolution),
     "convolution_input": _windows(convolution.ConvolutionInput, size=True),

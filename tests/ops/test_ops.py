@@ -154,7 +154,7 @@ def test_elementwise_ops_take_empty_and_0d_operands(row: Case, shape: tuple[int,
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_wrong_number_of_operands_is_refused(row: Case) -> None:
-    if row.op.name in {"concat", "barrier"}:
+    if row.op.name in {"concat", "barrier", "attention"}:  # of several numbers of operands
         return
     types = tuple(type_of(a) for a in arrays_of(row))
 

@@ -1,11 +1,11 @@
-"""Rows for `test_against_torch`: convolutions, pools and the norms of channels, over all their options."""
+"""Rows for `test_against_torch`: convolutions, pools, the norms of channels and attention, over all their options."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from telegrad.ops import convolution, norm, pooling
+from telegrad.ops import attention, convolution, norm, pooling
 
 from tests.ops.table import Operand, integers, real
 
@@ -137,9 +137,31 @@ def _norms(F: Any) -> Iterator[Made]:
             )  # fmt: skip
 
 
+def _attentions(F: Any) -> Iterator[Made]:
+    ours, theirs = attention.scaled_dot_product_attention, F.scaled_dot_product_attention
+    q, k, v = real(2, 4, 5, 3), real(2, 4, 6, 3), real(2, 4, 6, 2)
+    yield "attention", ours, theirs, (q, k, v), 2
+    yield "attention scaled", lambda *x: ours(*x, scale=0.3), lambda *x: theirs(*x, scale=0.3), (q, k, v), 2
+    yield "attention causal", lambda *x: ours(*x, is_causal=True), lambda *x: theirs(*x, is_causal=True), (q, k, v), 2
+    yield "attention added mask", ours, theirs, (q, k, v, real(5, 6)), 2
+    yield "attention mask of its own", ours, theirs, (q, k, v, real(2, 4, 5, 6)), 2
+    yield "attention may look", ours, theirs, (q, k, v, may_look), 1
+    gqa = (q, real(2, 2, 6, 3), real(2, 2, 6, 2))
+    yield ("attention gqa", lambda *x: ours(*x, enable_gqa=True), lambda *x: theirs(*x, enable_gqa=True), gqa, 2)
+    yield "attention without batch", ours, theirs, (real(5, 3), real(6, 3), real(6, 2)), 2
+
+
+def may_look(rng: Any) -> Any:
+    """A boolean mask, one row of which sees nothing."""
+    mask = rng.integers(0, 2, (5, 6)) == 1
+    mask[:, 0], mask[2] = True, False
+    return mask
+
+
 def rows(F: Any) -> Iterator[Made]:
     """Name, our expression, PyTorch's, operands, and the order of gradients to compare."""
     yield from _convolutions(F)
     yield from _transposed(F)
     yield from _pools(F)
     yield from _norms(F)
+    yield from _attentions(F)

@@ -53,6 +53,9 @@ class Op:
     is_view: ClassVar[bool] = False
     """Whether ``eval`` may return a view of its first input."""
 
+    multiplies_matrices: ClassVar[bool] = False
+    """Whether ``eval`` calls BLAS, which then runs on one thread: the bits would depend on how many there are."""
+
     is_pure: ClassVar[bool] = True
     """Whether equal operands give equal results, so that two equal nodes may become one."""
 

@@ -18,6 +18,7 @@ from telegrad.nn.activation import (
     Softplus,
     Tanh,
 )
+from telegrad.nn.attention import MultiheadAttention
 from telegrad.nn.container import ModuleDict, ModuleList, Sequential
 from telegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from telegrad.nn.embedding import Embedding
@@ -48,6 +49,13 @@ from telegrad.nn.pooling import (
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
+)
+from telegrad.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
 )
 from telegrad.tensor import Parameter
 
@@ -97,6 +105,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "Parameter",
     "RMSNorm",
@@ -108,6 +117,11 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "functional",
     "init",
 ]  # fmt: skip

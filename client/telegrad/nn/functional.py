@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from telegrad import context, ops
 from telegrad.errors import GraphError, ShapeError
-from telegrad.ops import norm
+from telegrad.ops import attention, norm
 from telegrad.ops import random as philox
 from telegrad.ops.activation import (
     celu,
@@ -93,6 +93,31 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     return philox.dropout(input, key, p=p, stream=stream)
 
 
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(query key^T * scale + mask) value: query[..., L, E], key[..., S, E], value[..., S, D] -> [..., L, D].
+
+    ``attn_mask``, broadcast to [..., L, S], is boolean (True: may attend) or is added. ``scale`` is 1 / sqrt(E) if not
+    given. With ``is_causal`` query i attends to keys 0 to i. With ``enable_gqa`` key and value may have fewer heads,
+    axis -3, each of which serves equally many of query's. A row that may attend to nothing gives zeros. Without dropout
+    no matrix of weights is kept for the gradient.
+    """
+    random, stream = None, 0
+    if dropout_p:
+        random, stream = (context.TRACE.get() or query.session).random_key()
+    return attention.scaled_dot_product_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, dropout_key=random, stream=stream
+    )
+
+
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -164,6 +189,6 @@ __all__ = [
     "conv_transpose3d", "cross_entropy", "dropout", "elu", "embedding", "gelu", "group_norm", "hardsigmoid",
     "hardswish", "hardtanh", "huber_loss", "instance_norm", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
     "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish", "mse_loss", "nll_loss", "one_hot",
-    "pad", "relu", "relu6", "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "softsign",
-    "tanh",
+    "pad", "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss",
+    "softmax", "softplus", "softsign", "tanh",
 ]  # fmt: skip

@@ -22,12 +22,15 @@ class LayerNorm(Module):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
+        *,
+        dtype: DType = types.float32,
     ) -> None:
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
-        self.register_parameter("weight", Parameter(ones(shape)) if elementwise_affine else None)
-        self.register_parameter("bias", Parameter(zeros(shape)) if elementwise_affine and bias else None)
+        self.register_parameter("weight", Parameter(ones(shape, dtype=dtype)) if elementwise_affine else None)
+        has_bias = elementwise_affine and bias
+        self.register_parameter("bias", Parameter(zeros(shape, dtype=dtype)) if has_bias else None)
 
     def forward(self, input: Tensor) -> Tensor:
         """layer_norm(input)."""
@@ -41,12 +44,17 @@ class RMSNorm(Module):
     """x / sqrt(mean(x**2) + eps) over the last axes, times weight."""
 
     def __init__(
-        self, normalized_shape: int | Sequence[int], eps: float = 1e-6, elementwise_affine: bool = True
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-6,
+        elementwise_affine: bool = True,
+        *,
+        dtype: DType = types.float32,
     ) -> None:
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
-        self.register_parameter("weight", Parameter(ones(shape)) if elementwise_affine else None)
+        self.register_parameter("weight", Parameter(ones(shape, dtype=dtype)) if elementwise_affine else None)
 
     def forward(self, input: Tensor) -> Tensor:
         """rms_norm(input)."""

@@ -9,6 +9,7 @@ normalisations and random numbers have their public face in `telegrad.nn.functio
 
 from telegrad.ops import (
     activation,
+    attention,
     control,
     convolution,
     cross_entropy,
@@ -35,8 +36,8 @@ from telegrad.ops.reduce import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, control, convolution, cross_entropy, elementwise, index, indexing, linalg, loss, norm, padding,
-    pooling, probability, random, reduce, shape, slices,
+    activation, attention, control, convolution, cross_entropy, elementwise, index, indexing, linalg, loss, norm,
+    padding, pooling, probability, random, reduce, shape, slices,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from telegrad.errors import DTypeError, ShapeError
 from telegrad.ir.op import Cost, Op
@@ -54,6 +54,8 @@ class Convolving(Op, abstract=True):
     after: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int = 1
+
+    multiplies_matrices: ClassVar[bool] = True
 
     def _outputs(self, x: Shape, weight: Shape) -> Shape:
         """The shape of the convolution of these two."""

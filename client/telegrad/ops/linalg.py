@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from telegrad.errors import DTypeError, ShapeError
 from telegrad.ir.op import Cost, Op
@@ -21,6 +22,8 @@ __all__ = ["matmul", "outer", "tensordot", "vecdot"]
 @dataclass(frozen=True)
 class Matmul(Op):
     """x[..., n, k] @ y[..., k, m] -> [..., n, m]; the leading axes broadcast."""
+
+    multiplies_matrices: ClassVar[bool] = True
 
     def infer(self, x: Type, y: Type) -> Type:
         if x.dtype is not y.dtype or x.dtype.kind == "bool":

@@ -19,7 +19,7 @@ from telegrad.ir.types import DType, Shape
 from telegrad.ir.value import Number
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
 
-from telegrad_server.executors import convolution, philox, special
+from telegrad_server.executors import attention, convolution, philox, special
 from telegrad_server.executors.blas import OpenBlas, openblas
 
 Array = Any
@@ -237,6 +237,14 @@ class LibraryModule:
         if self._is_16_bit_float(x):
             return self.lib.matmul(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
         return self.lib.matmul(x, y)
+
+    def attention(self, q: Array, k: Array, v: Array, bias: Array | None, **how: Any) -> tuple[Array, Array]:
+        """See `attention.attention`; 16-bit floats are multiplied and summed in float32."""
+        if not self._is_16_bit_float(q):
+            return attention.attention(self.lib, q, k, v, bias, **how)
+        wide = [None if x is None else x.astype(np.float32) for x in (q, k, v, bias)]
+        out, total = attention.attention(self.lib, *wide, **how)
+        return out.astype(q.dtype), total
 
     # ---- windows
 

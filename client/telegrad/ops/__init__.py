@@ -11,19 +11,25 @@ from telegrad.ops import (
     activation,
     control,
     cross_entropy,
+    decompositions,
+    determinants,
+    einstein,
     elementwise,
     index,
     indexing,
     linalg,
     loss,
+    matrix_norms,
     norm,
     probability,
     random,
     reduce,
     shape,
     slices,
+    systems,
 )
 from telegrad.ops.control import *
+from telegrad.ops.einstein import *
 from telegrad.ops.elementwise import *
 from telegrad.ops.index import *
 from telegrad.ops.linalg import *
@@ -32,13 +38,14 @@ from telegrad.ops.reduce import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, control, cross_entropy, elementwise, index, indexing, linalg, loss, norm, probability, random, reduce,
-    shape, slices,
+    activation, control, cross_entropy, decompositions, determinants, einstein, elementwise, index, indexing, linalg, loss,
+    matrix_norms, norm, probability, random, reduce, shape, slices, systems,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 
 __all__: list[str] = []
 __all__ += control.__all__
+__all__ += einstein.__all__
 __all__ += elementwise.__all__
 __all__ += index.__all__
 __all__ += linalg.__all__

@@ -468,7 +468,10 @@ CASES: dict[str, list[Case]] = {
         case(op, regular(3, 3), real(2, 3, 2), expected=lambda x, y, op=op: np.linalg.solve(_triangle(x, op), y))
         for op in (systems.TriangularSolve(*flags) for flags in product((False, True), repeat=3))
     ]
-    + [case(systems.TriangularSolve(True), regular(*a), real(*b)) for a, b in (((2, 1, 2, 2), (2, 1)), ((0, 0), (0, 1)))],
+    + [
+        case(systems.TriangularSolve(True), regular(*a), real(*b))
+        for a, b in (((2, 1, 2, 2), (2, 1)), ((0, 0), (0, 1)))
+    ],
     "inv": [
         case(systems.Inv(), regular(*s), expected=np.linalg.inv) for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0), (0, 2, 2))
     ],

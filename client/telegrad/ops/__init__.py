@@ -38,8 +38,8 @@ from telegrad.ops.reduce import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, control, cross_entropy, decompositions, determinants, einstein, elementwise, index, indexing, linalg, loss,
-    matrix_norms, norm, probability, random, reduce, shape, slices, systems,
+    activation, control, cross_entropy, decompositions, determinants, einstein, elementwise, index, indexing, linalg,
+    loss, matrix_norms, norm, probability, random, reduce, shape, slices, systems,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

@@ -30,14 +30,19 @@ class Term(NamedTuple, Generic[V]):
         """The size of the axis with this label, 1 if there is none."""
         return self.value.shape[self.labels.index(label)] if label in self.labels else 1
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each label's axis."""
+        return dict(zip(self.labels, self.value.shape, strict=True))
+
 
 def einsum(subscripts: str, /, *operands: V) -> V:
     """The sum of products that the subscripts describe, as in NumPy: "ij,jk->ik" is the product of two matrices.
 
     One group of letters for each operand, a letter for each axis; "..." stands for any number of axes, which broadcast.
-    Axes of one letter are multiplied elementwise, and summed if the letter is not in the output. Without "->" the output
-    is "..." and then the letters that occur once, in alphabetical order. A letter twice in a group takes the diagonal.
-    Pairs of operands are contracted as products of matrices, the pair with the smallest result first.
+    Axes of one letter are multiplied elementwise, and summed if the letter is not in the output. Without "->" the
+    output is "..." and then the letters that occur once, in alphabetical order. A letter twice in a group takes the
+    diagonal. Pairs of operands are contracted as products of matrices, the pair with the smallest result first.
     """
     if not isinstance(subscripts, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise GraphError(f"einsum: the subscripts must be a string, not {type(subscripts).__name__}")
@@ -100,7 +105,9 @@ def _labels_of(subscripts: str, group: str, rank: int, type: str) -> Labels:
 def _check_letters(subscripts: str, named: str) -> None:
     for letter in named:
         if not (letter.isascii() and letter.isalpha()):
-            raise GraphError(f"einsum({subscripts!r:.80}): {letter!r} is neither a letter, nor part of ',', '...' or '->'")
+            raise GraphError(
+                f"einsum({subscripts!r:.80}): {letter!r} is neither a letter, nor part of ',', '...' or '->'"
+            )
 
 
 def _check_sizes(subscripts: str, groups: Sequence[Labels], values: Sequence[V]) -> None:
@@ -150,8 +157,7 @@ def _kept(rest: Sequence[Term[V]], output: Labels) -> set[str]:
 
 def _result_size(terms: Sequence[Term[V]], i: int, j: int, output: Labels) -> int:
     kept = _kept([term for k, term in enumerate(terms) if k not in (i, j)], output)
-    labels = {*terms[i].labels, *terms[j].labels} & kept
-    return product(max(terms[i].size(x), terms[j].size(x)) for x in labels)
+    return product(size for label, size in (terms[i].sizes | terms[j].sizes).items() if label in kept)
 
 
 def _summed(term: Term[V], kept: set[str]) -> Term[V]:
@@ -173,7 +179,7 @@ def _contracted(x: Term[V], y: Term[V], kept: set[str]) -> Term[V]:
     labels = (*batch, *left, *right)
     if not inner:
         return Term(_aligned(x, labels) * _aligned(y, labels), labels)
-    sizes = {label: max(x.size(label), y.size(label)) for label in {*x.labels, *y.labels}}
+    sizes = x.sizes | y.sizes
     lead, n = tuple(sizes[label] for label in batch), product(sizes[label] for label in inner)
     rows, columns = (tuple(sizes[label] for label in side) for side in (left, right))
     a = reshape(_arranged(x, (*batch, *left, *inner)), (*lead, product(rows), n))

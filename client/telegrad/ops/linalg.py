@@ -172,5 +172,7 @@ def kron(x1: V, x2: V, /) -> V:
     x, y = e.common(x1, x2)
     rank = max(x.ndim, y.ndim)
     a, b = ((1,) * (rank - z.ndim) + z.shape for z in (x, y))
-    blocks = reshape(x, tuple(s for size in a for s in (size, 1))) * reshape(y, tuple(s for size in b for s in (1, size)))
+    blocks = reshape(x, tuple(s for size in a for s in (size, 1))) * reshape(
+        y, tuple(s for size in b for s in (1, size))
+    )
     return reshape(blocks, tuple(m * n for m, n in zip(a, b, strict=True)))

@@ -7,7 +7,7 @@ import math
 from telegrad.errors import DTypeError, GraphError, ShapeError
 from telegrad.ir import types as t
 from telegrad.ir.types import normalize_axes, product
-from telegrad.ir.value import V
+from telegrad.ir.value import Operators, V
 from telegrad.ops import elementwise as e
 from telegrad.ops import reduce as r
 from telegrad.ops.control import stop_gradient
@@ -20,7 +20,7 @@ __all__: list[str] = []  # users find these in telegrad.linalg
 Order = int | float | str
 
 
-def _check_float(op: str, x: V) -> None:
+def _check_float(op: str, x: Operators) -> None:
     if not x.dtype.is_float:
         raise DTypeError(f"{op}({x.type}): takes a floating-point dtype; use astype")
 
@@ -52,8 +52,8 @@ def _vector_norm(x: V, axes: tuple[int, ...], keepdims: bool, order: float) -> V
         return r.Sum(axes, keepdims)(e.abs(x))
     if order == 2:
         total = r.Sum(axes, keepdims)(e.square(x))
-        some = total > 0
-        return e.where(some, e.sqrt(e.where(some, total, 1)), total)
+        none = e.equal(total, 0)
+        return e.where(none, 0.0, e.sqrt(e.where(none, 1, total)))
     size = e.abs(x)
     zero = e.equal(x, 0)
     powers = e.where(zero, 0.0 if order > 0 else math.inf, e.pow(e.where(zero, 1, size), order))

@@ -14,7 +14,7 @@ from telegrad.errors import DTypeError, GraphError, ShapeError
 from telegrad.ir import types as t
 from telegrad.ir.op import Cost, Op, result_types
 from telegrad.ir.types import Type, broadcast_shapes, check_shape, product
-from telegrad.ir.value import V, Value
+from telegrad.ir.value import Operators, V, Value
 from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
 from telegrad.ops.linalg import Matmul, identity_like
@@ -243,7 +243,7 @@ def inv(x: V, /) -> V:
     return Inv()(x)
 
 
-def _default_rtol(x: V) -> float:
+def _default_rtol(x: Operators) -> float:
     """The array API's: the larger size of the matrices times the spacing of floats at 1."""
     if x.ndim < 2:
         raise ShapeError(f"pinv({x.type}): takes a matrix or a stack of them")
@@ -256,7 +256,11 @@ def pinv(x: V, /, *, rtol: float | None = None) -> V:
     Singular values up to ``rtol`` times the largest count as 0; by default it is max(m, n) times the spacing of floats
     at 1. The gradient holds for matrices of the same rank.
     """
-    return Pinv(_default_rtol(x) if rtol is None else float(rtol))(x)
+    if rtol is None:
+        return Pinv(_default_rtol(x))(x)
+    if not 0 <= rtol < float("inf"):
+        raise GraphError(f"pinv({x.type}): rtol must be a finite number not below 0, not {rtol!r:.40}")
+    return Pinv(float(rtol))(x)
 
 
 def lstsq(x1: V, x2: V, /, *, rtol: float | None = None) -> V:

@@ -478,7 +478,6 @@ class NumpyModule(LibraryModule):
         wide = x.astype(np.float32) if self._is_16_bit_float(x) else x
         return np.asarray(self._functions[name](wide)).astype(x.dtype, copy=False)
 
-
     def triangular_solve(self, x: Array, y: Array, *, lower: bool, transposed: bool, unit: bool) -> Array:
         """z with x z = y or x^T z = y for triangular x, by substitution, or by `solve` without SciPy."""
         if self._substitute is None:

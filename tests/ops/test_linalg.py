@@ -16,10 +16,8 @@ from telegrad.errors import AxisError, DTypeError, ExecutionError, GraphError, S
 from telegrad.ir import Value, new_input
 from telegrad.ir import types as t
 from telegrad.ir.types import Type
-from telegrad_server.executors import triangular
-from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 
-from tests.ops.checks import Array, call, check_gradients, evaluate, generator, inputs_for
+from tests.ops.checks import XP, Array, call, check_gradients, evaluate, generator, inputs_for
 from tests.ops.table import definite, regular
 
 RNG = np.random.default_rng(7)
@@ -443,24 +441,36 @@ def test_a_step_of_gaussian_likelihood_runs_on_the_service() -> None:
 @pytest.mark.parametrize("lower", [True, False])
 @pytest.mark.parametrize("transposed", [True, False])
 @pytest.mark.parametrize("unit", [True, False])
-def test_substitution_and_the_plain_solver_agree(dtype: Any, lower: bool, transposed: bool, unit: bool) -> None:
-    x, y = regular(3, 1, 4, 4)(RNG).astype(dtype), RNG.normal(size=(2, 4, 3)).astype(dtype)
-    how = {"lower": lower, "transposed": transposed, "unit": unit}
-    wanted = np.linalg.solve(triangular.triangle(np, x, **how), y)
+@pytest.mark.parametrize("n", [1, 4, 33, 100])
+def test_substitution_solves_triangles(dtype: Any, lower: bool, transposed: bool, unit: bool, n: int) -> None:
+    x = (RNG.normal(size=(3, 1, n, n)) / n + np.eye(n)).astype(dtype)
+    y = RNG.normal(size=(2, n, 3)).astype(dtype)
 
-    with_scipy = NumpyModule().triangular_solve(x, y, **how)
-    without = LibraryModule(np).triangular_solve(x, y, **how)
+    found = XP.triangular_solve(x, y, lower=lower, transposed=transposed, unit=unit)
 
-    assert with_scipy.dtype == without.dtype == dtype
-    for found in (with_scipy, without):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4 if dtype is np.float32 else 1e-11, atol=1e-5)
+    for i in range(3):
+        for j in range(2):
+            wanted = scipy.linalg.solve_triangular(
+                x[i, 0], y[j], lower=lower, trans=int(transposed), unit_diagonal=unit
+            )
+            np.testing.assert_allclose(found[i, j], wanted, rtol=1e-4 if dtype is np.float32 else 1e-11, atol=1e-5)
+    assert found.dtype == dtype and found.shape == (3, 2, n, 3)
 
 
-def test_substitution_is_accurate_where_elimination_is_not() -> None:
-    n = 60
+@pytest.mark.parametrize("n", [20, 60])
+def test_substitution_is_exact_where_elimination_with_pivots_would_not_be(n: int) -> None:
     x = np.eye(n) - np.tril(np.ones((n, n)), -1)  # the solution grows as 2 ** n
-    wanted = 2.0 ** np.maximum(np.arange(n) - 1, 0)
 
-    found = NumpyModule().triangular_solve(x, np.eye(n)[:, :1], lower=True, transposed=False, unit=False)
+    found = XP.triangular_solve(x, np.eye(n)[:, :1], lower=True, transposed=False, unit=False)
 
-    np.testing.assert_array_equal(found[:, 0], wanted)
+    np.testing.assert_array_equal(found[:, 0], 2.0 ** np.maximum(np.arange(n) - 1, 0))
+
+
+def test_the_operands_of_a_triangular_system_are_not_written() -> None:
+    x, y = regular(3, 3)(RNG), RNG.normal(size=(3, 2))
+    before = x.copy(), y.copy()
+
+    XP.triangular_solve(x, y, lower=True, transposed=False, unit=False)
+
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(y, before[1])

@@ -277,7 +277,8 @@ class LibraryModule:
 
     def triangular_solve(self, x: Array, y: Array, *, lower: bool, transposed: bool, unit: bool) -> Array:
         """z with x z = y or x^T z = y for triangular x; the leading axes broadcast."""
-        return self.solve(triangular.triangle(self.lib, x, lower=lower, transposed=transposed, unit=unit), y)
+        how = {"lower": lower, "transposed": transposed, "unit": unit}
+        return self._decomposed(_SINGULAR, triangular.substitute, self.lib, x, y, **how)
 
     def inv(self, x: Array) -> Array:
         """The inverse."""
@@ -455,7 +456,7 @@ _DIVERGED = "the iteration did not end; are all elements finite?"
 
 
 class NumpyModule(LibraryModule):
-    """The array module over NumPy; special functions and triangular systems are SciPy's where it is installed."""
+    """The array module over NumPy; special functions come from SciPy where it is installed."""
 
     name = "numpy"
     is_host = True
@@ -465,7 +466,6 @@ class NumpyModule(LibraryModule):
         super().__init__(np)
         self.blas = openblas()
         self._functions = _special_functions()
-        self._substitute = triangular.substitution()
 
     def copy_into(self, out: Array, x: Array) -> None:
         """Write x into out, converted to its element type as `astype` does."""
@@ -477,12 +477,6 @@ class NumpyModule(LibraryModule):
     def _special(self, name: str, x: Array) -> Array:
         wide = x.astype(np.float32) if self._is_16_bit_float(x) else x
         return np.asarray(self._functions[name](wide)).astype(x.dtype, copy=False)
-
-    def triangular_solve(self, x: Array, y: Array, *, lower: bool, transposed: bool, unit: bool) -> Array:
-        """z with x z = y or x^T z = y for triangular x, by substitution, or by `solve` without SciPy."""
-        if self._substitute is None:
-            return super().triangular_solve(x, y, lower=lower, transposed=transposed, unit=unit)
-        return self._decomposed(_SINGULAR, self._substitute, x, y, lower=lower, transposed=transposed, unit=unit)
 
 
 def _special_functions() -> dict[str, Callable[[Any], Any]]:

@@ -32,7 +32,7 @@ def matrix_exp(lib: Any, x: Array) -> Array:
     found = _pade(lib, x)
     for i in range(int(halvings.max())):
         found = lib.where(halvings > i, lib.matmul(found, found), found)
-    return lib.where(is_finite, found, x.dtype.type(np.nan))
+    return lib.where(is_finite, found, lib.asarray(np.nan, dtype=x.dtype))
 
 
 def _pade(lib: Any, x: Array) -> Array:

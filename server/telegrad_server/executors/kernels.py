@@ -24,7 +24,7 @@ from telegrad.ops.slices import Unslice
 from telegrad.ops.systems import MatrixOp
 
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
-from telegrad_server.executors.blas import LARGE_FLOPS, OpenBlas
+from telegrad_server.executors.blas import LARGE_FLOPS, LARGE_MATRIX_FLOPS, OpenBlas
 
 Array = Any
 Body = Callable[..., Any]
@@ -33,7 +33,8 @@ Body = Callable[..., Any]
 def body(op: Op, module: LibraryModule, types: tuple[Type, ...], *, results: int, over: int) -> Body:
     """The body of ``op`` on operands of these types. ``over`` is the number of the operand it writes over, or -1."""
     found = _body(op, module, types, results, over)
-    if isinstance(op, Matmul | MatrixOp) and module.blas is not None and op.cost(*types).flops >= LARGE_FLOPS:
+    large = LARGE_FLOPS if isinstance(op, Matmul) else LARGE_MATRIX_FLOPS if isinstance(op, MatrixOp) else None
+    if large is not None and module.blas is not None and op.cost(*types).flops >= large:
         return partial(_on_all_threads, module.blas, found)
     return found
 

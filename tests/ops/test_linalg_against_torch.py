@@ -102,7 +102,7 @@ ROWS: dict[str, Row] = {
     **{f"inv_{s}": both(linalg.inv, T.inv, regular(*s)) for s in SQUARE},
     # where x is singular PyTorch's gradient of det is 0; test_ops has finite differences
     **{f"det_{s}": both(linalg.det, T.det, real(*s)) for s in SQUARE},
-    **{f"logabsdet_{s}": both(lambda x: linalg.slogdet(x)[1], lambda x: T.slogdet(x)[1], real(*s)) for s in SQUARE},
+    **{f"slogdet_log_{s}": both(lambda x: linalg.slogdet(x)[1], lambda x: T.slogdet(x)[1], real(*s)) for s in SQUARE},
     "slogdet_sign": both(lambda x: linalg.slogdet(x)[0], lambda x: T.slogdet(x)[0].detach() + 0 * x.sum(), real(3, 3)),
     **{f"logdet_{s}": both(linalg.logdet, torch.logdet, regular(*s)) for s in SQUARE},
     "logdet_negative": both(linalg.logdet, torch.logdet, values([0.0, 1.0], [1.0, 0.0]), order=0),

@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple
 
 from telegrad.errors import GraphError, ShapeError
 from telegrad.ir.op import Cost
-from telegrad.ir.types import Shape, Type
+from telegrad.ir.types import Shape, Type, check_shape
 from telegrad.ir.value import V, Value
 from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops.linalg import diag_embed, identity_like
@@ -88,7 +88,8 @@ class Qr(MatrixOp):
         self.check_matrices(x)
         m, n = x.shape[-2:]
         k = m if self.complete else min(m, n)
-        return Type((*x.shape[:-2], m, k), x.dtype), Type((*x.shape[:-2], k, n), x.dtype)
+        q, r = (check_shape((*x.shape[:-2], *sizes), op="qr") for sizes in ((m, k), (k, n)))
+        return Type(q, x.dtype), Type(r, x.dtype)
 
     def vjp(self, g: Any, out: Any, x: Value) -> tuple[Value]:
         m, n = x.shape[-2:]
@@ -195,8 +196,8 @@ class Svd(MatrixOp):
         *lead, m, n = x.shape
         k = min(m, n)
         rows, columns = (m, n) if self.full_matrices else (k, k)
-        shapes: tuple[Shape, ...] = ((*lead, m, rows), (*lead, k), (*lead, columns, n))
-        u, s, vt = (Type(shape, x.dtype) for shape in shapes)
+        sizes: tuple[Shape, ...] = ((m, rows), (k,), (columns, n))
+        u, s, vt = (Type(check_shape((*lead, *each), op="svd"), x.dtype) for each in sizes)
         return u, s, vt
 
     def vjp(self, g: Any, out: Any, x: Value) -> tuple[Value]:

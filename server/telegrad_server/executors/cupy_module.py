@@ -62,8 +62,10 @@ class CupyModule(LibraryModule):
             return super()._decomposed(failure, function, *arrays, **options)
 
     def solve(self, x: Array, y: Array) -> Array:
-        """z with x z = y; CuPy does not broadcast stacks."""
+        """z with x z = y; CuPy does not broadcast stacks, nor take empty ones."""
         lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        if not x.size or not y.size:
+            return cp.zeros((*lead, *y.shape[-2:]), y.dtype)
         wide = (cp.broadcast_to(z, (*lead, *z.shape[-2:])) for z in (x, y))
         return super().solve(*map(cp.ascontiguousarray, wide))
 

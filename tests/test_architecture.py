@@ -50,7 +50,9 @@ def test_no_module_has_grown_past_a_second_idea() -> None:
     assert long == {}
 
 
-@pytest.mark.parametrize("module", [tg, nn, optim, tg.random, nn.functional, nn.init, errors], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [tg, nn, optim, tg.random, tg.linalg, nn.functional, nn.init, errors], ids=lambda m: m.__name__
+)
 def test_every_public_name_has_a_docstring(module: object) -> None:
     names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
     objects = {name: getattr(module, name) for name in names}

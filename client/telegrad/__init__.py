@@ -66,7 +66,7 @@ from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
 from telegrad.transforms import checkpoint, custom_vjp, grad, value_and_grad, vjp
 
-from telegrad import nn, optim, random  # isort: skip
+from telegrad import linalg, nn, optim, random  # isort: skip
 
 __version__ = "0.1.0"
 
@@ -75,7 +75,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "__array_namespace_info__", "__version__", "arange", "asarray", "bfloat16", "bool", "can_cast", "checkpoint",
     "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64",
     "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled",
-    "isdtype", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random",
+    "isdtype", "linalg", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random",
     "result_type", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "zeros",
     *_functions,
 ]  # fmt: skip

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from telegrad.ir import Function, Graph, new_input
 from telegrad.ir.value import apply
+from telegrad.ops.decompositions import Eigh, Qr, Svd
+from telegrad.ops.systems import MatrixOp
 from telegrad.wire.arrays import type_of
 from telegrad_server.compiler.plan import make_plan
 from telegrad_server.executors import pick_executor
@@ -47,8 +49,10 @@ def test_an_op_gives_what_it_gives_on_numpy(gpu: Any, row: Case) -> None:
     for want, got, type in zip(cpu.run(plan, arrays), found, g.output_types, strict=True):
         assert type_of(got) == type
         if type.dtype.is_float:
-            tolerance = {2: 2e-2, 4: 1e-5, 8: 1e-12}[type.dtype.itemsize]
+            tolerance = {2: 2e-2, 4: 1e-5, 8: 1e-9 if isinstance(row.op, MatrixOp) else 1e-12}[type.dtype.itemsize]
             wide = got.astype(np.float64), want.astype(np.float64)
+            if isinstance(row.op, Eigh | Svd | Qr):  # the signs of the vectors are the library's choice
+                wide = np.abs(wide[0]), np.abs(wide[1])
             np.testing.assert_allclose(*wide, rtol=tolerance, atol=tolerance)
         else:
             np.testing.assert_array_equal(got, want)

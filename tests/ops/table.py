@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from telegrad.ops import (
     control,
     convolution,
     cross_entropy,
+    decompositions,
+    determinants,
     index,
     linalg,
     pooling,
@@ -22,6 +25,7 @@ from telegrad.ops import (
     reduce,
     shape,
     slices,
+    systems,
 )
 from telegrad.ops import elementwise as e
 
@@ -55,6 +59,31 @@ def integers(*shape: int, low: int = -4, high: int = 5, dtype: Any = np.int64) -
 
 def booleans(*shape: int) -> Operand:
     return lambda rng: rng.integers(0, 2, shape) == 1
+
+
+def definite(*shape: int) -> Operand:
+    """Stacks of positive definite matrices, the upper triangle being noise: ops read the lower."""
+
+    def make(rng: np.random.Generator) -> Array:
+        x = rng.uniform(-1.0, 1.0, shape)
+        return np.tril(x @ np.swapaxes(x, -1, -2) + np.eye(shape[-1])) + np.triu(rng.uniform(-1.0, 1.0, shape), 1)
+
+    return make
+
+
+def regular(*shape: int) -> Operand:
+    """Stacks of matrices, not symmetric, that are far from singular."""
+    return lambda rng: rng.uniform(-1.0, 1.0, shape) + 3.0 * np.eye(*shape[-2:])
+
+
+def with_singular_values(*numbers: float, rows: int, columns: int) -> Operand:
+    """A matrix with these singular values."""
+
+    def make(rng: np.random.Generator) -> Array:
+        u, _, vt = np.linalg.svd(rng.normal(size=(rows, columns)), full_matrices=False)
+        return (u * np.array(numbers)) @ vt
+
+    return make
 
 
 def key(rng: np.random.Generator) -> Array:
@@ -141,6 +170,26 @@ def _slice_set(x: Array, y: Array) -> Array:
 def _cross_entropy(x: Array, labels: Array) -> list[Array]:
     total = np.log(np.exp(x).sum(1))
     return [total - np.take_along_axis(x, labels[:, None], 1)[:, 0], total]
+
+
+def _mirrored(x: Array) -> Array:
+    return np.tril(x) + np.swapaxes(np.tril(x, -1), -1, -2)
+
+
+def _triangle(x: Array, op: systems.TriangularSolve) -> Array:
+    x = np.tril(x) if op.lower else np.triu(x)
+    if op.unit:
+        x = x - x * np.eye(x.shape[-1]) + np.eye(x.shape[-1])
+    return np.swapaxes(x, -1, -2) if op.transposed else x
+
+
+def _expm(x: Array) -> Array:
+    """By the series, for small matrices."""
+    total = term = np.broadcast_to(np.eye(x.shape[-1]), x.shape)
+    for k in range(1, 60):
+        term = term @ x / k
+        total = total + term
+    return total
 
 
 _ZEROS = values([0.0, 2.0, -1.5], [0.0, 0.0, 3.0], [1.0, 2.0, 0.5])  # one zero in a line, two, none
@@ -431,6 +480,89 @@ CASES: dict[str, list[Case]] = {
         ),
         case(pooling.WindowArgmax((2, 3), (2, 1), (1, 1), (0, 1), (1, 1)), integers(2, 1, 3, 4)),
         case(pooling.WindowArgmax((2, 1, 2), (1, 1, 2), (0, 0, 0), (0, 0, 0), (1, 1, 1)), real(0, 2, 3, 2, 2)),
+    ],
+    # linear algebra: what only its shape makes a case of its own is in test_linalg
+    "symmetric": [case(decompositions.Symmetric(), real(2, 3, 3), expected=_mirrored, is_smooth=False)],
+    "cholesky": [
+        case(decompositions.Cholesky(), definite(*s), expected=lambda x: np.linalg.cholesky(_mirrored(x)))
+        for s in ((1, 1), (3, 3), (2, 3, 3), (0, 0), (0, 2, 2))
+    ],
+    "qr": [
+        case(decompositions.Qr(), regular(*s), expected=lambda x: list(np.linalg.qr(x)))
+        for s in ((3, 3), (4, 2), (2, 2, 4), (2, 3, 2), (3, 0), (0, 3), (0, 2, 2))
+    ]
+    + [case(decompositions.Qr(True), regular(2, 3), expected=lambda x: list(np.linalg.qr(x, "complete")))],
+    "eigh": [
+        case(decompositions.Eigh(), definite(*s), expected=lambda x: list(np.linalg.eigh(x)), tolerance=1e-5)
+        for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0))
+    ],
+    "eigvalsh": [
+        case(decompositions.Eigvalsh(), definite(*s), expected=np.linalg.eigvalsh, tolerance=1e-5)
+        for s in ((3, 3), (2, 2, 2), (0, 0))
+    ],
+    "svd": [
+        case(decompositions.Svd(), regular(*s), expected=lambda x: list(np.linalg.svd(x, False)), tolerance=1e-5)
+        for s in ((3, 3), (2, 2, 3), (2, 3, 2), (0, 3), (0, 2, 2))
+    ]
+    + [case(decompositions.Svd(True), regular(2, 2), expected=lambda x: list(np.linalg.svd(x)), tolerance=1e-5)],
+    "svdvals": [
+        case(decompositions.Svdvals(), regular(*s), expected=np.linalg.svdvals, tolerance=1e-5)
+        for s in ((3, 3), (2, 2, 3), (3, 2), (3, 0))
+    ],
+    "solve": [
+        case(systems.Solve(), regular(*a), real(*b), expected=np.linalg.solve)
+        for a, b in (
+            ((3, 3), (3, 2)),
+            ((2, 3, 3), (3, 1)),
+            ((2, 2), (3, 2, 1)),
+            ((2, 1, 2, 2), (3, 2, 2)),
+            ((0, 0), (0, 2)),
+            ((2, 2), (2, 0)),
+        )
+    ],
+    "triangular_solve": [
+        case(op, regular(3, 3), real(2, 3, 2), expected=lambda x, y, op=op: np.linalg.solve(_triangle(x, op), y))
+        for op in (systems.TriangularSolve(*flags) for flags in product((False, True), repeat=3))
+    ]
+    + [
+        case(systems.TriangularSolve(True), regular(*a), real(*b))
+        for a, b in (((2, 1, 2, 2), (2, 1)), ((0, 0), (0, 1)))
+    ],
+    "inv": [
+        case(systems.Inv(), regular(*s), expected=np.linalg.inv) for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0), (0, 2, 2))
+    ],
+    "slogdet": [
+        case(determinants.Slogdet(), regular(*s), expected=lambda x: list(np.linalg.slogdet(x)))
+        for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0))
+    ],
+    "det": [
+        case(determinants.Det(), x, expected=np.linalg.det)
+        for x in (
+            real(1, 1),
+            real(3, 3),
+            real(2, 4, 4),
+            real(0, 0),
+            with_singular_values(2.0, 1.0, 0.0, rows=3, columns=3),
+            with_singular_values(2.0, 0.0, 0.0, rows=3, columns=3),
+            with_singular_values(1.0, 1.0, 1.0, rows=3, columns=3),
+            number(np.zeros((2, 2)), dtype=np.float64),
+        )
+    ],
+    "cofactor": [
+        case(
+            determinants.Cofactor(),
+            regular(*s),
+            expected=lambda x: np.linalg.det(x)[..., None, None] * np.swapaxes(np.linalg.inv(x), -1, -2),
+            tolerance=1e-5,
+        )
+        for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0))
+    ],
+    "pinv": [
+        case(systems.Pinv(1e-10), regular(*s), expected=np.linalg.pinv)
+        for s in ((3, 3), (4, 2), (2, 4), (2, 2, 3), (3, 0), (0, 2, 2))
+    ],
+    "matrix_exp": [
+        case(systems.MatrixExp(), real(*s), expected=_expm, tolerance=1e-5) for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0))
     ],
     # by index
     "checked_index": [

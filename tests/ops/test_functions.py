@@ -151,6 +151,38 @@ ARRAY_API: dict[str, list[Row]] = {
         for n, s in ((0, (2,)), (1, (2, 2)), (2, (3, 2, 2)), (((0, 1), (1, 0)), (3, 2)), (((-1,), (0,)), (2, 3)))
     ],
     "outer": named("outer", real(2), real(3)),
+    "kron": [
+        (lambda m, x, y: m.kron(x, y), (real(*a), real(*b)))
+        for a, b in (((2,), (3,)), ((2, 3), (2,)), ((2,), (3, 2)), ((2, 1, 2), (2, 2)), ((0, 2), (2, 2)), ((), (2,)))
+    ],
+    "diag": [(lambda m, x, k=k: m.diag(x, k), (real(*s),)) for s in ((3,), (2, 3)) for k in (-1, 0, 2)],
+    "cross": [
+        *rows(lambda m, x, y: m.cross(x, y), real(3), real(3)),
+        *rows(lambda m, x, y: m.cross(x, y), real(2, 3), real(3)),
+    ],
+    "einsum": [
+        (lambda m, *xs, s=s: m.einsum(s, *xs), tuple(real(*shape) for shape in shapes))
+        for s, shapes in (
+            ("ij,jk", ((2, 3), (3, 2))),
+            ("ba", ((2, 3),)),
+            ("ii", ((3, 3),)),
+            ("iii->i", ((2, 2, 2),)),
+            ("i->", ((3,),)),
+            (",i->i", ((), (3,))),
+            ("i,i,i", ((3,), (3,), (3,))),
+            ("b i j , b j k -> b i k", ((2, 2, 3), (2, 3, 2))),
+            ("...,...", ((2, 3), (3,))),
+            ("...i,...i->...", ((2, 1, 3), (2, 3))),
+            ("i...->...i", ((2, 3, 2),)),
+            ("ij...,jk...->ik...", ((2, 3, 2), (3, 2, 1))),
+            ("ab,cd,ef->fdb", ((2, 1), (1, 3), (2, 2))),
+            ("aB,Bc->ca", ((2, 3), (3, 2))),
+            ("ij,jk->ik", ((0, 3), (3, 2))),
+            ("ij,jk->ik", ((2, 0), (0, 3))),
+            ("ij,ij->i", ((2, 1), (2, 3))),
+        )
+    ]
+    + [(lambda m, x, y: m.einsum("ij,jk", x, y), (integers(2, 3), integers(3, 2)))],
     # by index
     "take": [
         *[(lambda m, x, i, a=a: m.take(x, i, axis=a), (CUBE, number([1, 0, -1]))) for a in (0, 1, -1)],
@@ -253,6 +285,10 @@ OURS: dict[str, Ours] = {
         )
     ],
     "empty_like": [(ops.empty_like, np.zeros_like, (real(2),))],
+    "diag_embed": [
+        (lambda x, k=k: ops.diag_embed(x, offset=k), lambda x, k=k: np.stack([np.diag(a, k) for a in x]), (real(2, 3),))
+        for k in (-2, 0, 1)
+    ],
     "diagonal": [
         (lambda x, k=k: linalg.diagonal(x, offset=k), lambda x, k=k: np.linalg.diagonal(x, offset=k), (real(2, 3, 4),))
         for k in (-3, -2, -1, 0, 1, 3, 4)

@@ -13,7 +13,21 @@ from telegrad.ir import REGISTRY, Op, make_op, new_input
 from telegrad.ir import types as t
 from telegrad.ir.op import result_types
 from telegrad.ir.types import Type
-from telegrad.ops import control, cross_entropy, index, linalg, loss, norm, probability, reduce, shape, slices
+from telegrad.ops import (
+    control,
+    cross_entropy,
+    decompositions,
+    determinants,
+    index,
+    linalg,
+    loss,
+    norm,
+    probability,
+    reduce,
+    shape,
+    slices,
+    systems,
+)
 from telegrad.ops import elementwise as e
 
 from tests.ops.table import CASES
@@ -42,6 +56,9 @@ REFUSED: list[tuple[Op, tuple[Type, ...], type[Exception], str]] = [
     (e.Add(), (ty(HUGE, 1), ty(1, HUGE)), ShapeError, "more elements than can be addressed"),
     (e.Where(), (ty(HUGE, 1, dtype=t.bool_), ty(1, HUGE), ty()), ShapeError, "more elements than can be addressed"),
     (linalg.Matmul(), (ty(HUGE, 1), ty(1, HUGE)), ShapeError, "more elements than can be addressed"),
+    (decompositions.Svd(True), (ty(1, HUGE),), ShapeError, "more elements than can be addressed"),
+    (decompositions.Qr(True), (ty(HUGE, 1),), ShapeError, "more elements than can be addressed"),
+    (systems.Solve(), (ty(HUGE, 1, 1, 1), ty(HUGE, 1, 1)), ShapeError, "more elements than can be addressed"),
     (index.Gather(), (ty(2, HUGE), ty(HUGE, dtype=t.int64)), ShapeError, "more elements than can be addressed"),
     (shape.Pad((2**61,), (0,)), (ty(1),), ShapeError, "more elements than can be addressed"),
     (slices.Unslice((0,), (1,), (1,), (2**62,)), (ty(1),), ShapeError, "more elements than can be addressed"),
@@ -80,6 +97,9 @@ REFUSED: list[tuple[Op, tuple[Type, ...], type[Exception], str]] = [
     (linalg.Matmul(), (ty(2, 3), ty(2, 3)), ShapeError, "must be equal"),
     (linalg.Matmul(), (ty(3), ty(3)), ShapeError, "must be equal"),
     (linalg.Matmul(), (ty(2, 2, 3), ty(4, 3, 2)), ShapeError, r"axis -1 has sizes \(2, 4\)"),
+    (systems.Solve(), (ty(2, 3), ty(2, 1)), ShapeError, "takes square matrices, not 2 by 3"),
+    (systems.TriangularSolve(True), (ty(2, 2), ty(3, 1)), ShapeError, "2 rows and a right-hand side with 3"),
+    (determinants.Det(), (ty(3),), ShapeError, "takes a matrix or a stack of them"),
     (reduce.Max((0,)), (ty(0, 3),), ShapeError, "no elements along axes"),
     (reduce.Argmin(0), (ty(0, 3),), ShapeError, "no elements along axis 0"),
     (slices.Slice((0,), (4,), (1,)), (ty(3),), ShapeError, "axis 0 of size 3 has no 0:4:1"),
@@ -123,6 +143,9 @@ REFUSED: list[tuple[Op, tuple[Type, ...], type[Exception], str]] = [
     (slices.SliceSet((0,), (1,), (1,)), (ty(3), ty(1, dtype=t.int64)), DTypeError, "dtypes must be equal"),
     (probability.LogSoftmax(0), (ty(2, dtype=t.int64),), DTypeError, "takes a floating-point dtype"),
     (cross_entropy.SoftmaxCrossEntropy(1), (ty(2, 3), ty(2)), DTypeError, "integer labels"),
+    (systems.Solve(), (ty(2, 2), ty(2, 2, dtype=t.float64)), DTypeError, "dtypes must be equal; use astype"),
+    (systems.Inv(), (ty(2, 2, dtype=t.float16),), DTypeError, r"inv\(float16\[2,2\]\): takes float32 or"),
+    (decompositions.Eigh(), (ty(2, 2, dtype=t.int64),), DTypeError, "takes float32 or float64"),
     # arity
     (e.Add(), (ty(2), ty(2), ty(2)), GraphError, "add takes 2 operands, not 3"),
     (e.Exp(), (), GraphError, "exp takes 1 operands, not 0"),

@@ -13,11 +13,15 @@ from telegrad.ops import (
     control,
     convolution,
     cross_entropy,
+    decompositions,
+    determinants,
+    einstein,
     elementwise,
     index,
     indexing,
     linalg,
     loss,
+    matrix_norms,
     norm,
     padding,
     pooling,
@@ -26,8 +30,10 @@ from telegrad.ops import (
     reduce,
     shape,
     slices,
+    systems,
 )
 from telegrad.ops.control import *
+from telegrad.ops.einstein import *
 from telegrad.ops.elementwise import *
 from telegrad.ops.index import *
 from telegrad.ops.linalg import *
@@ -36,13 +42,15 @@ from telegrad.ops.reduce import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, attention, control, convolution, cross_entropy, elementwise, index, indexing, linalg, loss, norm,
-    padding, pooling, probability, random, reduce, shape, slices,
+    activation, attention, control, convolution, cross_entropy, decompositions, determinants, einstein, elementwise,
+    index, indexing, linalg, loss, matrix_norms, norm, padding, pooling, probability, random, reduce, shape, slices,
+    systems,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 
 __all__: list[str] = []
 __all__ += control.__all__
+__all__ += einstein.__all__
 __all__ += elementwise.__all__
 __all__ += index.__all__
 __all__ += linalg.__all__

@@ -8,15 +8,23 @@ from typing import ClassVar
 
 from telegrad.errors import DTypeError, ShapeError
 from telegrad.ir.op import Cost, Op
-from telegrad.ir.types import Type, broadcast_shapes, check_shape, normalize_axis, product
+from telegrad.ir.types import DType, Type, broadcast_shapes, check_shape, normalize_axis, product
 from telegrad.ir.value import V, Value, operator
 from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
 from telegrad.ops import reduce as r
 from telegrad.ops.reduce import Sum
-from telegrad.ops.shape import matrix_transpose, moveaxis, reshape
+from telegrad.ops.shape import (
+    BroadcastTo,
+    Pad,
+    expand_dims,
+    matrix_transpose,
+    moveaxis,
+    reshape,
+    roll,
+)
 
-__all__ = ["matmul", "outer", "tensordot", "vecdot"]
+__all__ = ["cross", "diag", "diag_embed", "kron", "matmul", "outer", "tensordot", "vecdot"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,55 @@ def diagonal(x: V, /, *, offset: int = 0) -> V:
     return flat[..., start : start + length * (m + 1) : m + 1] if length else flat[..., :0]
 
 
-def trace(x: V, /, *, offset: int = 0) -> V:
-    """The sum of a diagonal of each matrix."""
-    return r.sum(diagonal(x, offset=offset), axis=-1)
+def trace(x: V, /, *, offset: int = 0, dtype: DType | None = None) -> V:
+    """The sum of a diagonal of each matrix; integers are summed in 64 bits."""
+    return r.sum(diagonal(x, offset=offset), axis=-1, dtype=dtype)
+
+
+def diag_embed(x: V, /, *, offset: int = 0) -> V:
+    """x[..., n] as the diagonal, or one above or below it, of square matrices [..., n + |offset|, n + |offset|]."""
+    if x.ndim == 0:
+        raise ShapeError(f"diag_embed({x.type}): takes a vector or a stack of them")
+    *lead, n = x.shape
+    none = (0,) * len(lead)
+    # in rows of n + 1 the diagonal is the first column; what is left over at the end are n zeros
+    rows = Pad((*none, 0, 0), (*none, 0, n), 0)(expand_dims(x, axis=-1))
+    square = reshape(reshape(rows, (*lead, n * (n + 1)))[..., : n * n], (*lead, n, n))
+    if offset == 0:
+        return square
+    above, below = max(offset, 0), max(-offset, 0)
+    return Pad((*none, below, above), (*none, above, below), 0)(square)
+
+
+def diag(x: V, /, offset: int = 0) -> V:
+    """The matrix with x[n] on a diagonal, or that diagonal of the matrix x[n, m]."""
+    if x.ndim not in (1, 2):
+        raise ShapeError(f"diag({x.type}): takes a vector or a matrix; diag_embed and linalg.diagonal take stacks")
+    return diag_embed(x, offset=offset) if x.ndim == 1 else diagonal(x, offset=offset)
+
+
+def identity_like(x: V, n: int | None = None) -> V:
+    """The identity matrix [n, n] in x's dtype; n is by default the size of x's last axis."""
+    return diag_embed(BroadcastTo((x.shape[-1] if n is None else n,))(x.literal(1, x.dtype)))
+
+
+def cross(x1: V, x2: V, /, *, axis: int = -1) -> V:
+    """The vector product along an axis, which has size 3 in both; the others broadcast."""
+    x, y = e.common(x1, x2)
+    if x.ndim != y.ndim and axis >= 0:
+        raise ShapeError(f"cross({x.type}, {y.type}): axis {axis} must be negative where the ranks differ")
+    at, other = (normalize_axis(axis, z.ndim, op="cross") for z in (x, y))
+    if x.shape[at] != 3 or y.shape[other] != 3:
+        raise ShapeError(f"cross({x.type}, {y.type}): axis {axis} must have size 3 in both")
+    return roll(x, -1, axis=at) * roll(y, -2, axis=other) - roll(x, -2, axis=at) * roll(y, -1, axis=other)
+
+
+def kron(x1: V, x2: V, /) -> V:
+    """The Kronecker product: each element of x1 times all of x2, as blocks; axes are added in front to match ranks."""
+    x, y = e.common(x1, x2)
+    rank = max(x.ndim, y.ndim)
+    a, b = ((1,) * (rank - z.ndim) + z.shape for z in (x, y))
+    blocks = reshape(x, tuple(s for size in a for s in (size, 1))) * reshape(
+        y, tuple(s for size in b for s in (1, size))
+    )
+    return reshape(blocks, tuple(m * n for m, n in zip(a, b, strict=True)))

@@ -102,14 +102,14 @@ class Prod(Reduction):
         order = rest + self.axes
         shape = tuple(x.shape[a] for a in order)
         n = t.product(x.shape[a] for a in self.axes)
-        others = reshape(_product_of_others(reshape(permute_dims(x, order), (*shape[: len(rest)], n))), shape)
+        others = reshape(product_of_others(reshape(permute_dims(x, order), (*shape[: len(rest)], n))), shape)
         return (expanded(g, x, self.axes) * permute_dims(others, tuple(order.index(a) for a in range(x.ndim))),)
 
     def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.prod(x, axis=self.axes, keepdims=self.keepdims)
 
 
-def _product_of_others(x: Value) -> Value:
+def product_of_others(x: Value) -> Value:
     """x[..., n] -> for each element the product of all the others along the last axis.
 
     Where out / x would be NaN at zeros, this is right, and can be differentiated again: the products of pairs, of

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from telegrad.errors import IndexRange
+from telegrad.errors import ExecutionError, IndexRange
 from telegrad.ir import types as t
 from telegrad.ir.types import DType, Shape
 from telegrad.ir.value import Number
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
 
-from telegrad_server.executors import attention, convolution, philox, special
+from telegrad_server.executors import attention, convolution, matrix_exp, philox, special, triangular
 from telegrad_server.executors.blas import OpenBlas, openblas
 
 Array = Any
@@ -269,6 +269,64 @@ class LibraryModule:
         """See `convolution.window_argmax`."""
         return convolution.window_argmax(self.lib, x.astype(np.float32) if self._is_16_bit_float(x) else x, **geometry)
 
+    # ---- stacks of matrices
+
+    def _decomposed(self, failure: str, function: Any, *arrays: Array, **options: Any) -> Any:
+        """What the library's function gives; ExecutionError with this sentence if a matrix has no result."""
+        try:
+            return function(*arrays, **options)
+        except np.linalg.LinAlgError:
+            raise ExecutionError(failure) from None
+
+    def cholesky(self, x: Array) -> Array:
+        """The lower factor, from the lower triangle."""
+        return self._decomposed("a matrix is not positive definite", self.lib.linalg.cholesky, x)
+
+    def qr(self, x: Array, complete: bool) -> tuple[Array, Array]:
+        """Q and R, reduced or complete."""
+        return self._decomposed(_DIVERGED, self.lib.linalg.qr, x, mode="complete" if complete else "reduced")
+
+    def eigh(self, x: Array) -> tuple[Array, Array]:
+        """Eigenvalues, ascending, and eigenvectors, from the lower triangle."""
+        return self._decomposed(_DIVERGED, self.lib.linalg.eigh, x)
+
+    def eigvalsh(self, x: Array) -> Array:
+        """Eigenvalues, ascending, from the lower triangle."""
+        return self._decomposed(_DIVERGED, self.lib.linalg.eigvalsh, x)
+
+    def svd(self, x: Array, full_matrices: bool) -> tuple[Array, Array, Array]:
+        """U, the singular values, descending, and the transpose of V."""
+        return self._decomposed(_DIVERGED, self.lib.linalg.svd, x, full_matrices=full_matrices)
+
+    def svdvals(self, x: Array) -> Array:
+        """The singular values, descending."""
+        return self._decomposed(_DIVERGED, self.lib.linalg.svd, x, compute_uv=False)
+
+    def solve(self, x: Array, y: Array) -> Array:
+        """z with x z = y for matrices y; the leading axes broadcast."""
+        return self._decomposed(_SINGULAR, self.lib.linalg.solve, x, y)
+
+    def triangular_solve(self, x: Array, y: Array, *, lower: bool, transposed: bool, unit: bool) -> Array:
+        """z with x z = y or x^T z = y for triangular x; the leading axes broadcast."""
+        how = {"lower": lower, "transposed": transposed, "unit": unit}
+        return self._decomposed(_SINGULAR, triangular.substitute, self.lib, x, y, **how)
+
+    def inv(self, x: Array) -> Array:
+        """The inverse."""
+        return self._decomposed(_SINGULAR, self.lib.linalg.inv, x)
+
+    def det(self, x: Array) -> Array:
+        """The determinant."""
+        return self.lib.linalg.det(x)
+
+    def slogdet(self, x: Array) -> tuple[Array, Array]:
+        """The sign of the determinant and the logarithm of its absolute value."""
+        return self.lib.linalg.slogdet(x)
+
+    def matrix_exp(self, x: Array) -> Array:
+        """The exponential, by scaling, a rational approximation and squaring."""
+        return self._decomposed("the exponential is not finite", matrix_exp.matrix_exp, self.lib, x)
+
     # ---- moving elements
 
     def copy(self, x: Array) -> Array:
@@ -422,6 +480,10 @@ class LibraryModule:
 
 def _without_ones(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
+
+
+_SINGULAR = "a matrix is singular"
+_DIVERGED = "the iteration did not end; are all elements finite?"
 
 
 class NumpyModule(LibraryModule):

@@ -54,6 +54,21 @@ class CupyModule(LibraryModule):
         """The matrix product. Stacks of 16-bit floats go through float32: CuPy 14 multiplies only single ones."""
         return cp.matmul(x, y) if x.ndim == y.ndim == 2 else super().matmul(x, y)
 
+    def _decomposed(self, failure: str, function: Any, *arrays: Array, **options: Any) -> Any:
+        """What the library's function gives. Errors that CuPy leaves out to save a synchronisation are asked for."""
+        import cupyx  # pyright: ignore[reportMissingImports]
+
+        with cupyx.errstate(linalg="raise"):
+            return super()._decomposed(failure, function, *arrays, **options)
+
+    def solve(self, x: Array, y: Array) -> Array:
+        """z with x z = y; CuPy does not broadcast stacks, nor take empty ones."""
+        lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        if not x.size or not y.size:
+            return cp.zeros((*lead, *y.shape[-2:]), y.dtype)
+        wide = (cp.broadcast_to(z, (*lead, *z.shape[-2:])) for z in (x, y))
+        return super().solve(*map(cp.ascontiguousarray, wide))
+
     def _special(self, name: str, x: Array) -> Array:
         from cupyx.scipy import special  # pyright: ignore[reportMissingImports]  # loads in a second: on first use
 

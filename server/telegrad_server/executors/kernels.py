@@ -21,9 +21,10 @@ from telegrad.ops.probability import LogSoftmax, Softmax
 from telegrad.ops.reduce import Max, Min, Sum
 from telegrad.ops.shape import Concat, Pad, Reshape
 from telegrad.ops.slices import Unslice
+from telegrad.ops.systems import MatrixOp
 
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
-from telegrad_server.executors.blas import LARGE_FLOPS
+from telegrad_server.executors.blas import LARGE_FLOPS, LARGE_MATRIX_FLOPS, OpenBlas
 
 Array = Any
 Body = Callable[..., Any]
@@ -31,6 +32,14 @@ Body = Callable[..., Any]
 
 def body(op: Op, module: LibraryModule, types: tuple[Type, ...], *, results: int, over: int) -> Body:
     """The body of ``op`` on operands of these types. ``over`` is the number of the operand it writes over, or -1."""
+    found = _body(op, module, types, results, over)
+    large = LARGE_FLOPS if isinstance(op, Matmul) else LARGE_MATRIX_FLOPS if isinstance(op, MatrixOp) else None
+    if large is not None and module.blas is not None and op.cost(*types).flops >= large:
+        return partial(_on_all_threads, module.blas, found)
+    return found
+
+
+def _body(op: Op, module: LibraryModule, types: tuple[Type, ...], results: int, over: int) -> Body:
     if results > 1:
         return partial(_evaluate_all_into, op, module, len(types))
     if isinstance(op, Elementwise) and op.word:
@@ -69,23 +78,15 @@ def _reshape(op: Op, module: LibraryModule, types: tuple[Type, ...], over: int) 
 
 def _matmul(op: Matmul, module: LibraryModule, types: tuple[Type, ...]) -> Body:
     matmul: Any = module.lib.matmul
-    function: Body
     if types[0].dtype.itemsize == 2 and types[0].dtype.is_float:
-        function = partial(_evaluate_into, op, module)
-    elif isinstance(matmul, np.ufunc):
-        function = matmul
-    else:
-        function = lambda x, y, out: matmul(x, y, out=out)  # noqa: E731
-    blas = module.blas
-    if blas is None or op.cost(*types).flops < LARGE_FLOPS:
-        return function
+        return partial(_evaluate_into, op, module)
+    return matmul if isinstance(matmul, np.ufunc) else lambda x, y, out: matmul(x, y, out=out)
 
-    def on_all_threads(x: Array, y: Array, out: Array) -> None:
-        blas.use_threads(blas.threads)
-        function(x, y, out)
-        blas.use_threads(1)
 
-    return on_all_threads
+def _on_all_threads(blas: OpenBlas, function: Body, *arrays: Array) -> None:
+    blas.use_threads(blas.threads)
+    function(*arrays)
+    blas.use_threads(1)  # if the body raises, the end of the run does it
 
 
 _SHARED: dict[type[Op], Callable[..., Body | None]] = {Cast: _cast, Reshape: _reshape}

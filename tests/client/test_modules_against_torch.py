@@ -278,3 +278,68 @@ def test_the_layers_of_a_stack_are_copies() -> None:
     assert not np.array_equal(encoder(x).numpy(), encoder(x).numpy())
     encoder.eval()
     np.testing.assert_array_equal(encoder(x).numpy(), encoder(x).numpy())
+
+
+def _signs(rng: np.random.Generator) -> Any:
+    return rng.integers(0, 2, 4) * 2 - 1
+
+
+def _normal(rng: np.random.Generator) -> Any:
+    return rng.normal(size=(4, 3))
+
+
+def _positive(rng: np.random.Generator) -> Any:
+    return rng.uniform(0.1, 0.9, size=(4, 3))
+
+
+LOSSES: list[tuple[str, dict[str, Any], tuple[Callable[[np.random.Generator], Any], ...]]] = [
+    ("MSELoss", {}, (_normal, _normal)),
+    ("L1Loss", {"reduction": "sum"}, (_normal, _normal)),
+    ("SmoothL1Loss", {"beta": 0.5}, (_normal, _normal)),
+    ("HuberLoss", {"delta": 0.5}, (_normal, _normal)),
+    ("KLDivLoss", {"reduction": "batchmean"}, (_normal, _positive)),
+    ("BCELoss", {}, (_positive, _positive)),
+    ("BCEWithLogitsLoss", {}, (_normal, _positive)),
+    ("CrossEntropyLoss", {"label_smoothing": 0.1}, (_normal, lambda rng: rng.integers(0, 3, 4))),
+    ("NLLLoss", {}, (_normal, lambda rng: rng.integers(0, 3, 4))),
+    ("PoissonNLLLoss", {"full": True}, (_normal, _positive)),
+    ("GaussianNLLLoss", {}, (_normal, _normal, _positive)),
+    ("SoftMarginLoss", {}, (lambda rng: rng.normal(size=4), _signs)),
+    ("MultiLabelSoftMarginLoss", {}, (_normal, _positive)),
+    ("MultiMarginLoss", {"p": 2, "margin": 0.5}, (_normal, lambda rng: rng.integers(0, 3, 4))),
+    ("MultiLabelMarginLoss", {}, (_normal, lambda rng: np.array([[0, -1, 2], [2, 1, 0], [-1, 0, 0], [1, 0, -1]]))),
+    ("HingeEmbeddingLoss", {"margin": 0.5}, (lambda rng: rng.normal(size=4), _signs)),
+    ("MarginRankingLoss", {"margin": 0.5}, (lambda rng: rng.normal(size=4), lambda rng: rng.normal(size=4), _signs)),
+    ("CosineEmbeddingLoss", {"margin": 0.1}, (_normal, _normal, _signs)),
+    ("TripletMarginLoss", {"swap": True, "p": 1.0}, (_normal, _normal, _normal)),
+    ("TripletMarginWithDistanceLoss", {"margin": 2.0}, (_normal, _normal, _normal)),
+]
+
+
+@pytest.mark.parametrize(("name", "how", "makes"), LOSSES)
+def test_a_loss_is_pytorchs(name: str, how: dict[str, Any], makes: tuple[Callable[..., Any], ...]) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [make(rng) for make in makes]
+    found = getattr(nn, name)(**how)(*map(tg.asarray, arrays))
+    wanted = getattr(torch.nn, name)(**how)(*map(torch.tensor, arrays))
+    _close(found.numpy(), wanted.numpy(), name)
+
+
+ACTIVATIONS: list[tuple[str, tuple[Any, ...]]] = [
+    *((name, ()) for name in (
+        "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid",
+        "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign", "Tanh",
+        "Tanhshrink",
+    )),
+    ("CELU", (2.0,)), ("Hardshrink", (1.0,)), ("Softshrink", (0.1,)), ("Threshold", (0.3, 7.0)), ("Softmin", (0,)),
+    ("Softmax", (1,)), ("LogSoftmax", (0,)), ("GLU", (0,)), ("PReLU", (6, 0.125)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "args"), ACTIVATIONS)
+def test_an_activation_is_pytorchs(name: str, args: tuple[Any, ...]) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    wanted = getattr(torch.nn, name)(*args).double()(torch.tensor(x)).detach().numpy()
+    ours = getattr(nn, name)(*args, **({"dtype": tg.float64} if name == "PReLU" else {}))
+    _close(ours(tg.asarray(x)).numpy(), wanted, name)
+    assert repr(ours).startswith(f"{name}(")

@@ -16,7 +16,7 @@ from telegrad.autodiff import gradient
 from telegrad.ir import Value
 from telegrad.ops import activation, cross_entropy, indexing, linalg, loss, norm
 
-from tests.ops import torch_windows
+from tests.ops import torch_rows
 from tests.ops.checks import Array, evaluate, generator, inputs_for
 from tests.ops.table import Operand, integers, number, positive, real, values
 
@@ -229,7 +229,7 @@ ROWS: dict[str, Row] = {
     ),
 }
 
-ROWS |= {name: Row(ours, theirs, operands, order) for name, ours, theirs, operands, order in torch_windows.rows(F)}
+ROWS |= {name: Row(ours, theirs, operands, order) for name, ours, theirs, operands, order in torch_rows.rows(F)}
 
 
 def _assigned(x: Any, y: Any) -> Any:

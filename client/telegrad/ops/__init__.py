@@ -15,6 +15,7 @@ from telegrad.ops import (
     cross_entropy,
     decompositions,
     determinants,
+    distance,
     einstein,
     elementwise,
     index,
@@ -42,9 +43,9 @@ from telegrad.ops.reduce import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, attention, control, convolution, cross_entropy, decompositions, determinants, einstein, elementwise,
-    index, indexing, linalg, loss, matrix_norms, norm, padding, pooling, probability, random, reduce, shape, slices,
-    systems,
+    activation, attention, control, convolution, cross_entropy, decompositions, determinants, distance, einstein,
+    elementwise, index, indexing, linalg, loss, matrix_norms, norm, padding, pooling, probability, random, reduce,
+    shape, slices, systems,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
-from telegrad.errors import GraphError
+from telegrad.errors import GraphError, ShapeError
+from telegrad.ir.types import normalize_axis
 from telegrad.ir.value import V
 from telegrad.ops import elementwise as e
+from telegrad.ops.probability import softmax
+from telegrad.ops.shape import reshape
 
 
 def relu6(x: V, /) -> V:
@@ -85,3 +88,51 @@ def hardsigmoid(x: V, /) -> V:
 def hardswish(x: V, /) -> V:
     """x * hardsigmoid(x) (Howard et al. 2019, section 5.2)."""
     return x * e.clip(x + 3, 0, 6) / 6
+
+
+def softmin(x: V, /, dim: int = -1) -> V:
+    """softmax(-x) along ``dim``."""
+    return softmax(-x, axis=dim)
+
+
+def tanhshrink(x: V, /) -> V:
+    """x - tanh(x)."""
+    return x - e.tanh(x)
+
+
+def hardshrink(x: V, /, lambd: float = 0.5) -> V:
+    """x, and 0 where |x| is at most ``lambd``."""
+    return e.where((x <= lambd) & (x >= -lambd), 0, x)
+
+
+def softshrink(x: V, /, lambd: float = 0.5) -> V:
+    """x moved towards 0 by ``lambd``, and 0 where |x| is at most that."""
+    if lambd < 0:
+        raise GraphError(f"softshrink: lambd must not be negative, as {lambd} is")
+    return e.where(x > lambd, x - lambd, e.where(x < -lambd, x + lambd, x * 0))
+
+
+def threshold(x: V, /, threshold: float, value: float) -> V:
+    """x where it is above ``threshold``, else ``value``."""
+    return e.where(x > threshold, x, value)
+
+
+def glu(x: V, /, dim: int = -1) -> V:
+    """a * sigmoid(b) for the halves a and b of x along ``dim`` (Dauphin et al. 2017)."""
+    axis = normalize_axis(dim, x.ndim, op="glu")
+    if x.shape[axis] % 2:
+        raise ShapeError(f"glu({x.type}): axis {axis} must have an even size")
+    half = x.shape[axis] // 2
+    lead = (slice(None),) * axis
+    return x[(*lead, slice(None, half))] * e.sigmoid(x[(*lead, slice(half, None))])
+
+
+def prelu(x: V, weight: V, /) -> V:
+    """x where positive, else weight * x; weight[C] goes with axis 1, weight[1] with all (He et al. 2015)."""
+    if weight.ndim > 1 or (weight.size != 1 and (x.ndim < 2 or x.shape[1] != weight.size)):
+        raise ShapeError(
+            f"prelu({x.type}): weight {weight.type} must have one element, or one for each channel, axis 1"
+        )
+    if weight.size != 1:
+        weight = reshape(weight, (weight.size, *(1,) * (x.ndim - 2)))
+    return e.where(x > 0, x, x * weight)

@@ -1,13 +1,13 @@
-"""Rows for `test_against_torch`: convolutions, pools, the norms of channels and attention, over all their options."""
+"""Rows for `test_against_torch` over all options: windows, norms of channels, attention, losses, activations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from telegrad.ops import attention, convolution, norm, pooling
+from telegrad.ops import activation, attention, convolution, distance, loss, norm, pooling
 
-from tests.ops.table import Operand, integers, real
+from tests.ops.table import Operand, integers, number, positive, real, values
 
 Made = tuple[str, Callable[..., Any], Callable[..., Any], tuple[Operand, ...], int]
 
@@ -158,6 +158,89 @@ def may_look(rng: Any) -> Any:
     return mask
 
 
+def signs(*shape: int) -> Operand:
+    """1 and -1, as floating-point numbers that are not differentiated."""
+    return lambda rng: rng.integers(0, 2, shape) * 2 - 1
+
+
+def _losses(F: Any) -> Iterator[Made]:
+    pair = (real(4, 3), real(4, 3))
+    given: list[tuple[str, tuple[Operand, ...], dict[str, Any], int]] = [
+        ("margin_ranking_loss", (real(5), real(5), signs(5)), {"margin": 0.3}, 2),
+        ("hinge_embedding_loss", (real(5), signs(5)), {"margin": 0.7}, 2),
+        ("soft_margin_loss", (real(5), signs(5)), {}, 2),
+        ("multilabel_soft_margin_loss", (real(4, 3), integers(4, 3, low=0, high=2)), {}, 2),
+        ("multilabel_soft_margin_loss", (real(4, 3), integers(4, 3, low=0, high=2), positive(3)), {}, 1),
+        ("multi_margin_loss", (real(5, 4), integers(5, low=0, high=4)), {}, 1),
+        ("multi_margin_loss", (real(5, 4), integers(5, low=0, high=4)), {"p": 2, "margin": 0.5}, 1),
+        ("multi_margin_loss", (real(4), integers(low=0, high=4)), {}, 1),
+        ("multilabel_margin_loss", (real(3, 4), number([[3, 0, -1, 1], [-1, 2, 1, 0], [0, 1, 2, 3]])), {}, 1),
+        ("multilabel_margin_loss", (real(4), number([2, -1, 0, 0])), {}, 1),
+        ("cosine_embedding_loss", (*pair, signs(4)), {"margin": 0.2}, 2),
+        ("triplet_margin_loss", (*pair, real(4, 3)), {}, 2),
+        ("triplet_margin_loss", (*pair, real(4, 3)), {"margin": 2.0, "p": 1.5, "swap": True}, 2),
+        ("triplet_margin_with_distance_loss", (*pair, real(4, 3)), {"swap": True}, 2),
+        ("poisson_nll_loss", (real(5), positive(5)), {}, 2),
+        ("poisson_nll_loss", (positive(5), real(5, low=0.1, high=4.0)), {"log_input": False, "full": True}, 1),
+        ("gaussian_nll_loss", (*pair, positive(4, 3)), {"full": True}, 2),
+        ("gaussian_nll_loss", (*pair, positive(4)), {}, 2),
+        ("gaussian_nll_loss", (*pair, positive(4, 1)), {"eps": 1.0}, 1),
+    ]
+    for i, (name, operands, how, order) in enumerate(given):
+        for reduction in ("none", "mean", "sum"):
+            options = {**how, "reduction": reduction}
+            ours, theirs = getattr(loss, name), getattr(F, name)
+            yield (
+                f"{name} {i} {options}",
+                lambda *xs, f=ours, k=options: f(*xs, **k),
+                lambda *xs, f=theirs, k=options: f(*xs, **k),
+                operands,
+                order,
+            )
+
+
+def _vectors(F: Any) -> Iterator[Made]:
+    x, y = real(3, 4, 2), real(3, 4, 2)
+    for name, operands, how in (
+        ("cosine_similarity", (x, y), {}),
+        ("cosine_similarity", (x, y), {"dim": -1}),
+        ("pairwise_distance", (x, y), {}),
+        ("pairwise_distance", (x, y), {"p": 1.0, "keepdim": True}),
+        ("pairwise_distance", (real(3, 2), real(2)), {"p": 3.0}),
+        ("normalize", (x,), {}),
+        ("normalize", (x,), {"p": 1.0, "dim": 2, "eps": 2.5}),
+    ):
+        f, g = getattr(distance, name), getattr(F, name)
+        yield f"{name} {how}", lambda *a, f=f, k=how: f(*a, **k), lambda *a, f=g, k=how: f(*a, **k), operands, 2
+
+
+KINKS = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0, 3.0)
+
+
+def _activations(F: Any) -> Iterator[Made]:
+    for name, args in (
+        ("hardshrink", ()),
+        ("hardshrink", (0.2,)),
+        ("softshrink", ()),
+        ("tanhshrink", ()),
+        ("threshold", (0.2, -3.0)),
+        ("softmin", (0,)),
+        ("glu", ()),
+    ):
+        order = 1 if name in ("hardshrink", "softshrink", "threshold") else 2
+        f, g = getattr(activation, name), getattr(F, name)
+        yield (
+            f"{name} {args}",
+            lambda x, f=f, a=args: f(x, *a),
+            lambda x, f=g, a=args: f(x, *a),
+            (values(*KINKS),),
+            order,
+        )
+    yield "glu along 1", lambda x: activation.glu(x, 1), lambda x: F.glu(x, 1), (real(2, 4, 3),), 2
+    yield "prelu", activation.prelu, F.prelu, (real(3, 4, 2), real(4)), 2
+    yield "prelu of one", activation.prelu, F.prelu, (values(*KINKS), real(1)), 1
+
+
 def rows(F: Any) -> Iterator[Made]:
     """Name, our expression, PyTorch's, operands, and the order of gradients to compare."""
     yield from _convolutions(F)
@@ -165,3 +248,6 @@ def rows(F: Any) -> Iterator[Made]:
     yield from _pools(F)
     yield from _norms(F)
     yield from _attentions(F)
+    yield from _losses(F)
+    yield from _vectors(F)
+    yield from _activations(F)

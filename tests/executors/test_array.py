@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from telegrad import ops
+from telegrad import linalg, ops
 from telegrad.errors import DataCorrupt, ExecutionError, IndexRange, OutOfDeviceMemory
 from telegrad.ir import Function, Graph, Origin, Type, Value, new_input
 from telegrad.ir import types as t
@@ -359,3 +359,41 @@ def test_large_products_use_all_threads_and_small_ones_one_and_others_find_what_
 
     assert used[:4] == [1, blas.threads, 1, blas.threads]
     assert inside[4:] == [1, 1, blas.threads, 1, 1]
+
+
+@pytest.mark.parametrize(("rows", "lent"), [(64, [1]), (1700, [1, 2, 1])])
+def test_only_very_large_decompositions_use_all_threads(rows: int, lent: list[int]) -> None:
+    executor = numpy_executor()
+    blas = executor.module.blas
+    if blas is None:
+        return
+    type = Type((rows, rows), t.float32)
+    x = new_input(type)
+    plan = plan_of([x], [linalg.inv(x)])
+    used: list[int] = []
+    use_threads, threads = blas.use_threads, blas.threads
+    blas.use_threads, blas.threads = used.append, 2
+    try:
+        executor.run(plan, [np.eye(rows, dtype=np.float32)])
+    finally:
+        blas.use_threads, blas.threads = use_threads, threads
+
+    assert used[:-1] == lent, "the last call puts back what others had set"
+
+
+def test_threads_are_given_back_by_a_decomposition_that_fails(executor: ArrayExecutor) -> None:
+    blas = executor.module.blas
+    if blas is None:
+        return
+    x = new_input(Type((2, 2), t.float32))
+    used: list[int] = []
+    use_threads = blas.use_threads
+    blas.use_threads = lambda n: (used.append(n), use_threads(n))  # type: ignore[assignment]
+
+    try:
+        with pytest.raises(ExecutionError, match=r"inv\(float32\[2,2\]\): a matrix is singular"):
+            executor.run(plan_of([x], [linalg.inv(x)]), [np.ones((2, 2), np.float32)])
+    finally:
+        blas.use_threads = use_threads
+
+    assert used[0] == 1 and used[-1] == blas.threads

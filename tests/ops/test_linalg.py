@@ -413,6 +413,17 @@ def test_a_matrix_without_a_result_fails_the_run_with_a_sentence(
         assert tg.linalg.det(tg.asarray(np.eye(2))).item() == 1.0, "the session goes on"
 
 
+def test_named_results_pass_through_functions_and_transforms() -> None:
+    with tg.connect(backend="numpy"):
+        x = tg.asarray(regular(4, 3)(RNG))
+        traced = tg.function(lambda x: tg.linalg.svd(x, full_matrices=False))(x)
+        q, pullback = tg.vjp(tg.linalg.qr, x)
+
+        assert isinstance(traced, linalg.SvdResult) and isinstance(q, linalg.QrResult)
+        np.testing.assert_allclose(traced.S.numpy(), np.linalg.svdvals(x.numpy()))
+        assert pullback(q)[0].shape == (4, 3)
+
+
 def test_a_step_of_gaussian_likelihood_runs_on_the_service() -> None:
     """Cholesky, triangular solves and einsum, forward and backward, in float32."""
     x = definite(2, 4, 4)(RNG)

@@ -53,7 +53,7 @@ class Op:
     is_view: ClassVar[bool] = False
     """Whether ``eval`` may return a view of its first input."""
 
-    multiplies_matrices: ClassVar[bool] = False
+    uses_blas: ClassVar[bool] = False
     """Whether ``eval`` calls BLAS, which then runs on one thread: the bits would depend on how many there are."""
 
     is_pure: ClassVar[bool] = True

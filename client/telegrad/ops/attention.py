@@ -37,7 +37,7 @@ class Attention(Op):
     scale: float
     is_causal: bool = False
 
-    multiplies_matrices: ClassVar[bool] = True
+    uses_blas: ClassVar[bool] = True
 
     def infer(self, q: Type, k: Type, v: Type, *bias: Type) -> tuple[Type, Type]:
         given = ", ".join(map(str, (q, k, v, *bias)))

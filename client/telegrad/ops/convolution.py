@@ -55,7 +55,7 @@ class Convolving(Op, abstract=True):
     dilation: tuple[int, ...]
     groups: int = 1
 
-    multiplies_matrices: ClassVar[bool] = True
+    uses_blas: ClassVar[bool] = True
 
     def _outputs(self, x: Shape, weight: Shape) -> Shape:
         """The shape of the convolution of these two."""

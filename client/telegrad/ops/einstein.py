@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Generic, NamedTuple
@@ -56,9 +57,10 @@ def einsum(subscripts: str, /, *operands: V) -> V:
     terms = [_diagonalised(value, labels) for value, labels in zip(values, groups, strict=True)]
     terms = _without_ones(terms)
     while len(terms) > 1:
-        i, j = min(combinations(range(len(terms)), 2), key=lambda pair: _result_size(terms, *pair, output))
-        rest = [term for k, term in enumerate(terms) if k not in (i, j)]
-        terms = [*rest, _contracted(terms[i], terms[j], _kept(rest, output))]
+        uses = Counter(label for term in terms for label in term.labels) + Counter(output)
+        x, y = min(combinations(terms, 2), key=lambda pair: _result_size(*pair, uses))
+        rest = [term for term in terms if term is not x and term is not y]
+        terms = [*rest, _contracted(x, y, _kept(x, y, uses))]
     (last,) = (_summed(term, set(output)) for term in terms)
     return _arranged(last, output)
 
@@ -150,14 +152,14 @@ def _without_ones(terms: list[Term[V]]) -> list[Term[V]]:
     return found
 
 
-def _kept(rest: Sequence[Term[V]], output: Labels) -> set[str]:
-    """The labels that are needed beyond a pair."""
-    return {label for term in rest for label in term.labels} | set(output)
+def _kept(x: Term[V], y: Term[V], uses: Counter[str]) -> set[str]:
+    """The labels of a pair that others need too, ``uses`` being how often each is used in all."""
+    return {label for label in {*x.labels, *y.labels} if uses[label] > (label in x.labels) + (label in y.labels)}
 
 
-def _result_size(terms: Sequence[Term[V]], i: int, j: int, output: Labels) -> int:
-    kept = _kept([term for k, term in enumerate(terms) if k not in (i, j)], output)
-    return product(size for label, size in (terms[i].sizes | terms[j].sizes).items() if label in kept)
+def _result_size(x: Term[V], y: Term[V], uses: Counter[str]) -> int:
+    kept = _kept(x, y, uses)
+    return product(size for label, size in (x.sizes | y.sizes).items() if label in kept)
 
 
 def _summed(term: Term[V], kept: set[str]) -> Term[V]:

@@ -31,7 +31,7 @@ __all__ = ["cross", "diag", "diag_embed", "kron", "matmul", "outer", "tensordot"
 class Matmul(Op):
     """x[..., n, k] @ y[..., k, m] -> [..., n, m]; the leading axes broadcast."""
 
-    multiplies_matrices: ClassVar[bool] = True
+    uses_blas: ClassVar[bool] = True
 
     def infer(self, x: Type, y: Type) -> Type:
         if x.dtype is not y.dtype or x.dtype.kind == "bool":

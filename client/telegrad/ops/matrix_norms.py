@@ -13,7 +13,7 @@ from telegrad.ops import reduce as r
 from telegrad.ops.control import stop_gradient
 from telegrad.ops.decompositions import svdvals
 from telegrad.ops.shape import expand_dims, full_like
-from telegrad.ops.systems import inv
+from telegrad.ops.systems import default_rtol, inv
 
 __all__: list[str] = []  # users find these in telegrad.linalg
 
@@ -112,8 +112,6 @@ def matrix_rank(x: V, /, *, rtol: float | None = None) -> V:
     By default it is max(m, n) times the spacing of floats at 1.
     """
     values = svdvals(stop_gradient(x))
-    if rtol is None:
-        rtol = max(x.shape[-2:]) * (2.0**-23 if x.dtype is t.float32 else 2.0**-52)
     if values.shape[-1] == 0:
         return e.astype(r.sum(full_like(values, 0), axis=-1), t.int64)
-    return r.count_nonzero(values > values[..., :1] * rtol, axis=-1)
+    return r.count_nonzero(values > values[..., :1] * (default_rtol(x) if rtol is None else rtol), axis=-1)

@@ -27,7 +27,7 @@ __all__: list[str] = []  # users find these in telegrad.linalg
 class MatrixOp(Op, abstract=True):
     """The family: ops of float32 and float64 matrices, in stacks along the leading axes."""
 
-    multiplies_matrices: ClassVar[bool] = True
+    uses_blas: ClassVar[bool] = True
 
     def check_matrices(self, *types: Type) -> None:
         """Raise DTypeError or ShapeError unless all operands are matrices of one dtype that the op takes."""
@@ -246,11 +246,9 @@ def inv(x: V, /) -> V:
     return Inv()(x)
 
 
-def _default_rtol(x: Operators) -> float:
+def default_rtol(x: Operators) -> float:
     """The array API's: the larger size of the matrices times the spacing of floats at 1."""
-    if x.ndim < 2:
-        raise ShapeError(f"pinv({x.type}): takes a matrix or a stack of them")
-    return max(x.shape[-2:]) * (2.0**-23 if x.dtype is t.float32 else 2.0**-52)
+    return max(x.shape[-2:], default=0) * (2.0**-23 if x.dtype is t.float32 else 2.0**-52)
 
 
 def pinv(x: V, /, *, rtol: float | None = None) -> V:
@@ -260,7 +258,7 @@ def pinv(x: V, /, *, rtol: float | None = None) -> V:
     at 1. The gradient holds for matrices of the same rank.
     """
     if rtol is None:
-        return Pinv(_default_rtol(x))(x)
+        return Pinv(default_rtol(x))(x)
     if not 0 <= rtol < float("inf"):
         raise GraphError(f"pinv({x.type}): rtol must be a finite number not below 0, not {rtol!r:.40}")
     return Pinv(float(rtol))(x)

@@ -86,7 +86,7 @@ class ArrayExecutor:
         for i, array in zip(plan.inputs, inputs, strict=True):
             values[i] = array
         calls = iter(program.calls)
-        blas = self.module.blas if program.multiplies_matrices else None
+        blas = self.module.blas if program.uses_blas else None
         try:
             results = [self._fresh(memory) for _, memory in loaded.recycled]
             for (i, _), array in zip(loaded.recycled, results, strict=True):

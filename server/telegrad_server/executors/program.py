@@ -44,7 +44,7 @@ class Program:
         self.results: list[tuple[int, Type]] = [
             (i, slot.type) for i, slot in enumerate(plan.slots) if slot.place is Place.RESULT
         ]
-        self.multiplies_matrices = any(step.op.multiplies_matrices for step in plan.steps)
+        self.uses_blas = any(step.op.uses_blas for step in plan.steps)
         self.leaving = [i for i in dict.fromkeys(plan.outputs) if plan.slots[i].place in (Place.RESULT, Place.VIEW)]
 
     def load(self, plan: Plan) -> Iterator[int]:

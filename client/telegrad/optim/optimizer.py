@@ -1,72 +1,176 @@
 """Optimizer: parameter groups, state as variables, updates as ops.
 
-A step is part of the graph: inside ``tg.function`` it is sent once with the rest. Numbers in a group (the learning
-rate) are asked for at every call, so changing one takes effect at once and traces nothing anew.
+A step is part of the graph: inside ``tg.function`` it is sent once with the rest. The numbers of a group (learning
+rate, decay, betas) are asked for at every call, so changing one takes effect at once and traces nothing anew. What
+decides which ops are written (a flag, whether a momentum is zero) is part of the signature.
+
+The arithmetic of numbers (bias corrections, schedules) is done in float64 whatever the parameters are:
+1 - 0.999 has three digits less than its operands, which float32 cannot spare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from telegrad import context
+from telegrad import context, ops
 from telegrad.creation import full
 from telegrad.errors import GraphError
-from telegrad.function import live_number
+from telegrad.function import guard, live_number
 from telegrad.ir import types
-from telegrad.ops.shape import zeros_like
+from telegrad.ops.shape import full_like
 from telegrad.tensor import Parameter, Tensor, Variable
 
 Group = dict[str, Any]
+State = dict[str, Variable]
+Number = Tensor | float
+Rate = float | Callable[[Tensor], Tensor]
+"""A number, or a schedule: a function from the count of steps taken, float64[], to the number at that step."""
+
+_NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "momentum_decay", "lr_decay", "initial_accumulator_value")
+
+
+class Options:
+    """A group's options during one step, each read once: numbers are live in a trace, everything else is a guard."""
+
+    def __init__(self, group: Group, count: Callable[[], Tensor]) -> None:
+        self._group = group
+        self._count = count
+        self._known: dict[tuple[str, str], Any] = {}
+
+    def number(self, name: str) -> Number:
+        """A number, or what its schedule gives at this step."""
+        return self._once("number", name, self._number)
+
+    def pair(self, name: str) -> tuple[Number, Number]:
+        """Both of a pair of numbers, such as betas."""
+        return self._once("pair", name, self._pair)
+
+    def flag(self, name: str) -> Any:
+        """An option that decides which ops are written; false if the optimizer does not know it."""
+        group = self._group
+        return self._once("flag", name, lambda _: guard(lambda: group.get(name, False)))
+
+    def has(self, name: str) -> bool:
+        """Whether a number is not zero."""
+        group = self._group
+        return self._once("has", name, lambda _: guard(lambda: callable(group[name]) or group[name] != 0))
+
+    def _once(self, kind: str, name: str, read: Callable[[str], Any]) -> Any:
+        if (kind, name) not in self._known:
+            self._known[kind, name] = read(name)
+        return self._known[kind, name]
+
+    def _number(self, name: str) -> Number:
+        group = self._group
+        schedule = guard(lambda: group[name] if callable(group[name]) else None)
+        if schedule is None:
+            return live_number(lambda: float(group[name]))
+        return as_number(schedule(self._count()))
+
+    def _pair(self, name: str) -> tuple[Number, Number]:
+        group = self._group
+        return live_number(lambda: float(group[name][0])), live_number(lambda: float(group[name][1]))
 
 
 class Optimizer:
-    """The family. A subclass names its state in ``begin`` and writes one parameter's update in ``update``."""
+    """The family. A subclass names its state in ``begin`` and writes one parameter's update in ``update``.
+
+    Takes parameters, or groups ``{"params": [...], "lr": ...}`` with options of their own. ``lr`` and every other
+    single number may be a schedule. GraphError for an option out of its range or unknown, or a parameter given twice.
+    """
 
     def __init__(self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], defaults: Group) -> None:
         given = list(params)
         if not given:
             raise GraphError("an optimizer needs at least one parameter")
-        groups = given if isinstance(given[0], Mapping) else [{"params": given}]
+        self.defaults = defaults
         self.param_groups: list[Group] = []
-        self.state: dict[int, dict[str, Variable]] = {}
-        for group in groups:
+        self.state: dict[int, State] = {}
+        self.steps: Variable | None = None
+        """How many steps were taken; counted only for schedules."""
+        for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             assert isinstance(group, Mapping)
-            unknown = group.keys() - defaults.keys() - {"params"}
-            if unknown:
-                raise GraphError(f"a parameter group has unknown options {sorted(unknown)}")
-            self.param_groups.append({**defaults, **group, "params": list(group["params"])})
-        seen: set[int] = set()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if not isinstance(parameter, Variable):
-                    raise GraphError(f"an optimizer takes parameters, not {type(parameter).__name__}")
-                if id(parameter) in seen:
-                    raise GraphError(f"{parameter.describe()} is in two parameter groups")
-                seen.add(id(parameter))
-                self.state[id(parameter)] = self.begin(parameter, group)
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Take over more parameters, under the key "params", with options of their own."""
+        unknown = param_group.keys() - self.defaults.keys() - {"params"}
+        if unknown:
+            raise GraphError(f"a parameter group has unknown options {sorted(unknown)}")
+        given = param_group["params"]
+        parameters: list[Any] = [given] if isinstance(given, Variable) else list(given)
+        group: Group = {**self.defaults, **param_group, "params": parameters}
+        self.check(group)
+        for i, parameter in enumerate(parameters):
+            if not isinstance(parameter, Variable):
+                raise GraphError(f"an optimizer takes parameters, not {type(parameter).__name__}")
+            if id(parameter) in self.state or any(parameter is p for p in parameters[:i]):
+                raise GraphError(f"{parameter.describe()} is in two parameter groups")
+        for parameter in parameters:
+            self.state[id(parameter)] = self.begin(parameter, group)
+        self.param_groups.append(group)
+        if any(callable(option) for option in group.values()):
+            self._count()
         context.current_session().flush()
 
-    def begin(self, parameter: Variable, group: Group) -> dict[str, Variable]:
+    def check(self, group: Group) -> None:
+        """GraphError if an option is out of its range. A subclass adds its own."""
+        name = type(self).__name__
+        for option in _NOT_NEGATIVE:
+            value = group.get(option, 0.0)
+            if isinstance(value, (int, float)):
+                require(value >= 0, f"{name}: {option} must be at least 0, not {value}")
+        for beta in group.get("betas", ()):
+            require(0 <= beta < 1, f"{name}: betas must be at least 0 and less than 1, not {beta}")
+
+    def begin(self, parameter: Variable, group: Group) -> State:
         """The state of a parameter before its first step."""
         return {}
 
-    def update(self, parameter: Variable, grad: Tensor, state: dict[str, Variable], group: Group) -> None:
+    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
         """Assign the parameter's next version, and the state's."""
         raise GraphError(f"{type(self).__name__} defines no update")
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None, *, only_if: Tensor | None = None) -> Any:
+        """Update every parameter that has a gradient; returns what ``closure``, called first, returns.
+
+        Where ``only_if``, bool[], is false, nothing changes: neither parameters nor state.
+        """
+        loss = None
+        if closure is not None:
+            with context.enable_grad():
+                loss = closure()
         with context.no_grad():
             for group in self.param_groups:
+                options = Options(group, self._count)
                 for parameter in group["params"]:
-                    grad = parameter.grad
-                    if grad is not None:
-                        self.update(parameter, grad, self.state[id(parameter)], group)
+                    self._step(parameter, options, only_if)
+            if self.steps is not None:
+                self.steps.assign(self.steps + (1 if only_if is None else ops.astype(only_if, types.float64)))
         if context.TRACE.get() is None:
             self.param_groups[0]["params"][0].session.flush()
+        return loss
+
+    def _step(self, parameter: Variable, options: Options, only_if: Tensor | None) -> None:
+        grad = parameter.grad
+        if grad is None:
+            return
+        state = self.state[id(parameter)]
+        before = [] if only_if is None else [(v, v.detach()) for v in (parameter, *state.values())]
+        self.update(parameter, -grad if options.flag("maximize") else grad, state, options)
+        for variable, old in before:
+            assert only_if is not None
+            variable.assign(ops.where(only_if, variable, old))
+
+    def _count(self) -> Tensor:
+        if self.steps is None:
+            if context.TRACE.get() is not None:
+                raise GraphError("a schedule came after the optimizer was made: take one step outside tg.function")
+            self.steps = Variable(full((), 0.0, dtype=types.float64), name="optimizer.steps")
+        return as_number(self.steps)
 
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""
@@ -80,8 +184,13 @@ class Optimizer:
         self.step()
         self.zero_grad()
 
+    # ---- saving
+
     def state_dict(self) -> dict[str, Any]:
-        """Options and state, by the position of each parameter, as NumPy arrays."""
+        """Options and state, by the position of each parameter, as NumPy arrays.
+
+        A schedule is saved as what it holds; "steps" is there if there is a schedule.
+        """
         state: dict[int, dict[str, Any]] = {}
         groups: list[Group] = []
         number = 0
@@ -91,17 +200,27 @@ class Optimizer:
                 state[number] = {name: v.numpy() for name, v in self.state[id(parameter)].items()}
                 numbers.append(number)
                 number += 1
-            groups.append({**group, "params": numbers})
-        return {"state": state, "param_groups": groups}
+            options = {k: _schedule_state(v) if callable(v) else v for k, v in group.items()}
+            groups.append({**options, "params": numbers})
+        steps = {} if self.steps is None else {"steps": self.steps.numpy()}
+        return {"state": state, "param_groups": groups, **steps}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over options and state. GraphError if groups or names do not fit."""
+        """Take over options and state; PyTorch's of the same optimizer will do. Options unknown here are left out.
+
+        Schedules are code: the optimizer keeps those it was made with and takes over what they hold.
+        Raises GraphError if groups, names of state or schedules do not fit.
+        """
         groups = state_dict["param_groups"]
         if [len(g["params"]) for g in groups] != [len(g["params"]) for g in self.param_groups]:
             raise GraphError("load_state_dict: the parameter groups have other sizes")
+        if self.steps is not None:
+            require("steps" in state_dict, "load_state_dict: a schedule needs the count of steps, which was not saved")
+            self.steps.assign(np.asarray(state_dict["steps"]))
         number = 0
         for group, saved in zip(self.param_groups, groups, strict=True):
-            group.update({k: v for k, v in saved.items() if k != "params"})
+            for name in saved.keys() & self.defaults.keys():
+                _load_option(group, name, saved[name])
             for parameter in group["params"]:
                 known, given = self.state[id(parameter)], state_dict["state"].get(number, {})
                 if known.keys() != given.keys():
@@ -112,18 +231,81 @@ class Optimizer:
         context.current_session().flush()
 
 
-def number(group: Group, name: str) -> Any:
-    """A number of the group, live in a trace."""
-    return live_number(lambda: float(group[name]))
+def _schedule_state(schedule: Any) -> dict[str, Any]:
+    return {"schedule": schedule.state_dict() if hasattr(schedule, "state_dict") else {}}
+
+
+def _load_option(group: Group, name: str, saved: Any) -> None:
+    is_schedule = isinstance(saved, Mapping)
+    if not callable(group[name]):
+        require(not is_schedule, f"load_state_dict: {name} was a schedule; make the optimizer with the same one")
+        group[name] = saved
+    elif is_schedule and hasattr(group[name], "load_state_dict"):
+        group[name].load_state_dict(saved["schedule"])
+
+
+# ---- what the optimizers are written with
+
+
+def require(holds: bool, sentence: str) -> None:
+    """GraphError with the sentence unless it holds."""
+    if not holds:
+        raise GraphError(sentence)
+
+
+def as_number(x: Tensor) -> Tensor:
+    """The 0-d tensor as a weak one: like a Python number it takes the dtype of what it is combined with."""
+    home = context.TRACE.get() or x.session
+    return home.tensor(home.value_of(x), weak=True)
 
 
 def zeros_for(parameter: Variable, name: str) -> Variable:
     """A state variable of zeros of the parameter's type."""
-    return Variable(zeros_like(parameter.detach()), name=f"{parameter.name or 'parameter'}.{name}")
+    return filled_for(parameter, name, 0.0)
+
+
+def filled_for(parameter: Variable, name: str, number: float) -> Variable:
+    """A state variable of the parameter's type, all one number."""
+    return Variable(full_like(parameter.detach(), number), name=f"{parameter.name or 'parameter'}.{name}")
+
+
+def scalar_for(parameter: Variable, name: str, number: float) -> Variable:
+    """A state variable of one number, float64[]."""
+    return Variable(full((), number, dtype=types.float64), name=f"{parameter.name or 'parameter'}.{name}")
 
 
 def counter(parameter: Variable) -> Variable:
-    """A state variable that counts steps, in the parameter's dtype or float32 if that is narrower."""
+    """A state variable that counts steps, float64[]: float32 would stop at 16,777,216."""
+    return scalar_for(parameter, "step", 0.0)
 
-    dtype = types.float64 if parameter.dtype is types.float64 else types.float32
-    return Variable(full((), 0.0, dtype=dtype), name=f"{parameter.name or 'parameter'}.step")
+
+def advanced(state: State) -> Tensor:
+    """The number of this step, from 1; the state's counter is set to it."""
+    step = as_number(state["step"]) + 1
+    state["step"].assign(step)
+    return step
+
+
+def averaged(variable: Variable, new: Tensor, beta: Number) -> Tensor:
+    """beta * variable + (1 - beta) * new, to which the variable is set."""
+    mean = variable * beta + new * (1 - beta)
+    variable.assign(mean)
+    return mean
+
+
+def penalised(grad: Tensor, parameter: Tensor, options: Options) -> Tensor:
+    """The gradient with that of weight_decay / 2 * |parameter|^2."""
+    return grad + parameter * options.number("weight_decay") if options.has("weight_decay") else grad
+
+
+def shrunk(parameter: Tensor, options: Options) -> Tensor:
+    """The parameter times 1 - lr * weight_decay: decay that is decoupled from the gradient."""
+    if not options.has("weight_decay"):
+        return parameter
+    return parameter * (1 - options.number("lr") * options.number("weight_decay"))
+
+
+def norm(x: Tensor) -> Tensor:
+    """The Euclidean norm of all elements as a weak 0-d tensor, summed in float32 at least."""
+    wide = ops.astype(x, types.promote(x.dtype, types.float32))
+    return as_number(ops.sqrt(ops.sum(wide * wide)))

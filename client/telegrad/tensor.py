@@ -517,6 +517,10 @@ class Variable(Tensor):
             new = Value(GradientPoint(new, ref(self)))
         home.assign(self, new, caller())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
+        """Another variable with this one's present value, so that ``copy.deepcopy`` copies a module."""
+        return type(self)(self.detach(), name=self.name, requires_grad=self._requires_grad)
+
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Let backward give this variable a gradient, or not."""
         if requires_grad and not self.dtype.is_float:

@@ -1,6 +1,6 @@
 """Modules and functions with PyTorch's names, arguments, initial values and state keys."""
 
-from telegrad.nn import functional, init
+from telegrad.nn import functional, init, utils
 from telegrad.nn.activation import (
     ELU,
     GELU,
@@ -60,4 +60,5 @@ __all__ = [
     "Tanh",
     "functional",
     "init",
+    "utils",
 ]  # fmt: skip

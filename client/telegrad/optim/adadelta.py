@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -43,18 +44,18 @@ class Adadelta(Optimizer):
         rho = group["rho"]
         require(callable(rho) or 0 <= rho <= 1, f"Adadelta: rho must be in [0, 1], not {rho}")
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {
             "step": counter(parameter),
             "square_avg": zeros_for(parameter, "square_avg"),
             "acc_delta": zeros_for(parameter, "acc_delta"),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         rho, eps = options.number("rho"), options.number("eps")
-        grad = penalised(grad, parameter, options)
+        grad = penalised(grad, value, options)
         advanced(state)
-        mean = averaged(state["square_avg"], grad * grad, rho)
+        mean = averaged(state, "square_avg", grad * grad, rho)
         delta = ops.sqrt(state["acc_delta"] + eps) / ops.sqrt(mean + eps) * grad
-        averaged(state["acc_delta"], delta * delta, rho)
-        parameter.assign(parameter - delta * options.number("lr"))
+        averaged(state, "acc_delta", delta * delta, rho)
+        return value - delta * options.number("lr")

@@ -14,6 +14,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -61,7 +62,7 @@ class Adafactor(Optimizer):
         require(callable(d) or d >= 1, f"Adafactor: d must be at least 1, not {d}")
         require((eps1 is None or eps1 >= 0) and eps2 >= 0, f"Adafactor: eps must be at least 0, not {(eps1, eps2)}")
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         if parameter.ndim < 2:
             return {"step": counter(parameter), "variance": zeros_for(parameter, "variance")}
         rows, columns = (*parameter.shape[:-1], 1), (*parameter.shape[:-2], 1, parameter.shape[-1])
@@ -71,20 +72,20 @@ class Adafactor(Optimizer):
             "col_var": Variable(zeros(columns, dtype=parameter.dtype), name=f"{parameter.name}.col_var"),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         eps1, eps2 = options.flag("eps")
-        eps1 = finfo(parameter.dtype).eps if eps1 is None else eps1
+        eps1 = finfo(value.dtype).eps if eps1 is None else eps1
         step = advanced(state)
         relative = ops.minimum(options.number("lr"), 1 / ops.sqrt(step))
-        size = ops.maximum(eps2, norm(parameter) / parameter.size**0.5) * relative
+        size = ops.maximum(eps2, norm(value) / value.size**0.5) * relative
         beta2 = 1 - step ** options.number("beta2_decay")
         square = grad * grad
-        if parameter.ndim < 2:
-            variance = averaged(state["variance"], square, beta2)
+        if value.ndim < 2:
+            variance = averaged(state, "variance", square, beta2)
         else:
-            rows = averaged(state["row_var"], ops.mean(square, axis=-1, keepdims=True), beta2)
-            columns = averaged(state["col_var"], ops.mean(square, axis=-2, keepdims=True), beta2)
+            rows = averaged(state, "row_var", ops.mean(square, axis=-1, keepdims=True), beta2)
+            columns = averaged(state, "col_var", ops.mean(square, axis=-2, keepdims=True), beta2)
             variance = rows * columns / ops.maximum(ops.mean(rows, axis=-2, keepdims=True), eps1)
         change = grad / ops.sqrt(ops.maximum(variance, eps1 * eps1))
-        limit = ops.maximum(1.0, norm(change) / (parameter.size**0.5 * options.number("d")))
-        parameter.assign(shrunk(parameter, options) - change * (size / limit))
+        limit = ops.maximum(1.0, norm(change) / (value.size**0.5 * options.number("d")))
+        return shrunk(value, options) - change * (size / limit)

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     counter,
     filled_for,
@@ -44,12 +45,12 @@ class Adagrad(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {"step": counter(parameter), "sum": filled_for(parameter, "sum", group["initial_accumulator_value"])}
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
-        grad = penalised(grad, parameter, options)
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
+        grad = penalised(grad, value, options)
         rate = options.number("lr") / (1 + (advanced(state) - 1) * options.number("lr_decay"))
         total = state["sum"] + grad * grad
-        state["sum"].assign(total)
-        parameter.assign(parameter - grad / (ops.sqrt(total) + options.number("eps")) * rate)
+        state["sum"] = total
+        return value - grad / (ops.sqrt(total) + options.number("eps")) * rate

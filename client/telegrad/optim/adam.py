@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -51,26 +52,25 @@ class Adam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
         return {"step": counter(parameter), **{name: zeros_for(parameter, name) for name in names}}
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         beta1, beta2 = options.pair("betas")
-        value: Tensor = parameter
         if options.flag("decoupled_weight_decay"):
             value = shrunk(value, options)
         else:
             grad = penalised(grad, value, options)
         step = advanced(state)
-        first = averaged(state["exp_avg"], grad, beta1)
-        second = averaged(state["exp_avg_sq"], grad * grad, beta2)
+        first = averaged(state, "exp_avg", grad, beta1)
+        second = averaged(state, "exp_avg_sq", grad * grad, beta2)
         if options.flag("amsgrad"):
             second = ops.maximum(state["max_exp_avg_sq"], second)
-            state["max_exp_avg_sq"].assign(second)
+            state["max_exp_avg_sq"] = second
         correction1, correction2 = 1 - beta1**step, 1 - beta2**step
         denominator = ops.sqrt(second) / ops.sqrt(correction2) + options.number("eps")
-        parameter.assign(value - first / denominator * (options.number("lr") / correction1))
+        return value - first / denominator * (options.number("lr") / correction1)
 
 
 class AdamW(Adam):

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -37,18 +38,18 @@ class Adamax(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, defaults)
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {
             "step": counter(parameter),
             "exp_avg": zeros_for(parameter, "exp_avg"),
             "exp_inf": zeros_for(parameter, "exp_inf"),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         beta1, beta2 = options.pair("betas")
-        grad = penalised(grad, parameter, options)
+        grad = penalised(grad, value, options)
         step = advanced(state)
-        first = averaged(state["exp_avg"], grad, beta1)
+        first = averaged(state, "exp_avg", grad, beta1)
         largest = ops.maximum(state["exp_inf"] * beta2, ops.abs(grad) + options.number("eps"))
-        state["exp_inf"].assign(largest)
-        parameter.assign(parameter - first / largest * (options.number("lr") / (1 - beta1**step)))
+        state["exp_inf"] = largest
+        return value - first / largest * (options.number("lr") / (1 - beta1**step))

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -40,22 +41,22 @@ class LAMB(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, defaults)
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {
             "step": counter(parameter),
             "exp_avg": zeros_for(parameter, "exp_avg"),
             "exp_avg_sq": zeros_for(parameter, "exp_avg_sq"),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         beta1, beta2 = options.pair("betas")
         step = advanced(state)
-        first = averaged(state["exp_avg"], grad, beta1) / (1 - beta1**step)
-        second = averaged(state["exp_avg_sq"], grad * grad, beta2) / (1 - beta2**step)
+        first = averaged(state, "exp_avg", grad, beta1) / (1 - beta1**step)
+        second = averaged(state, "exp_avg_sq", grad * grad, beta2) / (1 - beta2**step)
         change = first / (ops.sqrt(second) + options.number("eps"))
         if options.has("weight_decay"):
-            change = change + parameter * options.number("weight_decay")
-        size, length = norm(parameter), norm(change)
+            change = change + value * options.number("weight_decay")
+        size, length = norm(value), norm(change)
         is_zero = ops.logical_or(size == 0, length == 0)
         ratio = ops.where(is_zero, 1.0, size / ops.where(is_zero, 1.0, length))
-        parameter.assign(parameter - change * (options.number("lr") * ratio))
+        return value - change * (options.number("lr") * ratio)

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     averaged,
     shrunk,
     zeros_for,
@@ -33,11 +34,11 @@ class Lion(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize})
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {"exp_avg": zeros_for(parameter, "exp_avg")}
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         beta1, beta2 = options.pair("betas")
         direction = ops.sign(state["exp_avg"] * beta1 + grad * (1 - beta1))
-        averaged(state["exp_avg"], grad, beta2)
-        parameter.assign(shrunk(parameter, options) - direction * options.number("lr"))
+        averaged(state, "exp_avg", grad, beta2)
+        return shrunk(value, options) - direction * options.number("lr")

@@ -441,7 +441,7 @@ class ReduceLROnPlateau(Schedule):
             self.rate.session.flush()
 
     def _step(self, metric: Tensor) -> None:
-        is_better = self._is_better(metric)
+        is_better = self._is_better(metric, best=self.best)
         self.best.assign(ops.where(is_better, metric, self.best))
         bad = ops.where(is_better, 0.0, self.num_bad_epochs + 1)
         cooling = ops.maximum(self.cooldown_counter - 1, 0.0)
@@ -449,13 +449,15 @@ class ReduceLROnPlateau(Schedule):
         is_time = bad > live_number(lambda: float(self.patience))
         self.num_bad_epochs.assign(ops.where(is_time, 0.0, bad))
         self.cooldown_counter.assign(ops.where(is_time, live_number(lambda: float(self.cooldown)), cooling))
-        lower = ops.maximum(self.rate * live_number(lambda: self.factor), live_number(lambda: self.min_lr))
-        is_lower = self.rate - lower > live_number(lambda: self.eps)
-        self.rate.assign(ops.where(ops.logical_and(is_time, is_lower), lower, self.rate))
+        self.rate.assign(ops.where(is_time, self._lower(self.rate), self.rate))
 
-    def _is_better(self, metric: Tensor) -> Tensor:
+    def _lower(self, rate: Tensor) -> Tensor:
+        lower = ops.maximum(rate * live_number(lambda: self.factor), live_number(lambda: self.min_lr))
+        return ops.where(rate - lower > live_number(lambda: self.eps), lower, rate)
+
+    def _is_better(self, metric: Tensor, *, best: Tensor) -> Tensor:
         threshold = live_number(lambda: self.threshold)
         is_relative = guard(lambda: self.threshold_mode == "rel")
         if guard(lambda: self.mode == "min"):
-            return metric < (self.best * (1 - threshold) if is_relative else self.best - threshold)
-        return metric > (self.best * (1 + threshold) if is_relative else self.best + threshold)
+            return metric < (best * (1 - threshold) if is_relative else best - threshold)
+        return metric > (best * (1 + threshold) if is_relative else best + threshold)

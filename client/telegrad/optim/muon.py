@@ -13,6 +13,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     averaged,
     norm,
     require,
@@ -63,23 +64,23 @@ class Muon(Optimizer):
         require(len(group["ns_coefficients"]) == 3, "Muon: ns_coefficients are three numbers")
         require(adjust in (None, "original", "match_rms_adamw"), f"Muon: adjust_lr_fn {adjust!r} is not known")
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         require(parameter.ndim == 2, f"Muon takes matrices, and {parameter.describe()} is {parameter.type}")
         return {"momentum_buffer": zeros_for(parameter, "momentum_buffer")}
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         momentum = options.number("momentum")
-        change = averaged(state["momentum_buffer"], grad, momentum)
+        change = averaged(state, "momentum_buffer", grad, momentum)
         if options.flag("nesterov"):
             change = grad * (1 - momentum) + change * momentum
         coefficients, steps = options.flag("ns_coefficients"), options.flag("ns_steps")
         change = orthogonalised(change, coefficients=coefficients, steps=steps, eps=options.number("eps"))
-        rows, columns = parameter.shape
+        rows, columns = value.shape
         if options.flag("adjust_lr_fn") == "match_rms_adamw":
             ratio = 0.2 * max(rows, columns) ** 0.5
         else:
             ratio = max(1.0, rows / columns) ** 0.5
-        parameter.assign(shrunk(parameter, options) - change * (options.number("lr") * ratio))
+        return shrunk(value, options) - change * (options.number("lr") * ratio)
 
 
 def orthogonalised(x: Tensor, *, coefficients: tuple[float, float, float], steps: int, eps: Number) -> Tensor:

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     as_number,
     averaged,
@@ -50,7 +51,7 @@ class NAdam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {
             "step": counter(parameter),
             "mu_product": scalar_for(parameter, "mu_product", 1.0),
@@ -58,21 +59,20 @@ class NAdam(Optimizer):
             "exp_avg_sq": zeros_for(parameter, "exp_avg_sq"),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         beta1, beta2 = options.pair("betas")
         lr, decay = options.number("lr"), options.number("momentum_decay")
-        value: Tensor = parameter
         if options.flag("decoupled_weight_decay"):
             value = shrunk(value, options)
         else:
             grad = penalised(grad, value, options)
         step = advanced(state)
-        first = averaged(state["exp_avg"], grad, beta1)
-        second = averaged(state["exp_avg_sq"], grad * grad, beta2)
+        first = averaged(state, "exp_avg", grad, beta1)
+        second = averaged(state, "exp_avg_sq", grad * grad, beta2)
         mu = beta1 * (1 - 0.5 * 0.96 ** (step * decay))
         mu_next = beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * decay))
         product = as_number(state["mu_product"]) * mu
-        state["mu_product"].assign(product)
+        state["mu_product"] = product
         denominator = ops.sqrt(second / (1 - beta2**step)) + options.number("eps")
         ahead = first * (lr * mu_next / (1 - product * mu_next))
-        parameter.assign(value - (grad * (lr * (1 - mu) / (1 - product)) + ahead) / denominator)
+        return value - (grad * (lr * (1 - mu) / (1 - product)) + ahead) / denominator

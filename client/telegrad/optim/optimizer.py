@@ -24,7 +24,7 @@ from telegrad.ops.shape import full_like
 from telegrad.tensor import Parameter, Tensor, Variable
 
 Group = dict[str, Any]
-State = dict[str, Variable]
+Variables = dict[str, Variable]
 Number = Tensor | float
 Rate = float | Callable[[Tensor], Tensor]
 """A number, or a schedule: a function from the count of steps taken, float64[], to the number at that step."""
@@ -75,6 +75,22 @@ class Options:
         return live_number(lambda: float(group[name][0])), live_number(lambda: float(group[name][1]))
 
 
+class State:
+    """A parameter's state during one step: reading gives the present version, setting makes the next."""
+
+    def __init__(self, variables: Variables) -> None:
+        self._variables = variables
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._variables
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._variables[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self._variables[name].assign(value)
+
+
 class Optimizer:
     """The family. A subclass names its state in ``begin`` and writes one parameter's update in ``update``.
 
@@ -88,7 +104,7 @@ class Optimizer:
             raise GraphError("an optimizer needs at least one parameter")
         self.defaults = defaults
         self.param_groups: list[Group] = []
-        self.state: dict[int, State] = {}
+        self.state: dict[int, Variables] = {}
         self.steps: Variable | None = None
         """How many steps were taken; counted only for schedules."""
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
@@ -126,12 +142,12 @@ class Optimizer:
         for beta in group.get("betas", ()):
             require(0 <= beta < 1, f"{name}: betas must be at least 0 and less than 1, not {beta}")
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         """The state of a parameter before its first step."""
         return {}
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
-        """Assign the parameter's next version, and the state's."""
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
+        """The parameter's next value, of the same type; sets the state's."""
         raise GraphError(f"{type(self).__name__} defines no update")
 
     def step(self, closure: Callable[[], Any] | None = None, *, only_if: Tensor | None = None) -> Any:
@@ -149,7 +165,8 @@ class Optimizer:
                 for parameter in group["params"]:
                     self._step(parameter, options, only_if)
             if self.steps is not None:
-                self.steps.assign(self.steps + (1 if only_if is None else ops.astype(only_if, types.float64)))
+                steps: Tensor = as_number(self.steps)
+                self.steps.assign(steps + (1 if only_if is None else ops.astype(only_if, types.float64)))
         if context.TRACE.get() is None:
             self.param_groups[0]["params"][0].session.flush()
         return loss
@@ -158,9 +175,10 @@ class Optimizer:
         grad = parameter.grad
         if grad is None:
             return
-        state = self.state[id(parameter)]
-        before = [] if only_if is None else [(v, v.detach()) for v in (parameter, *state.values())]
-        self.update(parameter, -grad if options.flag("maximize") else grad, state, options)
+        variables = self.state[id(parameter)]
+        before = [] if only_if is None else [(v, v.detach()) for v in (parameter, *variables.values())]
+        grad = -grad if options.flag("maximize") else grad
+        parameter.assign(self.update(parameter, grad, State(variables), options))
         for variable, old in before:
             assert only_if is not None
             variable.assign(ops.where(only_if, variable, old))
@@ -282,27 +300,26 @@ def counter(parameter: Variable) -> Variable:
 def advanced(state: State) -> Tensor:
     """The number of this step, from 1; the state's counter is set to it."""
     step = as_number(state["step"]) + 1
-    state["step"].assign(step)
+    state["step"] = step
     return step
 
 
-def averaged(variable: Variable, new: Tensor, beta: Number) -> Tensor:
-    """beta * variable + (1 - beta) * new, to which the variable is set."""
-    mean = variable * beta + new * (1 - beta)
-    variable.assign(mean)
+def averaged(state: State, name: str, new: Tensor, beta: Number) -> Tensor:
+    """beta * state + (1 - beta) * new, to which the state is set."""
+    state[name] = mean = state[name] * beta + new * (1 - beta)
     return mean
 
 
-def penalised(grad: Tensor, parameter: Tensor, options: Options) -> Tensor:
-    """The gradient with that of weight_decay / 2 * |parameter|^2."""
-    return grad + parameter * options.number("weight_decay") if options.has("weight_decay") else grad
+def penalised(grad: Tensor, value: Tensor, options: Options) -> Tensor:
+    """The gradient with that of weight_decay / 2 * |value|^2."""
+    return grad + value * options.number("weight_decay") if options.has("weight_decay") else grad
 
 
-def shrunk(parameter: Tensor, options: Options) -> Tensor:
-    """The parameter times 1 - lr * weight_decay: decay that is decoupled from the gradient."""
+def shrunk(value: Tensor, options: Options) -> Tensor:
+    """The value times 1 - lr * weight_decay: decay that is decoupled from the gradient."""
     if not options.has("weight_decay"):
-        return parameter
-    return parameter * (1 - options.number("lr") * options.number("weight_decay"))
+        return value
+    return value * (1 - options.number("lr") * options.number("weight_decay"))
 
 
 def norm(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -49,23 +50,22 @@ class RAdam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {
             "step": counter(parameter),
             "exp_avg": zeros_for(parameter, "exp_avg"),
             "exp_avg_sq": zeros_for(parameter, "exp_avg_sq"),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         beta1, beta2 = options.pair("betas")
-        value: Tensor = parameter
         if options.flag("decoupled_weight_decay"):
             value = shrunk(value, options)
         else:
             grad = penalised(grad, value, options)
         step = advanced(state)
-        first = averaged(state["exp_avg"], grad, beta1)
-        second = averaged(state["exp_avg_sq"], grad * grad, beta2)
+        first = averaged(state, "exp_avg", grad, beta1)
+        second = averaged(state, "exp_avg_sq", grad * grad, beta2)
         correction2 = 1 - beta2**step
         rho_end = 2 / (1 - beta2) - 1
         rho = rho_end - 2 * step * beta2**step / correction2
@@ -75,4 +75,4 @@ class RAdam(Optimizer):
         rectified = ops.sqrt((far - 4) * (far - 2) * far_end / ((far_end - 4) * (far_end - 2) * far))
         adaptive = rectified * ops.sqrt(correction2) / (ops.sqrt(second) + options.number("eps"))
         scale = ops.where(is_adaptive, adaptive, 1.0)
-        parameter.assign(value - first * (options.number("lr") / (1 - beta1**step)) * scale)
+        return value - first * (options.number("lr") / (1 - beta1**step)) * scale

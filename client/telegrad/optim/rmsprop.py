@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -56,19 +57,19 @@ class RMSprop(Optimizer):
         alpha = group["alpha"]
         require(callable(alpha) or alpha >= 0, f"RMSprop: alpha must be at least 0, not {alpha}")
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         names = ["square_avg"]
         names += ["momentum_buffer"] if group["momentum"] else []
         names += ["grad_avg"] if group["centered"] else []
         return {"step": counter(parameter), **{name: zeros_for(parameter, name) for name in names}}
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         alpha = options.number("alpha")
-        grad = penalised(grad, parameter, options)
+        grad = penalised(grad, value, options)
         advanced(state)
-        spread = averaged(state["square_avg"], grad * grad, alpha)
+        spread = averaged(state, "square_avg", grad * grad, alpha)
         if options.flag("centered"):
-            mean = averaged(state["grad_avg"], grad, alpha)
+            mean = averaged(state, "grad_avg", grad, alpha)
             spread = spread - mean * mean
         change = grad / (ops.sqrt(spread) + options.number("eps"))
         if options.has("momentum"):
@@ -76,5 +77,5 @@ class RMSprop(Optimizer):
                 "momentum_buffer" in state, "momentum was zero when the optimizer was made: there is no state for it"
             )
             change = state["momentum_buffer"] * options.number("momentum") + change
-            state["momentum_buffer"].assign(change)
-        parameter.assign(parameter - change * options.number("lr"))
+            state["momentum_buffer"] = change
+        return value - change * options.number("lr")

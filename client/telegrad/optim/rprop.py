@@ -11,6 +11,7 @@ from telegrad.optim.optimizer import (
     Optimizer,
     Options,
     State,
+    Variables,
     advanced,
     counter,
     filled_for,
@@ -43,14 +44,14 @@ class Rprop(Optimizer):
         require(0 < low < 1 < high, f"Rprop: etas must be below and above 1, not {low} and {high}")
         require(not callable(group["lr"]), "Rprop: lr is where step sizes start and cannot be a schedule")
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {
             "step": counter(parameter),
             "prev": zeros_for(parameter, "prev"),
             "step_size": filled_for(parameter, "step_size", group["lr"]),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         low, high = options.pair("etas")
         smallest, largest = options.pair("step_sizes")
         advanced(state)
@@ -59,6 +60,6 @@ class Rprop(Optimizer):
         factor = ops.where(agreement > 0, one * high, ops.where(agreement < 0, one * low, one))
         size = ops.clip(state["step_size"] * factor, smallest, largest)
         grad = ops.where(agreement < 0, 0.0, grad)
-        state["step_size"].assign(size)
-        state["prev"].assign(grad)
-        parameter.assign(parameter - ops.sign(grad) * size)
+        state["step_size"] = size
+        state["prev"] = grad
+        return value - ops.sign(grad) * size

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     counter,
     penalised,
@@ -56,21 +57,20 @@ class SGD(Optimizer):
         good = not group["nesterov"] or (group["momentum"] != 0 and group["dampening"] == 0)
         require(good, f"{type(self).__name__}: Nesterov momentum needs a momentum and no dampening")
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         if not group["momentum"]:
             return {}
         buffer = {"momentum_buffer": zeros_for(parameter, "momentum_buffer")}
         return {**buffer, "step": counter(parameter)} if group["dampening"] else buffer
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
-        value: Tensor = parameter
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         if self.decoupled:
             value = shrunk(value, options)
         else:
             grad = penalised(grad, value, options)
         if options.has("momentum"):
             grad = self._with_momentum(grad, state, options)
-        parameter.assign(value - grad * options.number("lr"))
+        return value - grad * options.number("lr")
 
     def _with_momentum(self, grad: Tensor, state: State, options: Options) -> Tensor:
         is_damped = options.has("dampening")
@@ -83,7 +83,7 @@ class SGD(Optimizer):
             new = grad * ops.where(step == 1, ops.ones_like(step), 1 - options.number("dampening"))
         momentum = options.number("momentum")
         buffer = state["momentum_buffer"] * momentum + new
-        state["momentum_buffer"].assign(buffer)
+        state["momentum_buffer"] = buffer
         return grad + buffer * momentum if options.flag("nesterov") else buffer
 
 

@@ -12,6 +12,7 @@ from telegrad.optim.optimizer import (
     Options,
     Rate,
     State,
+    Variables,
     advanced,
     averaged,
     counter,
@@ -49,20 +50,20 @@ class Yogi(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def begin(self, parameter: Variable, group: Group) -> State:
+    def begin(self, parameter: Variable, group: Group) -> Variables:
         return {
             "step": counter(parameter),
             "exp_avg": zeros_for(parameter, "exp_avg"),
             "exp_avg_sq": filled_for(parameter, "exp_avg_sq", group["initial_accumulator_value"]),
         }
 
-    def update(self, parameter: Variable, grad: Tensor, state: State, options: Options) -> None:
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
         beta1, beta2 = options.pair("betas")
         step = advanced(state)
         square = grad * grad
-        first = averaged(state["exp_avg"], grad, beta1)
+        first = averaged(state, "exp_avg", grad, beta1)
         second = state["exp_avg_sq"] - ops.sign(state["exp_avg_sq"] - square) * square * (1 - beta2)
-        state["exp_avg_sq"].assign(second)
+        state["exp_avg_sq"] = second
         denominator = ops.sqrt(second) / ops.sqrt(1 - beta2**step) + options.number("eps")
         size = options.number("lr") / (1 - beta1**step)
-        parameter.assign(shrunk(parameter, options) - first / denominator * size)
+        return shrunk(value, options) - first / denominator * size

@@ -325,4 +325,4 @@ def shrunk(value: Tensor, options: Options) -> Tensor:
 def norm(x: Tensor) -> Tensor:
     """The Euclidean norm of all elements as a weak 0-d tensor, summed in float32 at least."""
     wide = ops.astype(x, types.promote(x.dtype, types.float32))
-    return as_number(ops.sqrt(ops.sum(wide * wide)))
+    return as_number(ops.astype(ops.sqrt(ops.sum(wide * wide)), types.float64))  # as all numbers are

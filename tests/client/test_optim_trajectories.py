@@ -96,10 +96,11 @@ def test_a_float32_step_is_pytorchs(name: str, options: Options) -> None:
     torch = pytest.importorskip("torch")
     (expected,) = torchs(torch, lambda p: getattr(torch.optim, name)(p, **options), steps=1, dtype=np.float32)
 
-    (found,) = ours(lambda p: getattr(optim, name)(p, **options), is_eager=False, steps=1, dtype=np.float32)
+    for is_eager in (True, False):
+        (found,) = ours(lambda p: getattr(optim, name)(p, **options), is_eager=is_eager, steps=1, dtype=np.float32)
 
-    assert found.dtype == np.float32
-    assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected)
+        assert found.dtype == np.float32
+        assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected)
 
 
 MUON: list[Options] = [
@@ -218,10 +219,11 @@ def test_a_float32_step_is_that_of_the_paper(name: str) -> None:
     make, update = PAPERS[name]
     (expected,) = by_hand(update, steps=1)
 
-    (found,) = ours(make, is_eager=False, steps=1, dtype=np.float32)
+    for is_eager in (True, False):
+        (found,) = ours(make, is_eager=is_eager, steps=1, dtype=np.float32)
 
-    assert found.dtype == np.float32
-    assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected)
+        assert found.dtype == np.float32
+        assert np.linalg.norm(found - expected) <= 2e-6 * np.linalg.norm(expected)
 
 
 def test_lamb_takes_a_plain_step_where_the_parameter_is_zero() -> None:

@@ -71,7 +71,7 @@ class RAdam(Optimizer):
         rho = rho_end - 2 * step * beta2**step / correction2
         is_adaptive = rho > 5
         # rho grows to rho_end, so the root is of a positive number wherever it is used; elsewhere it stands at rho = 6
-        far, far_end = ops.where(is_adaptive, rho, 6.0), ops.where(is_adaptive, rho_end, 6.0)
+        far, far_end = ops.where(is_adaptive, rho, 6.0), ops.where(is_adaptive, ops.ones_like(rho) * rho_end, 6.0)
         rectified = ops.sqrt((far - 4) * (far - 2) * far_end / ((far_end - 4) * (far_end - 2) * far))
         adaptive = rectified * ops.sqrt(correction2) / (ops.sqrt(second) + options.number("eps"))
         scale = ops.where(is_adaptive, adaptive, 1.0)

@@ -6,6 +6,7 @@ from telegrad.optim.adafactor import Adafactor
 from telegrad.optim.adagrad import Adagrad
 from telegrad.optim.adam import Adam, AdamW
 from telegrad.optim.adamax import Adamax
+from telegrad.optim.grad_scaler import GradScaler
 from telegrad.optim.lamb import LAMB
 from telegrad.optim.lion import Lion
 from telegrad.optim.muon import Muon
@@ -30,6 +31,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "GradScaler",
     "Lion",
     "Muon",
     "NAdam",

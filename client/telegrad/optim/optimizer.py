@@ -95,7 +95,9 @@ class Optimizer:
     """The family. A subclass names its state in ``begin`` and writes one parameter's update in ``update``.
 
     Takes parameters, or groups ``{"params": [...], "lr": ...}`` with options of their own. ``lr`` and every other
-    single number may be a schedule. GraphError for an option out of its range or unknown, or a parameter given twice.
+    single number may be a schedule. A group with ``"master_weights": True`` keeps float32 copies of its 16-bit
+    parameters and float32 state, so that steps too small for 16 bits add up; the copies are taken once, when the
+    group is added. GraphError for an option out of its range or unknown, or a parameter given twice.
     """
 
     def __init__(self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], defaults: Group) -> None:
@@ -113,7 +115,7 @@ class Optimizer:
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Take over more parameters, under the key "params", with options of their own."""
-        unknown = param_group.keys() - self.defaults.keys() - {"params"}
+        unknown = param_group.keys() - self.defaults.keys() - {"params", "master_weights"}
         if unknown:
             raise GraphError(f"a parameter group has unknown options {sorted(unknown)}")
         given = param_group["params"]
@@ -126,11 +128,18 @@ class Optimizer:
             if id(parameter) in self.state or any(parameter is p for p in parameters[:i]):
                 raise GraphError(f"{parameter.describe()} is in two parameter groups")
         for parameter in parameters:
-            self.state[id(parameter)] = self.begin(parameter, group)
+            self.state[id(parameter)] = self._begin(parameter, group)
         self.param_groups.append(group)
         if any(callable(option) for option in group.values()):
             self._count()
         context.current_session().flush()
+
+    def _begin(self, parameter: Variable, group: Group) -> Variables:
+        if not group.get("master_weights", False) or parameter.dtype.itemsize >= 4:
+            return self.begin(parameter, group)
+        copy = ops.astype(parameter.detach(), types.float32)
+        master = Variable(copy, name=f"{parameter.name or 'parameter'}.master")
+        return {"master": master, **self.begin(master, group)}
 
     def check(self, group: Group) -> None:
         """GraphError if an option is out of its range. A subclass adds its own."""
@@ -150,10 +159,17 @@ class Optimizer:
         """The parameter's next value, of the same type; sets the state's."""
         raise GraphError(f"{type(self).__name__} defines no update")
 
-    def step(self, closure: Callable[[], Any] | None = None, *, only_if: Tensor | None = None) -> Any:
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        only_if: Tensor | None = None,
+        grad_scale: Tensor | float | None = None,
+    ) -> Any:
         """Update every parameter that has a gradient; returns what ``closure``, called first, returns.
 
-        Where ``only_if``, bool[], is false, nothing changes: neither parameters nor state.
+        Where ``only_if``, bool[], is false, nothing changes: neither parameters nor state. Gradients are divided by
+        ``grad_scale``, in the dtype of the state.
         """
         loss = None
         if closure is not None:
@@ -163,7 +179,7 @@ class Optimizer:
             for group in self.param_groups:
                 options = Options(group, self._count)
                 for parameter in group["params"]:
-                    self._step(parameter, options, only_if)
+                    self._step(parameter, options, only_if, grad_scale)
             if self.steps is not None:
                 steps: Tensor = as_number(self.steps)
                 self.steps.assign(steps + (1 if only_if is None else ops.astype(only_if, types.float64)))
@@ -171,17 +187,31 @@ class Optimizer:
             self.param_groups[0]["params"][0].session.flush()
         return loss
 
-    def _step(self, parameter: Variable, options: Options, only_if: Tensor | None) -> None:
+    def _step(
+        self, parameter: Variable, options: Options, only_if: Tensor | None, grad_scale: Tensor | float | None
+    ) -> None:
         grad = parameter.grad
         if grad is None:
             return
         variables = self.state[id(parameter)]
+        target = variables.get("master", parameter)
         before = [] if only_if is None else [(v, v.detach()) for v in (parameter, *variables.values())]
-        grad = -grad if options.flag("maximize") else grad
-        parameter.assign(self.update(parameter, grad, State(variables), options))
+        grad = ops.astype(grad, target.dtype)
+        grad = grad if grad_scale is None else grad * (1 / grad_scale)
+        new = self.update(target, -grad if options.flag("maximize") else grad, State(variables), options)
+        target.assign(new)
+        if target is not parameter:
+            parameter.assign(ops.astype(new, parameter.dtype))
         for variable, old in before:
             assert only_if is not None
             variable.assign(ops.where(only_if, variable, old))
+
+    def gradients_are_finite(self) -> Tensor:
+        """Whether no gradient holds an infinity or NaN, bool[]."""
+        with context.no_grad():
+            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            verdicts = [ops.all(ops.isfinite(grad)) for grad in grads]
+            return ops.all(ops.stack(verdicts)) if verdicts else full((), True, dtype=types.bool_)
 
     def _count(self) -> Tensor:
         if self.steps is None:

@@ -12,7 +12,7 @@ from telegrad.ir import types
 from telegrad.tensor import Tensor
 
 
-def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: Tensor | float, norm_type: float = 2.0) -> Tensor:
     """Scale all gradients so that their norm, as of one long vector, is at most ``max_norm``; returns the norm before.
 
     The norm is a 0-d tensor, in float32 at least; ``norm_type`` may be ``inf``. As in PyTorch gradients are multiplied

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,18 @@ def test_the_average_is_a_model_of_its_own() -> None:
     other = optim.swa_utils.AveragedModel(model)
     other.load_state_dict(average.state_dict())
     np.testing.assert_array_equal(other(x).numpy(), average(x).numpy())
+
+
+def test_copies_of_variables_and_tensors_are_leaves_of_their_own() -> None:
+    w, x = tg.Parameter(np.ones(2), name="w"), tg.asarray(np.ones(2))
+    twice = deepcopy([w, w, x])
+
+    twice[0].assign(np.zeros(2))
+    twice[2][0] = 5.0
+
+    assert twice[1] is twice[0]
+    assert (type(twice[0]), twice[0].name, twice[0].requires_grad) == (tg.Parameter, "w", True)
+    assert (w.tolist(), x.tolist(), twice[2].tolist()) == ([1, 1], [1, 1], [5, 1])
 
 
 # ---- micro-batches

@@ -464,6 +464,11 @@ def test_an_option_out_of_its_range_is_refused(name: str, options: Options, mess
         getattr(optim, name)([{"params": [w], **options}])
 
 
+def test_a_tensor_as_a_number_is_refused() -> None:
+    with pytest.raises(GraphError, match="lr is a tensor; give a schedule"):
+        optim.SGD([tg.Parameter(np.ones(3))], lr=tg.asarray(0.1))  # type: ignore[arg-type]
+
+
 def test_muon_refuses_a_vector() -> None:
     with pytest.raises(GraphError, match="Muon takes matrices"):
         optim.Muon([tg.Parameter(np.ones(3))])
@@ -480,6 +485,30 @@ def test_a_group_is_added_later() -> None:
     assert (a.item(), b.item()) == (-1, -2)
     with pytest.raises(GraphError, match="two parameter groups"):
         optimizer.add_param_group({"params": [a]})
+
+
+def test_a_group_that_is_added_to_a_traced_step_is_traced_anew() -> None:
+    a, b = tg.Parameter(np.zeros(1)), tg.Parameter(np.zeros(1))
+    optimizer = optim.SGD([a], lr=1.0)
+    step = tg.function(lambda: optimizer.minimize((a + b).sum()))
+    step()
+    b.grad = None
+    optimizer.add_param_group({"params": [b], "lr": 2.0})
+    step()
+
+    assert (a.item(), b.item()) == (-2, -2)
+
+
+def test_state_that_does_not_fit_changes_nothing() -> None:
+    w = tg.Parameter(np.zeros(1))
+    optimizer, other = optim.Adam([w], lr=0.1), optim.RMSprop([w], lr=0.5)
+
+    with pytest.raises(GraphError, match="needed are"):
+        optimizer.load_state_dict(other.state_dict())
+    with pytest.raises(GraphError, match="other sizes"):
+        optimizer.load_state_dict({"param_groups": [], "state": {}})
+
+    assert optimizer.param_groups[0]["lr"] == 0.1
 
 
 def test_step_calls_a_closure_and_returns_its_loss() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from telegrad import ops
 from telegrad.creation import zeros
 from telegrad.info import finfo
-from telegrad.optim.optimizer import (
+from telegrad.optim.optimizer import Optimizer
+from telegrad.optim.update import (
     Group,
-    Optimizer,
     Options,
     Rate,
     State,

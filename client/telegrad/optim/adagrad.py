@@ -6,18 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from telegrad import ops
-from telegrad.optim.optimizer import (
-    Group,
-    Optimizer,
-    Options,
-    Rate,
-    State,
-    Variables,
-    advanced,
-    counter,
-    filled_for,
-    penalised,
-)
+from telegrad.optim.optimizer import Optimizer
+from telegrad.optim.update import Group, Options, Rate, State, Variables, advanced, counter, filled_for, penalised
 from telegrad.tensor import Tensor, Variable
 
 

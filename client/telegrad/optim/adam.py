@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from telegrad import ops
-from telegrad.optim.optimizer import (
+from telegrad.optim.optimizer import Optimizer
+from telegrad.optim.update import (
     Group,
-    Optimizer,
     Options,
     Rate,
     State,

@@ -10,7 +10,8 @@ import numpy as np
 from telegrad import context, ops
 from telegrad.function import live_number
 from telegrad.ir import types
-from telegrad.optim.optimizer import Optimizer, as_number, require
+from telegrad.optim.optimizer import Optimizer
+from telegrad.optim.update import as_number, require
 from telegrad.tensor import Tensor, Variable
 
 

@@ -6,19 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from telegrad import ops
-from telegrad.optim.optimizer import (
-    Group,
-    Optimizer,
-    Options,
-    Rate,
-    State,
-    Variables,
-    advanced,
-    averaged,
-    counter,
-    norm,
-    zeros_for,
-)
+from telegrad.optim.optimizer import Optimizer
+from telegrad.optim.update import Group, Options, Rate, State, Variables, advanced, averaged, counter, norm, zeros_for
 from telegrad.tensor import Tensor, Variable
 
 

@@ -23,7 +23,7 @@ from telegrad import context, ops
 from telegrad.creation import asarray
 from telegrad.function import guard, live_number
 from telegrad.ir import types
-from telegrad.optim.optimizer import Number, Rate, require
+from telegrad.optim.update import Number, Rate, require
 from telegrad.tensor import Tensor, Variable
 
 __all__ = [

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from telegrad import ops
-from telegrad.optim.optimizer import (
+from telegrad.optim.optimizer import Optimizer
+from telegrad.optim.update import (
     Group,
     Number,
-    Optimizer,
     Options,
     Rate,
     State,

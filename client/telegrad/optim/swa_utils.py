@@ -11,7 +11,7 @@ import numpy as np
 from telegrad import context, ops
 from telegrad.ir import types
 from telegrad.nn.module import Module
-from telegrad.optim.optimizer import as_number, require
+from telegrad.optim.update import as_number, require
 from telegrad.tensor import Tensor, Variable
 
 __all__ = ["AveragedModel", "get_ema_avg_fn", "get_swa_avg_fn"]
@@ -34,7 +34,8 @@ def get_swa_avg_fn() -> Average:
 class AveragedModel(Module):
     """A copy of a model whose parameters are an average: of all, or by ``avg_fn``. Calling it runs the copy.
 
-    The first ``update_parameters`` copies. Buffers follow the model, or are averaged too with ``use_buffers``.
+    The first ``update_parameters`` copies. Buffers follow the model; with ``use_buffers`` those of floating-point
+    numbers are averaged too.
     """
 
     def __init__(self, model: Module, avg_fn: Average | None = None, use_buffers: bool = False) -> None:

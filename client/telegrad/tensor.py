@@ -277,6 +277,10 @@ class Tensor(Operators):
         else:
             self._grad = grad
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """Another handle on the value, a leaf as PyTorch's copies are."""
+        return self.detach().requires_grad_(self._requires_grad)
+
     def detach(self) -> Tensor:
         """The same value as a constant: no gradient flows through it."""
         return stop_gradient(self)

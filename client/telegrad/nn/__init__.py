@@ -1,6 +1,6 @@
 """Modules and functions with PyTorch's names, arguments, initial values and state keys."""
 
-from telegrad.nn import functional, init
+from telegrad.nn import functional, init, utils
 from telegrad.nn.activation import (
     CELU,
     ELU,
@@ -184,4 +184,5 @@ __all__ = [
     "TripletMarginWithDistanceLoss",
     "functional",
     "init",
+    "utils",
 ]  # fmt: skip

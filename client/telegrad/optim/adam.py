@@ -6,64 +6,85 @@ from collections.abc import Iterable
 from typing import Any
 
 from telegrad import ops
-from telegrad.optim.optimizer import Group, Optimizer, counter, number, zeros_for
+from telegrad.optim.optimizer import Optimizer
+from telegrad.optim.update import (
+    Group,
+    Options,
+    Rate,
+    State,
+    Variables,
+    advanced,
+    averaged,
+    counter,
+    penalised,
+    shrunk,
+    zeros_for,
+)
 from telegrad.tensor import Tensor, Variable
 
 
 class Adam(Optimizer):
-    """Kingma and Ba 2015, algorithm 1; weight decay is added to the gradient."""
+    """Kingma and Ba 2015, Adam, algorithm 1; weight decay is added to the gradient unless it is decoupled.
 
-    decoupled = False
+    ``amsgrad`` divides by the largest second moment so far: Reddi et al. 2018, On the convergence of Adam and beyond.
+    """
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        eps: Rate = 1e-8,
+        weight_decay: Rate = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    def begin(self, parameter: Variable, group: Group) -> dict[str, Variable]:
-        return {
-            "step": counter(parameter),
-            "exp_avg": zeros_for(parameter, "exp_avg"),
-            "exp_avg_sq": zeros_for(parameter, "exp_avg_sq"),
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "decoupled_weight_decay": decoupled_weight_decay,
         }
+        super().__init__(params, defaults)
 
-    def update(self, parameter: Variable, grad: Tensor, state: dict[str, Variable], group: Group) -> None:
-        beta1, beta2 = group["betas"]
-        lr, decay = number(group, "lr"), group["weight_decay"]
-        value: Tensor = parameter
-        if decay and self.decoupled:
-            value = value * (1 - lr * decay)
-        elif decay:
-            grad = grad + value * decay
-        step = state["step"] + 1
-        first = state["exp_avg"] * beta1 + grad * (1 - beta1)
-        second = state["exp_avg_sq"] * beta2 + grad * grad * (1 - beta2)
-        state["step"].assign(step)
-        state["exp_avg"].assign(first)
-        state["exp_avg_sq"].assign(second)
-        correction1 = 1 - beta1**step
-        correction2 = ops.sqrt(1 - beta2**step)
-        denominator = ops.sqrt(second) / ops.astype(correction2, parameter.dtype) + group["eps"]
-        size = ops.astype(lr / correction1, parameter.dtype)
-        parameter.assign(value - first / denominator * size)
+    def begin(self, parameter: Variable, group: Group) -> Variables:
+        names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        return {"step": counter(parameter), **{name: zeros_for(parameter, name) for name in names}}
+
+    def update(self, value: Tensor, grad: Tensor, state: State, options: Options) -> Tensor:
+        beta1, beta2 = options.pair("betas")
+        if options.flag("decoupled_weight_decay"):
+            value = shrunk(value, options)
+        else:
+            grad = penalised(grad, value, options)
+        step = advanced(state)
+        first = averaged(state, "exp_avg", grad, beta1)
+        second = averaged(state, "exp_avg_sq", grad * grad, beta2)
+        if options.flag("amsgrad"):
+            second = ops.maximum(state["max_exp_avg_sq"], second)
+            state["max_exp_avg_sq"] = second
+        correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+        denominator = ops.sqrt(second) / ops.sqrt(correction2) + options.number("eps")
+        return value - first / denominator * (options.number("lr") / correction1)
 
 
 class AdamW(Adam):
-    """Loshchilov and Hutter 2019, algorithm 2: Adam with decoupled weight decay."""
-
-    decoupled = True
+    """Loshchilov and Hutter 2019, Decoupled weight decay regularization, algorithm 2: Adam with decoupled decay."""
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        eps: Rate = 1e-8,
+        weight_decay: Rate = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)

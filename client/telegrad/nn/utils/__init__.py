@@ -1,0 +1,5 @@
+"""What PyTorch keeps in ``nn.utils``: gradients clipped before the optimizer's step."""
+
+from telegrad.nn.utils.clip_grad import clip_grad_norm_, clip_grad_value_
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]

@@ -62,7 +62,9 @@ def main(address: str | None) -> None:
         for step in range(STEPS):
             loss = train_step(rng.integers(0, len(numbers) - LENGTH, BATCH))
             if step % 50 == 49:
-                print(f"step {step + 1}: loss {loss.item():.3f}, {(step + 1) / (time.perf_counter() - start):.0f} steps/s")
+                print(
+                    f"step {step + 1}: loss {loss.item():.3f}, {(step + 1) / (time.perf_counter() - start):.0f} steps/s"
+                )
         written = list(numbers[:LENGTH])
         for _ in range(60):
             written.append(int(following(np.array([written[-LENGTH:]], np.int32)).item()))

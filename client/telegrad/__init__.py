@@ -31,6 +31,7 @@ from telegrad.function import function
 from telegrad.info import (
     __array_api_version__,
     __array_namespace_info__,
+    broadcast_shapes,
     can_cast,
     e,
     finfo,
@@ -76,6 +77,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64",
     "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled",
     "isdtype", "linalg", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random",
-    "result_type", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "zeros",
+    "broadcast_shapes", "result_type", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad",
+    "vjp", "zeros",
     *_functions,
 ]  # fmt: skip

@@ -103,6 +103,11 @@ def can_cast(from_: DType | Tensor, to: DType, /) -> bool:
         return False
 
 
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that arrays of these shapes broadcast to. ShapeError names the axis that does not fit."""
+    return types.broadcast_shapes(*[tuple(shape) for shape in shapes], op="broadcast_shapes") if shapes else ()
+
+
 def result_type(*arrays_and_dtypes: Any) -> DType:
     """The dtype that these operands have together; Python numbers yield to dtypes of their kind."""
     from telegrad.ops.elementwise import number_dtype

@@ -23,6 +23,7 @@ from telegrad.ops import (
     probability,
     random,
     reduce,
+    searching,
     shape,
     slices,
     systems,
@@ -611,6 +612,16 @@ CASES: dict[str, list[Case]] = {
         case(index.Argsort(0, True), real(4, 2), expected=lambda x: np.argsort(-x, 0)),
         case(index.Argsort(0), values(1.0, np.nan, 0.0), expected=np.argsort),
     ],
+    "searchsorted": [
+        case(
+            searching.Searchsorted(right),
+            values(-1.0, 0.0, 0.0, 2.0, np.inf, np.nan),
+            values([-2.0, 0.0, 1.0], [np.inf, np.nan, 2.0]),
+            expected=lambda line, x, right=right: np.searchsorted(line, x, "right" if right else "left"),
+        )
+        for right in (False, True)
+    ]
+    + [case(searching.Searchsorted(), real(0), real(2, 2)), case(searching.Searchsorted(), integers(0), number(3))],
     # softmax and losses
     "softmax": [case(probability.Softmax(a), real(2, 3), expected=lambda x, a=a: _softmax(x, a)) for a in (0, 1)]
     + [case(probability.Softmax(1), real(2, 0))],

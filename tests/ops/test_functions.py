@@ -195,6 +195,31 @@ ARRAY_API: dict[str, list[Row]] = {
         *rows(lambda m, x, i: m.take_along_axis(x, i, axis=0), real(2, 3), number([[1, 0, 1]])),
     ],
     "argsort": rows(lambda m, x: m.argsort(x, axis=0), real(4, 2)),
+    "searchsorted": [
+        (
+            lambda m, x, y, s=s: m.searchsorted(x, y, side=s),
+            (values(-1.0, 0.0, 0.0, 2.0), values([-2.0, 0.0], [1.0, 3.0])),
+        )
+        for s in ("left", "right")
+    ]
+    + rows(lambda m, x, y, i: m.searchsorted(x, y, sorter=i), values(2.0, -1.0, 0.0), real(3), number([1, 2, 0])),
+    "isin": [
+        (lambda m, x, y, n=n: m.isin(x, y, invert=n), operands)
+        for n in (False, True)
+        for operands in (
+            (integers(2, 5), integers(4)),
+            (values(1.0, np.nan, 2.0), values(np.nan, 2.0)),
+            (integers(3), integers(0)),
+            (integers(0), integers(3)),
+            (booleans(4), values(True, dtype=bool)),
+        )
+    ],
+    "diff": [
+        *((lambda m, x, a=a, n=n: m.diff(x, axis=a, n=n), (CUBE,)) for a in (0, 1, -1) for n in (0, 1, 2)),
+        *rows(lambda m, x, a, b: m.diff(x, prepend=a, append=b), real(2, 3), real(2, 1), real(2, 2)),
+        *rows(lambda m, x: m.diff(x), booleans(5)),
+        *rows(lambda m, x: m.diff(x, n=4), real(3)),
+    ],
     "sort": [(lambda m, x, a=a: m.sort(x, axis=a), (real(4, 3),)) for a in (0, -1)],
 }
 
@@ -347,6 +372,23 @@ OURS: dict[str, Ours] = {
             lambda x, y: -np.mean(np.take_along_axis(x, y[:, None], 1)),
             (real(3, 4), integers(3, low=0, high=4)),
         )
+    ],
+    "topk": [
+        (
+            lambda x, k=k, a=a, up=up, i=i: ops.topk(x, k, axis=a, largest=up)[i],
+            lambda x, k=k, a=a, up=up, i=i: np.take(
+                np.sort(x, axis=a)
+                if i == 0 and not up
+                else -np.sort(-x, axis=a)
+                if i == 0
+                else np.argsort(-x if up else x, axis=a, kind="stable"),
+                np.arange(k),
+                axis=a,
+            ),
+            (real(3, 4),),
+        )
+        for i in (0, 1)
+        for k, a, up in ((2, -1, True), (3, 0, False), (0, 1, True))
     ],
     "layer_norm": [
         (

@@ -29,6 +29,7 @@ from telegrad.ops import (
     probability,
     random,
     reduce,
+    searching,
     shape,
     slices,
     systems,
@@ -40,12 +41,13 @@ from telegrad.ops.index import *
 from telegrad.ops.linalg import *
 from telegrad.ops.probability import *
 from telegrad.ops.reduce import *
+from telegrad.ops.searching import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
     activation, attention, control, convolution, cross_entropy, decompositions, determinants, distance, einstein,
     elementwise, index, indexing, linalg, loss, matrix_norms, norm, padding, pooling, probability, random, reduce,
-    shape, slices, systems,
+    searching, shape, slices, systems,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 
@@ -56,5 +58,6 @@ __all__ += elementwise.__all__
 __all__ += index.__all__
 __all__ += linalg.__all__
 __all__ += reduce.__all__
+__all__ += searching.__all__
 __all__ += shape.__all__
 __all__ += probability.__all__

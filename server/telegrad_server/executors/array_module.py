@@ -230,6 +230,12 @@ class LibraryModule:
             x = self.lib.invert(x) if x.dtype.kind in "biu" else self.lib.negative(x)
         return self.lib.argsort(x, axis=axis, kind="stable")
 
+    def searchsorted(self, line: Array, x: Array, *, right: bool) -> Array:
+        """How many elements of the sorted line stand before each of x, as int64. NaN stands behind all numbers."""
+        if self._is_16_bit_float(x):
+            line, x = line.astype(np.float32), x.astype(np.float32)
+        return self.lib.searchsorted(line, x, side="right" if right else "left").astype(np.int64)
+
     # ---- products of matrices
 
     def matmul(self, x: Array, y: Array) -> Array:

@@ -65,7 +65,7 @@ from telegrad.ops import __all__ as _functions
 from telegrad.scope import Scope, scoped
 from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
-from telegrad.transforms import checkpoint, custom_vjp, grad, value_and_grad, vjp
+from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_grad, vjp
 
 from telegrad import linalg, nn, optim, random  # isort: skip
 
@@ -76,7 +76,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "__array_namespace_info__", "__version__", "arange", "asarray", "bfloat16", "bool", "can_cast", "checkpoint",
     "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64",
     "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled",
-    "isdtype", "linalg", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random",
+    "isdtype", "jvp", "linalg", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi",
+    "random",
     "broadcast_shapes", "result_type", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad",
     "vjp", "zeros",
     *_functions,

@@ -125,6 +125,28 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     return (result, pullback, aux) if has_aux else (result, pullback)
 
 
+def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *, has_aux: bool = False) -> Any:
+    """(f(*primals), the derivative of f in the direction of the tangents), with ``has_aux`` and aux.
+
+    Tangents have the nests and types of the primals; the derivative has that of f's result, zeros where it is not
+    floating-point. It is the transpose of the pullback, which is linear: the graph that stays is a forward one.
+    """
+    if len(primals) != len(tangents):
+        raise GraphError(f"jvp: {len(primals)} primals and {len(tangents)} tangents; give one for each")
+    result, pullback, *aux = vjp(f, *primals, has_aux=has_aux)
+    outs, structure = flatten(result)
+    floats = [y for y in outs if y.dtype.is_float]
+
+    def transposed(cotangents: list[Tensor]) -> tuple[Any, ...]:
+        rest = iter(cotangents)
+        return pullback(unflatten(structure, [next(rest) if y.dtype.is_float else ops.zeros_like(y) for y in outs]))
+
+    _, push = vjp(transposed, [ops.zeros_like(y) for y in floats])
+    pushed = iter(push(tuple(tangents))[0])
+    derivative = unflatten(structure, [next(pushed) if y.dtype.is_float else ops.zeros_like(y) for y in outs])
+    return (result, derivative, *aux)
+
+
 def _gradient(ys: Sequence[Tensor], gs: Sequence[Tensor], xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return Gradient(len(ys)).results(*ys, *gs, *xs) if xs and ys else ()
 

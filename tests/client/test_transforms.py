@@ -1,4 +1,4 @@
-"""grad, value_and_grad, vjp, checkpoint, custom_vjp: in a trace and outside, composed, to second order."""
+"""grad, value_and_grad, vjp, jvp, checkpoint, custom_vjp: in a trace and outside, composed, to second order."""
 
 from __future__ import annotations
 
@@ -72,6 +72,50 @@ def test_vjp_pulls_back_after_the_result_was_read() -> None:
     np.testing.assert_allclose(y.numpy(), np.sin([0.5]))
     np.testing.assert_allclose(pullback(vector(2.0))[0].numpy(), 2 * np.cos([0.5]))
     np.testing.assert_allclose(pullback(vector(3.0))[0].numpy(), 3 * np.cos([0.5]))
+
+
+def test_jvp_is_the_derivative_in_a_direction(mode: Any) -> None:
+    x, v = np.array([0.3, -1.2]), np.array([2.0, -0.5])
+
+    def both(x: tg.Tensor, v: tg.Tensor) -> Any:
+        return tg.jvp(lambda p: {"sin": tg.sin(p), "square": p * p, "place": p.argmax()}, (x,), (v,))
+
+    value, derivative = mode(both)(tg.asarray(x), tg.asarray(v))
+
+    np.testing.assert_allclose(value["sin"].numpy(), np.sin(x))
+    np.testing.assert_allclose(derivative["sin"].numpy(), np.cos(x) * v)
+    np.testing.assert_allclose(derivative["square"].numpy(), 2 * x * v)
+    assert derivative["place"].item() == 0
+
+
+def test_jvp_of_grad_is_a_product_with_the_hessian(mode: Any) -> None:
+    rng = np.random.default_rng(0)
+    a, x, v = rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=3)
+
+    def loss(x: tg.Tensor) -> tg.Tensor:
+        return (tg.exp(tg.asarray(a) @ x) * x).sum()
+
+    product = mode(lambda x, v: tg.jvp(tg.grad(loss), (x,), (v,))[1])(tg.asarray(x), tg.asarray(v)).numpy()
+    eps = 1e-6
+    ahead, behind = (tg.grad(loss)(tg.asarray(x + s * eps * v)).numpy() for s in (1, -1))
+    np.testing.assert_allclose(product, (ahead - behind) / (2 * eps), rtol=1e-6)
+    third = tg.grad(lambda x: tg.jvp(tg.grad(loss), (x,), (tg.asarray(v),))[1].sum())(tg.asarray(x)).numpy()
+    hvp = [tg.jvp(tg.grad(loss), (tg.asarray(y),), (tg.asarray(v),))[1].sum().item() for y in x + eps * np.eye(3)]
+    base = tg.jvp(tg.grad(loss), (tg.asarray(x),), (tg.asarray(v),))[1].sum().item()
+    np.testing.assert_allclose(third, (np.array(hvp) - base) / eps, rtol=1e-3, atol=1e-3)
+
+
+def test_jvp_of_several_primals_with_aux_and_its_refusals() -> None:
+    value, derivative, aux = tg.jvp(
+        lambda x, y: (x * y, "aux"), (vector(2, 3), vector(5, 7)), (vector(1, 0), vector(0, 1)), has_aux=True
+    )
+    assert (value.tolist(), derivative.tolist(), aux) == ([10, 21], [5, 3], "aux")
+    with pytest.raises(GraphError, match="one for each"):
+        tg.jvp(lambda x: x, (vector(1),), ())
+    with pytest.raises(ShapeError):
+        tg.jvp(lambda x: x, (vector(1),), (vector(1, 2),))
+    with pytest.raises(DTypeError, match="floating-point"):
+        tg.jvp(lambda x: x, (tg.asarray([1]),), (tg.asarray([1]),))
 
 
 def test_grad_wants_a_scalar_and_floats() -> None:

@@ -41,6 +41,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
 def test_every_example_runs(example: Path) -> None:
     done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=120, cwd=ROOT / "examples")
@@ -48,6 +49,7 @@ def test_every_example_runs(example: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_both_ways_to_run_the_digits_end_in_the_same_bits() -> None:
     digests = [
         re.search(r"sha256 (\w+)", subprocess.check_output([sys.executable, ROOT / "examples" / name], text=True))

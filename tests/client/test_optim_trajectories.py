@@ -13,6 +13,8 @@ from telegrad.errors import GraphError
 
 from tests.client.optimizing import STEPS, Array, by_hand, loss, ours, start, together, torchs
 
+pytestmark = pytest.mark.slow
+
 Options = dict[str, Any]
 
 

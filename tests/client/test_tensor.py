@@ -209,6 +209,7 @@ def test_the_session_survives_an_error_and_names_the_line() -> None:
     assert (x + 1).tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_long_loop_without_reads_does_not_grow() -> None:
     x = tg.zeros(())
     for _ in range(25_000):

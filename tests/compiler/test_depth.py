@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 from telegrad import ops
 from telegrad.ir import Function, Graph, Type, new_input
 from telegrad.ir import types as t
@@ -15,6 +16,7 @@ from telegrad_server.executors.array import numpy_executor
 LENGTH = 100_000
 
 
+@pytest.mark.slow
 def test_a_chain_of_100_000_ops_differentiates_and_runs() -> None:
     x = new_input(Type((2,), t.float64))
     y = x

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from telegrad import ops
+from telegrad.errors import DTypeError
 from telegrad.ir import types as t
 from telegrad.ops import activation, cross_entropy, linalg, loss, norm
 
@@ -438,3 +439,8 @@ def _check(name: str, ours: Callable[..., Any], theirs: Callable[..., Any], oper
         assert (array.shape, array.dtype) == (reference.shape, reference.dtype)
         np.testing.assert_allclose(array, reference, rtol=1e-12, atol=1e-12)
     check_gradients(ours, arrays, name=name)
+
+
+def test_where_wants_a_tensor_for_its_condition() -> None:
+    with pytest.raises(DTypeError, match="a tensor of booleans, not bool"):
+        ops.where(True, 1.0, 2.0)  # type: ignore[type-var]

@@ -1337,7 +1337,9 @@ def trunc(x: V, /) -> V:
 
 
 def where(condition: V, x1: V | Number, x2: V | Number, /) -> V:
-    """x1 where the condition holds, else x2."""
+    """x1 where the condition holds, else x2. DTypeError unless the condition is a tensor of booleans."""
+    if not isinstance(condition, Operators):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DTypeError(f"where: the condition must be a tensor of booleans, not {type(condition).__name__}")
     if isinstance(x1, Operators) or isinstance(x2, Operators):
         x, y = common(x1, x2)
     else:

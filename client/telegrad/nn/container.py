@@ -149,7 +149,7 @@ class ParameterList(Module):
 
 
 class ParameterDict(Module):
-    """Parameters by name; a tensor becomes one. As in PyTorch those of a plain dict come in the order of their names."""
+    """Parameters by name; a tensor becomes one. As in PyTorch those of a plain dict come sorted."""
 
     def __init__(self, parameters: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | None = None) -> None:
         super().__init__()

@@ -75,9 +75,9 @@ def unfold(input: V, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0
 def fold(
     input: V, output_size: Sizes, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
 ) -> V:
-    """The columns of input[N, C * kernel, windows] added where they come from -> [N, C, *output_size]; N may be missing.
+    """The columns of input[N, C * kernel, windows] added up where they come from -> [N, C, *output_size].
 
-    The transpose of `unfold`.
+    The transpose of `unfold`; N may be missing.
     """
     op = "fold"
     size, kernel = sizes(output_size, 2, f"{op}: output_size"), sizes(kernel_size, 2, f"{op}: kernel_size")

@@ -21,7 +21,7 @@ def _lp_pool(axes: int, input: V, norm_type: float, kernel_size: Sizes, stride: 
     kernel = sizes(kernel_size, axes, f"lp_pool{axes}d: kernel_size")
     pool = (pooling.avg_pool1d, pooling.avg_pool2d, pooling.avg_pool3d)[axes - 1]
     mean = pool(e.pow(input, norm_type), kernel, stride, 0, ceil_mode)
-    return e.pow(e.relu(mean) * product(kernel), 1.0 / norm_type)
+    return e.pow(e.sign(mean) * e.relu(e.abs(mean)) * product(kernel), 1.0 / norm_type)  # PyTorch's, at 0 too
 
 
 def lp_pool1d(
@@ -29,7 +29,7 @@ def lp_pool1d(
 ) -> V:
     """(sum of x^p)^(1/p) over each window of input[N, C, L] with p = ``norm_type``; N may be missing.
 
-    A negative sum counts as 0. The stride is the window if not given.
+    The stride is the window if not given.
     """
     return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
 

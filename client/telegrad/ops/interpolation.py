@@ -61,7 +61,7 @@ def interpolate(
     for axis, (n, m, factor) in enumerate(zip(input.shape[2:], wanted, factors, strict=True), start=2):
         step = n / m if factor is None else 1.0 / factor
         if mode.startswith("nearest"):
-            out = _nearest(out, axis, m, step, 0.5 if mode == "nearest-exact" else 0.0)
+            out = _nearest(out, axis, m, step, is_exact=mode == "nearest-exact")
         elif mode == "bicubic":
             out = _cubic(out, axis, m, step, bool(align_corners))
         else:
@@ -97,11 +97,13 @@ def _working(x: V) -> t.DType:
     return t.float64 if x.dtype is t.float64 else t.float32
 
 
-def _nearest(x: V, axis: int, m: int, step: float, half: float) -> V:
-    n = x.shape[axis]
-    at = e.astype(x.bind(e.Iota((m,), 0, t.int64), ())[0], _working(x))
-    low = e.floor(e.astype((at + half) * step, t.float32))  # PyTorch's floorf
-    return ix.take(x, e.minimum(e.astype(low, t.int64), n - 1), axis=axis)
+def _nearest(x: V, axis: int, m: int, step: float, *, is_exact: bool) -> V:
+    if is_exact:
+        at = e.maximum(_source(x, axis, m, step, False), 0) + 0.5  # two roundings, as in PyTorch
+    else:
+        at = e.astype(x.bind(e.Iota((m,), 0, t.int64), ())[0], _working(x)) * step
+    low = e.floor(e.astype(at, t.float32))  # PyTorch's floorf
+    return ix.take(x, e.minimum(e.astype(low, t.int64), x.shape[axis] - 1), axis=axis)
 
 
 def _source(x: V, axis: int, m: int, step: float, align_corners: bool) -> V:

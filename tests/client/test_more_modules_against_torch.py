@@ -394,7 +394,10 @@ def test_interpolate_picks_pytorchs_elements_in_float32() -> None:
         for m in (*range(1, 60), 98, 147, 490):
             for mode in ("nearest", "nearest-exact"):
                 wanted = TF.interpolate(torch.tensor(x), m, mode=mode).numpy()
-                np.testing.assert_array_equal(F.interpolate(tg.asarray(x), m, mode=mode).numpy(), wanted, f"{n} {m}")
+                found = F.interpolate(tg.asarray(x), m, mode=mode).numpy()
+                # at a place between two elements PyTorch's choice depends on whether its loop fuses multiply and add
+                is_tie = (2 * np.arange(m) + 1) * n % (2 * m) == 0 if mode == "nearest-exact" else np.zeros(m, bool)
+                np.testing.assert_array_equal(found[0, 0, ~is_tie], wanted[0, 0, ~is_tie], f"{mode} {n} {m}")
 
 
 @pytest.mark.parametrize(

@@ -157,12 +157,10 @@ class ParameterDict(Module):
 
     def update(self, parameters: Mapping[str, Tensor] | ParameterDict | Iterable[tuple[str, Tensor]]) -> None:
         """Add parameters, or replace those of the same name."""
-        if isinstance(parameters, (OrderedDict, ParameterDict)):
-            pairs = list(parameters.items())
-        elif isinstance(parameters, Mapping):
-            pairs = sorted(parameters.items(), key=lambda pair: pair[0])
-        else:
-            pairs = list(parameters)
+        given: Any = parameters
+        pairs: list[tuple[str, Tensor]] = list(given.items() if hasattr(given, "items") else given)
+        if isinstance(given, Mapping) and not isinstance(given, OrderedDict):
+            pairs.sort(key=lambda pair: pair[0])
         for name, value in pairs:
             self[name] = value
 

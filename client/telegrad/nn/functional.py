@@ -161,7 +161,7 @@ def _shorten(weight: Tensor, input: Tensor, max_norm: float, norm_type: float, o
         norm = vector_norm(weight, axis=1, keepdims=True, ord=norm_type)
         is_used = ops.expand_dims(tables.frequencies(input, weight.shape[0], weight.dtype), axis=1) > 0
         factor = ops.where(is_used & (norm > max_norm), norm.literal(max_norm, norm.dtype) / (norm + 1e-7), 1)
-        weight.assign(weight * factor)
+        weight.assign(ops.multiply(weight, factor))
     if context.TRACE.get() is None:
         weight.session.flush()  # what reads the row from here on reads the shortened one
 

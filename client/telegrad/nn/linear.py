@@ -66,12 +66,12 @@ class Flatten(Module):
 class Unflatten(Module):
     """Axis ``dim`` split into several of sizes ``unflattened_size``, one of which may be -1."""
 
-    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+    def __init__(self, dim: int | str, unflattened_size: Sequence[int]) -> None:
         super().__init__()
         if isinstance(dim, str):
             raise GraphError("Unflatten: axes have no names here; dim must be an integer")
-        if not unflattened_size or not all(isinstance(n, int) for n in unflattened_size):
-            raise GraphError(f"Unflatten: unflattened_size must be one integer or several, not {unflattened_size}")
+        if not unflattened_size:
+            raise GraphError("Unflatten: unflattened_size must name one size at least")
         self.dim, self.unflattened_size = dim, tuple(unflattened_size)
 
     def forward(self, input: Tensor) -> Tensor:

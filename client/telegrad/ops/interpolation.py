@@ -11,7 +11,7 @@ from math import floor
 from telegrad.errors import DTypeError, GraphError, ShapeError
 from telegrad.ir import types as t
 from telegrad.ir.types import Shape
-from telegrad.ir.value import V
+from telegrad.ir.value import Operators, V
 from telegrad.ops import elementwise as e
 from telegrad.ops import index as ix
 from telegrad.ops import pooling
@@ -92,7 +92,7 @@ def _sizes(
     return wanted, factors
 
 
-def _working(x: V) -> t.DType:
+def _working(x: Operators) -> t.DType:
     """In what places are reckoned: float64 for float64, float32 otherwise, so that roundings are PyTorch's."""
     return t.float64 if x.dtype is t.float64 else t.float32
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from telegrad.creation import full
+from telegrad.errors import ShapeError
 from telegrad.ir import types
 from telegrad.ir.types import DType
 from telegrad.nn import functional as F
@@ -169,6 +170,16 @@ class LogSoftmax(Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
+
+
+class Softmax2d(Module):
+    """Softmax over the channels of [N, C, H, W] or [C, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """softmax(input) along the third axis from the end."""
+        if input.ndim not in (3, 4):
+            raise ShapeError(f"Softmax2d({input.type}): takes [N, C, H, W] or [C, H, W]")
+        return F.softmax(input, -3)
 
 
 class Dropout(Module):

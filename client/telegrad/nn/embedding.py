@@ -1,25 +1,140 @@
-"""Tables of vectors."""
+"""Tables of vectors, with PyTorch's arguments and initial values."""
 
 from __future__ import annotations
 
 from telegrad.creation import zeros
+from telegrad.errors import ShapeError
+from telegrad.ir import types
+from telegrad.ir.types import DType
 from telegrad.nn import functional as F
 from telegrad.nn import init
 from telegrad.nn.module import Module
+from telegrad.ops.embedding import row_number
 from telegrad.tensor import Parameter, Tensor
 
 
-class Embedding(Module):
-    """The rows of weight[classes, dim] at integer inputs. Initial values are standard normal."""
+class _Table(Module):
+    """What both have in common. Initial values are standard normal, the row ``padding_idx`` is zero."""
 
-    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
-        super().__init__()
+    def _build(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None,
+        weight: Tensor | None,
+        dtype: DType,
+    ) -> None:
+        name = type(self).__name__
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = init.normal_(Parameter(zeros((num_embeddings, embedding_dim))))
+        self.padding_idx = row_number(padding_idx, num_embeddings, name)
+        if weight is None:
+            self.weight = Parameter(zeros((num_embeddings, embedding_dim), dtype=dtype))
+            self.reset_parameters()
+        elif weight.shape != (num_embeddings, embedding_dim):
+            raise ShapeError(f"{name}: the weight {weight.type} must be [{num_embeddings}, {embedding_dim}]")
+        else:
+            self.weight = weight if isinstance(weight, Parameter) else Parameter(weight)
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            value = self.weight.detach()
+            value[self.padding_idx] = 0
+            self.weight.assign(value)
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+class Embedding(_Table):
+    """The rows of weight[classes, dim] at integer inputs; see `functional.embedding`. Initially standard normal."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        *,
+        dtype: DType = types.float32,
+    ) -> None:
+        super().__init__()
+        self._build(num_embeddings, embedding_dim, padding_idx, _weight, dtype)
+        self.max_norm, self.norm_type = max_norm, norm_type
+        self.scale_grad_by_freq, self.sparse = scale_grad_by_freq, sparse
+        if _freeze:
+            self.weight.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
         """weight[input]."""
-        return F.embedding(input, self.weight)
+        return F.embedding(
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Embedding:
+        """A table with given rows, which do not learn unless ``freeze`` is false."""
+        if embeddings.ndim != 2:
+            raise ShapeError(f"Embedding.from_pretrained: takes [classes, dim], not {embeddings.type}")
+        rows, dim = embeddings.shape
+        return cls(rows, dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, embeddings, freeze)
+
+
+class EmbeddingBag(_Table):
+    """The sum, mean or largest of the rows of weight[classes, dim] in each bag; see `functional.embedding_bag`."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        *,
+        dtype: DType = types.float32,
+    ) -> None:
+        super().__init__()
+        self._build(num_embeddings, embedding_dim, padding_idx, _weight, dtype)
+        self.max_norm, self.norm_type = max_norm, norm_type
+        self.scale_grad_by_freq, self.sparse = scale_grad_by_freq, sparse
+        self.mode, self.include_last_offset = mode, include_last_offset
+
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
+        """One row for each bag."""
+        return F.embedding_bag(
+            input,
+            self.weight,
+            offsets,
+            self.max_norm,
+            self.norm_type,
+            self.scale_grad_by_freq,
+            self.mode,
+            self.sparse,
+            per_sample_weights,
+            self.include_last_offset,
+            self.padding_idx,
+        )
 
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}"
+        return f"{super().extra_repr()}, mode={self.mode!r}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from telegrad import context, ops
 from telegrad.errors import GraphError, ShapeError
+from telegrad.ir.types import normalize_axis
 from telegrad.ops import attention, norm
+from telegrad.ops import dropout as dropouts
+from telegrad.ops import embedding as tables
 from telegrad.ops import random as philox
 from telegrad.ops.activation import (
     celu,
@@ -41,6 +44,7 @@ from telegrad.ops.cross_entropy import cross_entropy, nll_loss
 from telegrad.ops.distance import cdist, cosine_similarity, normalize, pairwise_distance
 from telegrad.ops.elementwise import relu, sigmoid, tanh
 from telegrad.ops.index import one_hot
+from telegrad.ops.interpolation import interpolate
 from telegrad.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -61,7 +65,8 @@ from telegrad.ops.loss import (
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
 )
-from telegrad.ops.norm import group_norm, layer_norm, rms_norm
+from telegrad.ops.matrix_norms import vector_norm
+from telegrad.ops.norm import group_norm, layer_norm, local_response_norm, rms_norm
 from telegrad.ops.padding import pad
 from telegrad.ops.pooling import (
     adaptive_avg_pool1d,
@@ -77,6 +82,8 @@ from telegrad.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from telegrad.ops.rearrange import channel_shuffle, fold, pixel_shuffle, pixel_unshuffle, unfold
+from telegrad.ops.unpooling import lp_pool1d, lp_pool2d, lp_pool3d, max_unpool1d, max_unpool2d, max_unpool3d
 from telegrad.tensor import Tensor, Variable
 
 logsigmoid = log_sigmoid
@@ -88,9 +95,75 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out if bias is None else out + bias
 
 
-def embedding(input: Tensor, weight: Tensor) -> Tensor:
-    """The rows of weight[classes, dim] at input[...] -> [..., dim]."""
-    return ops.take(weight, input, axis=0)
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input1[..., in1] weight[out, in1, in2] input2[..., in2] plus bias[out] -> [..., out]."""
+    if weight.ndim != 3 or (*input1.shape[-1:], *input2.shape[-1:]) != weight.shape[1:]:
+        raise ShapeError(f"bilinear({input1.type}, {input2.type}): the inputs do not fit the weight {weight.type}")
+    if input1.shape[:-1] != input2.shape[:-1]:
+        raise ShapeError(f"bilinear({input1.type}, {input2.type}): all axes but the last must be equal")
+    outputs, in1, in2 = weight.shape
+    table = ops.reshape(ops.moveaxis(weight, 1, 0), (in1, outputs * in2))
+    rows = ops.reshape(ops.matmul(input1, table), (*input1.shape[:-1], outputs, in2))
+    out = ops.squeeze(ops.matmul(rows, ops.expand_dims(input2, axis=-1)), axis=-1)
+    return out if bias is None else out + bias
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """The rows of weight[classes, dim] at input[...] -> [..., dim].
+
+    Row ``padding_idx`` receives no gradient. With ``max_norm`` rows that are looked up and longer by the p-norm of
+    ``norm_type`` are shortened to it first, in the variable itself. With ``scale_grad_by_freq`` the gradient of a row
+    is over the number of times that it occurs. Gradients are dense whatever ``sparse`` is.
+    """
+    if max_norm is not None:
+        _shorten(weight, input, max_norm, norm_type, "embedding")
+    return tables.embedding(input, weight, padding_idx, scale_grad_by_freq)
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """The "sum", "mean" or "max" of the rows of weight[classes, dim] in each bag -> [bags, dim]; an empty one is zeros.
+
+    input[bags, n] holds equally long bags; in input[n] they begin at offsets[bags] (with ``include_last_offset``
+    followed by n). Occurrences of ``padding_idx`` do not count. Rows are times ``per_sample_weights`` for a sum. The
+    other options are those of `embedding`.
+    """
+    if max_norm is not None:
+        _shorten(weight, input, max_norm, norm_type, "embedding_bag")
+    return tables.embedding_bag(
+        input, weight, offsets, scale_grad_by_freq, mode, per_sample_weights, include_last_offset, padding_idx
+    )
+
+
+def _shorten(weight: Tensor, input: Tensor, max_norm: float, norm_type: float, op: str) -> None:
+    if not isinstance(weight, Variable):
+        raise GraphError(f"{op}: with max_norm the weight must be a variable, whose rows are shortened")
+    with context.no_grad():
+        norm = vector_norm(weight, axis=1, keepdims=True, ord=norm_type)
+        is_used = ops.expand_dims(tables.frequencies(input, weight.shape[0], weight.dtype), axis=1) > 0
+        factor = ops.where(is_used & (norm > max_norm), norm.literal(max_norm, norm.dtype) / (norm + 1e-7), 1)
+        weight.assign(ops.multiply(weight, factor))
+    if context.TRACE.get() is None:
+        weight.session.flush()  # what reads the row from here on reads the shortened one
 
 
 def softmax(input: Tensor, dim: int = -1) -> Tensor:
@@ -110,6 +183,74 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     home = context.TRACE.get() or input.session
     key, stream = home.random_key()
     return philox.dropout(input, key, p=p, stream=stream)
+
+
+def _channels_dropped(input: Tensor, p: float, training: bool, op: str, ranks: tuple[int, int], alone: int) -> Tensor:
+    """Dropout of channels; an input of ``alone`` axes has no batch."""
+    if input.ndim not in ranks:
+        raise ShapeError(f"{op}({input.type}): takes an input of {ranks[0]} or {ranks[1]} axes")
+    if not training or p == 0.0:
+        return input
+    key, stream = (context.TRACE.get() or input.session).random_key()
+    x = ops.expand_dims(input, axis=0) if input.ndim == alone else input
+    out = dropouts.feature_dropout(x, key, p=p, stream=stream)
+    return ops.squeeze(out, axis=0) if input.ndim == alone else out
+
+
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """input[N, C, L] or [C, L] with each channel zero with probability p, and divided by 1 - p otherwise."""
+    return _channels_dropped(input, p, training, "dropout1d", (2, 3), 2)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """input[N, C, H, W] with each channel zero with probability p, and divided by 1 - p otherwise.
+
+    Three axes are [N, C, L], as in PyTorch.
+    """
+    return _channels_dropped(input, p, training, "dropout2d", (3, 4), 0)
+
+
+def dropout3d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """input[N, C, D, H, W] or [C, D, H, W] with each channel zero with probability p, divided by 1 - p otherwise."""
+    return _channels_dropped(input, p, training, "dropout3d", (4, 5), 4)
+
+
+def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False) -> Tensor:
+    """input with each element SELU's lower limit with probability p, then moved and scaled.
+
+    Mean 0 and variance 1 stay so (Klambauer et al. 2017, section 3). As it is if not training, or if p is 0.
+    """
+    if not training or p == 0.0:
+        return input
+    key, stream = (context.TRACE.get() or input.session).random_key()
+    return dropouts.alpha_dropout(input, key, p=p, stream=stream)
+
+
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False) -> Tensor:
+    """`alpha_dropout` of whole channels of input[N, C, ...]."""
+    if not training or p == 0.0:
+        return input
+    key, stream = (context.TRACE.get() or input.session).random_key()
+    return dropouts.feature_alpha_dropout(input, key, p=p, stream=stream)
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """softmax((logits + Gumbel noise) / tau) along ``dim`` (Jang et al. 2016, equation 2); PyTorch ignores eps too.
+
+    With ``hard`` one-hot at the largest, with the gradient of the soft one.
+    """
+    if tau <= 0:
+        raise GraphError(f"gumbel_softmax: tau must be positive, not {tau}")
+    key, stream = (context.TRACE.get() or logits.session).random_key()
+    drawn = ops.maximum(philox.uniform(key, shape=logits.shape, stream=stream, dtype=logits.dtype), 2.0**-25)
+    noise = -ops.log(-ops.log1p(-drawn))
+    soft = ops.softmax((logits + noise) / tau, axis=dim)
+    if not hard:
+        return soft
+    axis = normalize_axis(dim, soft.ndim, op="gumbel_softmax")
+    chosen = ops.argmax(soft, axis=axis)
+    one = ops.moveaxis(one_hot(chosen, soft.shape[axis], dtype=soft.dtype), -1, axis)
+    return one + (soft - soft.detach())
 
 
 def scaled_dot_product_attention(
@@ -203,15 +344,18 @@ def _move(running: Tensor, batch: Tensor, momentum: float | Tensor, op: str) -> 
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-    "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "cdist", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
-    "conv_transpose2d", "conv_transpose3d", "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "dropout",
-    "elu", "embedding", "gaussian_nll_loss", "gelu", "glu", "group_norm", "hardshrink", "hardsigmoid", "hardswish",
-    "hardtanh", "hinge_embedding_loss", "huber_loss", "instance_norm", "kl_div", "l1_loss", "layer_norm", "leaky_relu",
-    "linear", "log_softmax", "logsigmoid", "margin_ranking_loss", "max_pool1d", "max_pool2d", "max_pool3d", "mish",
-    "mse_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "normalize",
-    "one_hot", "pad", "pairwise_distance", "poisson_nll_loss", "prelu", "relu", "relu6", "rms_norm",
-    "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax",
-    "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss",
-    "triplet_margin_with_distance_loss",
+    "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "bilinear",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cdist", "celu", "channel_shuffle", "conv1d",
+    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_embedding_loss",
+    "cosine_similarity", "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding",
+    "embedding_bag", "feature_alpha_dropout", "fold", "gaussian_nll_loss", "gelu", "glu", "group_norm",
+    "gumbel_softmax", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss",
+    "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "local_response_norm",
+    "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "margin_ranking_loss", "max_pool1d",
+    "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d", "mish", "mse_loss",
+    "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "normalize", "one_hot",
+    "pad", "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "prelu", "relu", "relu6",
+    "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss",
+    "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
+    "triplet_margin_loss", "triplet_margin_with_distance_loss", "unfold",
 ]  # fmt: skip

@@ -16,10 +16,13 @@ from telegrad.ops import (
     decompositions,
     determinants,
     distance,
+    dropout,
     einstein,
     elementwise,
+    embedding,
     index,
     indexing,
+    interpolation,
     linalg,
     loss,
     matrix_norms,
@@ -28,11 +31,14 @@ from telegrad.ops import (
     pooling,
     probability,
     random,
+    rearrange,
+    recurrent,
     reduce,
     searching,
     shape,
     slices,
     systems,
+    unpooling,
 )
 from telegrad.ops.control import *
 from telegrad.ops.einstein import *
@@ -45,9 +51,9 @@ from telegrad.ops.searching import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, attention, control, convolution, cross_entropy, decompositions, determinants, distance, einstein,
-    elementwise, index, indexing, linalg, loss, matrix_norms, norm, padding, pooling, probability, random, reduce,
-    searching, shape, slices, systems,
+    activation, attention, control, convolution, cross_entropy, decompositions, determinants, distance, dropout,
+    einstein, elementwise, embedding, index, indexing, interpolation, linalg, loss, matrix_norms, norm, padding,
+    pooling, probability, random, rearrange, recurrent, reduce, searching, shape, slices, systems, unpooling,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

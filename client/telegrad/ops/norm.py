@@ -101,3 +101,20 @@ def instance_norm(input: V, weight: V | None = None, bias: V | None = None, eps:
     if input.ndim < 3 or (input.size and input.size == input.shape[0] * input.shape[1]):
         raise ShapeError(f"instance_norm({input.type}): takes [N, C, ...] with more than one element for each channel")
     return group_norm(input, input.shape[1], weight, bias, eps) if input.shape[1] else input
+
+
+def local_response_norm(input: V, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> V:
+    """input[N, C, ...] / (k + alpha * m)^beta with m the mean of squares of ``size`` channels around each one.
+
+    Krizhevsky et al. 2012, section 3.3; channels beyond the ends count as zeros.
+    """
+    if input.ndim < 3 or size < 1:
+        raise ShapeError(f"local_response_norm({input.type}): takes [N, C, ...] and a positive size, not {size}")
+    n, c, *rest = input.shape
+    squares = s.pad(
+        e.square(s.reshape(input, (n, c, -1 if input.size else 0))), [(0, 0), (size // 2, (size - 1) // 2), (0, 0)]
+    )
+    total = squares[:, :c]
+    for i in range(1, size):
+        total = total + squares[:, i : i + c]
+    return input / e.pow(s.reshape(total, (n, c, *rest)) * (alpha / size) + k, beta)

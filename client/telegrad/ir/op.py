@@ -39,8 +39,12 @@ class Cost(NamedTuple):
     nbytes: int
 
 
+@dataclasses.dataclass(frozen=True)
 class Op:
-    """The contract of an operation. Subclass as ``@dataclass(frozen=True)``; ``abstract=True`` for a family."""
+    """The contract of an operation. ``abstract=True`` is for a family.
+
+    Subclass as ``@dataclass(frozen=True)``; a class without fields of its own inherits all that this would make.
+    """
 
     name: ClassVar[str] = ""
     infer: ClassVar[Callable[..., Type | tuple[Type, ...]]]

@@ -297,7 +297,6 @@ def astype(x: V, dtype: DType, /, *, copy: bool = True) -> V:
 # ---- arithmetic
 
 
-@dataclass(frozen=True)
 class Add(Numeric):
     """x + y."""
 
@@ -307,7 +306,6 @@ class Add(Numeric):
         return g, g
 
 
-@dataclass(frozen=True)
 class Subtract(Numeric):
     """x - y."""
 
@@ -317,7 +315,6 @@ class Subtract(Numeric):
         return g, -g
 
 
-@dataclass(frozen=True)
 class Multiply(Numeric):
     """x * y."""
 
@@ -327,7 +324,6 @@ class Multiply(Numeric):
         return g * y, g * x
 
 
-@dataclass(frozen=True)
 class Divide(Float):
     """x / y."""
 
@@ -338,7 +334,6 @@ class Divide(Float):
         return gx, -(gx * out)
 
 
-@dataclass(frozen=True)
 class FloorDivide(Numeric):
     """floor(x / y). Piecewise constant."""
 
@@ -348,7 +343,6 @@ class FloorDivide(Numeric):
         return None, None
 
 
-@dataclass(frozen=True)
 class Remainder(Numeric):
     """x - y * floor(x / y): the sign of the divisor."""
 
@@ -358,7 +352,6 @@ class Remainder(Numeric):
         return g, -(g * FloorDivide()(x, y))
 
 
-@dataclass(frozen=True)
 class Power(Numeric):
     """x**y."""
 
@@ -412,7 +405,6 @@ class IntegerPower(Numeric):
         return Cost(2 * max(self.exponent, -self.exponent).bit_length() * types[0].size, 2 * types[0].nbytes)
 
 
-@dataclass(frozen=True)
 class Negative(Numeric):
     """-x."""
 
@@ -422,7 +414,6 @@ class Negative(Numeric):
         return (-g,)
 
 
-@dataclass(frozen=True)
 class Abs(Numeric):
     """The derivative at 0 is 0."""
 
@@ -432,14 +423,12 @@ class Abs(Numeric):
         return (g * Sign()(x),)
 
 
-@dataclass(frozen=True)
 class Sign(Numeric, Stepwise):
     """-1, 0 or 1; NaN for NaN."""
 
     word = "sign"
 
 
-@dataclass(frozen=True)
 class Square(Numeric):
     """x * x."""
 
@@ -449,7 +438,6 @@ class Square(Numeric):
         return (g * (x + x),)
 
 
-@dataclass(frozen=True)
 class Reciprocal(Float):
     """1 / x."""
 
@@ -459,7 +447,6 @@ class Reciprocal(Float):
         return (-(g * (out * out)),)
 
 
-@dataclass(frozen=True)
 class Minimum(Numeric):
     """Of equal operands each receives half of the gradient, as in PyTorch."""
 
@@ -470,7 +457,6 @@ class Minimum(Numeric):
         return where(x < y, g, half), where(y < x, g, half)
 
 
-@dataclass(frozen=True)
 class Maximum(Numeric):
     """Of equal operands each receives half of the gradient, as in PyTorch."""
 
@@ -484,7 +470,6 @@ class Maximum(Numeric):
 # ---- functions of one floating-point operand
 
 
-@dataclass(frozen=True)
 class Exp(Float):
     """e**x."""
 
@@ -494,7 +479,6 @@ class Exp(Float):
         return (g * out,)
 
 
-@dataclass(frozen=True)
 class Expm1(Float):
     """e**x - 1, accurate for small x."""
 
@@ -504,7 +488,6 @@ class Expm1(Float):
         return (g * (out + 1),)
 
 
-@dataclass(frozen=True)
 class Log(Float):
     """The natural logarithm."""
 
@@ -514,7 +497,6 @@ class Log(Float):
         return (g / x,)
 
 
-@dataclass(frozen=True)
 class Log1p(Float):
     """log(1 + x), accurate for small x."""
 
@@ -524,7 +506,6 @@ class Log1p(Float):
         return (g / (x + 1),)
 
 
-@dataclass(frozen=True)
 class Log2(Float):
     """The logarithm to base 2."""
 
@@ -534,7 +515,6 @@ class Log2(Float):
         return (g / (x * math.log(2)),)
 
 
-@dataclass(frozen=True)
 class Log10(Float):
     """The logarithm to base 10."""
 
@@ -544,7 +524,6 @@ class Log10(Float):
         return (g / (x * math.log(10)),)
 
 
-@dataclass(frozen=True)
 class Sqrt(Float):
     """The square root."""
 
@@ -554,7 +533,6 @@ class Sqrt(Float):
         return (g / (out + out),)
 
 
-@dataclass(frozen=True)
 class Sin(Float):
     """The sine of x radians."""
 
@@ -564,7 +542,6 @@ class Sin(Float):
         return (g * Cos()(x),)
 
 
-@dataclass(frozen=True)
 class Cos(Float):
     """The cosine of x radians."""
 
@@ -574,7 +551,6 @@ class Cos(Float):
         return (-(g * Sin()(x)),)
 
 
-@dataclass(frozen=True)
 class Tan(Float):
     """The tangent of x radians."""
 
@@ -584,7 +560,6 @@ class Tan(Float):
         return (g * (out * out + 1),)
 
 
-@dataclass(frozen=True)
 class Asin(Float):
     """The angle in [-pi/2, pi/2] whose sine is x."""
 
@@ -594,7 +569,6 @@ class Asin(Float):
         return (g / Sqrt()(1 - x * x),)
 
 
-@dataclass(frozen=True)
 class Acos(Float):
     """The angle in [0, pi] whose cosine is x."""
 
@@ -604,7 +578,6 @@ class Acos(Float):
         return (-(g / Sqrt()(1 - x * x)),)
 
 
-@dataclass(frozen=True)
 class Atan(Float):
     """The angle in [-pi/2, pi/2] whose tangent is x."""
 
@@ -614,7 +587,6 @@ class Atan(Float):
         return (g / (x * x + 1),)
 
 
-@dataclass(frozen=True)
 class Sinh(Float):
     """The hyperbolic sine."""
 
@@ -624,7 +596,6 @@ class Sinh(Float):
         return (g * Cosh()(x),)
 
 
-@dataclass(frozen=True)
 class Cosh(Float):
     """The hyperbolic cosine."""
 
@@ -634,7 +605,6 @@ class Cosh(Float):
         return (g * Sinh()(x),)
 
 
-@dataclass(frozen=True)
 class Tanh(Float):
     """The hyperbolic tangent."""
 
@@ -644,7 +614,6 @@ class Tanh(Float):
         return (g * (1 - out * out),)
 
 
-@dataclass(frozen=True)
 class Asinh(Float):
     """The inverse hyperbolic sine."""
 
@@ -654,7 +623,6 @@ class Asinh(Float):
         return (g / Sqrt()(x * x + 1),)
 
 
-@dataclass(frozen=True)
 class Acosh(Float):
     """The inverse hyperbolic cosine."""
 
@@ -664,7 +632,6 @@ class Acosh(Float):
         return (g / (Sqrt()(x - 1) * Sqrt()(x + 1)),)
 
 
-@dataclass(frozen=True)
 class Atanh(Float):
     """The inverse hyperbolic tangent."""
 
@@ -674,7 +641,6 @@ class Atanh(Float):
         return (g / (1 - x * x),)
 
 
-@dataclass(frozen=True)
 class Atan2(Float):
     """The angle of the point (x, y), in [-pi, pi]."""
 
@@ -685,7 +651,6 @@ class Atan2(Float):
         return scale * x, -(scale * y)
 
 
-@dataclass(frozen=True)
 class Hypot(Float):
     """sqrt(x**2 + y**2) without overflow. The derivative at the origin is 0."""
 
@@ -696,7 +661,6 @@ class Hypot(Float):
         return g * (x / safe), g * (y / safe)
 
 
-@dataclass(frozen=True)
 class Logaddexp(Float):
     """log(exp(x) + exp(y)) without overflow; softplus and log-sigmoid are written with it."""
 
@@ -708,7 +672,6 @@ class Logaddexp(Float):
         return g * p, g * (1 - p)
 
 
-@dataclass(frozen=True)
 class Erf(Float):
     """The error function."""
 
@@ -718,7 +681,6 @@ class Erf(Float):
         return (g * (Exp()(-(x * x)) * (2 / math.sqrt(math.pi))),)
 
 
-@dataclass(frozen=True)
 class Sigmoid(Float):
     """1 / (1 + exp(-x)), from exp(-|x|) so that nothing overflows: hence a primitive."""
 
@@ -732,7 +694,6 @@ class Sigmoid(Float):
         return xp.divide(xp.where(xp.signbit(x), e, one), xp.add(e, one))
 
 
-@dataclass(frozen=True)
 class Relu(Float):
     """max(x, 0). A primitive because its derivative at 0 is 0, where that of maximum is one half."""
 
@@ -747,35 +708,30 @@ class Relu(Float):
 # ---- rounding, predicates, logic, bits
 
 
-@dataclass(frozen=True)
 class Floor(Numeric, Stepwise):
     """The largest integer not above x."""
 
     word = "floor"
 
 
-@dataclass(frozen=True)
 class Ceil(Numeric, Stepwise):
     """The smallest integer not below x."""
 
     word = "ceil"
 
 
-@dataclass(frozen=True)
 class Trunc(Numeric, Stepwise):
     """The integer nearest to x towards zero."""
 
     word = "trunc"
 
 
-@dataclass(frozen=True)
 class Round(Numeric, Stepwise):
     """To the nearest integer, ties to even."""
 
     word = "round"
 
 
-@dataclass(frozen=True)
 class Nextafter(Float):
     """The next number after x in the direction of y. It moves with x, one step away."""
 
@@ -785,7 +741,6 @@ class Nextafter(Float):
         return g, None
 
 
-@dataclass(frozen=True)
 class Copysign(Float):
     """The magnitude of x with the sign of y."""
 
@@ -795,70 +750,60 @@ class Copysign(Float):
         return g * (Sign()(x) * where(Signbit()(y), -1, x.literal(1.0, x.dtype))), None
 
 
-@dataclass(frozen=True)
 class Equal(Predicate):
     """x == y."""
 
     word = "equal"
 
 
-@dataclass(frozen=True)
 class NotEqual(Predicate):
     """x != y."""
 
     word = "not_equal"
 
 
-@dataclass(frozen=True)
 class Less(Predicate):
     """x < y."""
 
     word = "less"
 
 
-@dataclass(frozen=True)
 class LessEqual(Predicate):
     """x <= y."""
 
     word = "less_equal"
 
 
-@dataclass(frozen=True)
 class Greater(Predicate):
     """x > y."""
 
     word = "greater"
 
 
-@dataclass(frozen=True)
 class GreaterEqual(Predicate):
     """x >= y."""
 
     word = "greater_equal"
 
 
-@dataclass(frozen=True)
 class Isnan(Predicate):
     """Whether x is NaN."""
 
     word = "isnan"
 
 
-@dataclass(frozen=True)
 class Isinf(Predicate):
     """Whether x is an infinity."""
 
     word = "isinf"
 
 
-@dataclass(frozen=True)
 class Isfinite(Predicate):
     """Whether x is neither NaN nor infinite."""
 
     word = "isfinite"
 
 
-@dataclass(frozen=True)
 class Signbit(Predicate):
     """Whether the sign bit is set."""
 
@@ -866,7 +811,6 @@ class Signbit(Predicate):
     word = "signbit"
 
 
-@dataclass(frozen=True)
 class LogicalAnd(Predicate):
     """Whether both are true."""
 
@@ -874,7 +818,6 @@ class LogicalAnd(Predicate):
     word = "logical_and"
 
 
-@dataclass(frozen=True)
 class LogicalOr(Predicate):
     """Whether one or both are true."""
 
@@ -882,7 +825,6 @@ class LogicalOr(Predicate):
     word = "logical_or"
 
 
-@dataclass(frozen=True)
 class LogicalXor(Predicate):
     """Whether exactly one is true."""
 
@@ -890,7 +832,6 @@ class LogicalXor(Predicate):
     word = "logical_xor"
 
 
-@dataclass(frozen=True)
 class LogicalNot(Predicate):
     """Whether x is false."""
 
@@ -904,35 +845,30 @@ class Bitwise(Stepwise, abstract=True):
     kinds = ("bool", "uint", "int")
 
 
-@dataclass(frozen=True)
 class BitwiseAnd(Bitwise):
     """The bits that are set in both."""
 
     word = "bitwise_and"
 
 
-@dataclass(frozen=True)
 class BitwiseOr(Bitwise):
     """The bits that are set in one or both."""
 
     word = "bitwise_or"
 
 
-@dataclass(frozen=True)
 class BitwiseXor(Bitwise):
     """The bits that are set in exactly one."""
 
     word = "bitwise_xor"
 
 
-@dataclass(frozen=True)
 class BitwiseInvert(Bitwise):
     """Every bit flipped."""
 
     word = "bitwise_invert"
 
 
-@dataclass(frozen=True)
 class BitwiseLeftShift(Bitwise):
     """x * 2**y, bits beyond the dtype lost."""
 
@@ -940,7 +876,6 @@ class BitwiseLeftShift(Bitwise):
     word = "bitwise_left_shift"
 
 
-@dataclass(frozen=True)
 class BitwiseRightShift(Bitwise):
     """floor(x / 2**y)."""
 
@@ -948,7 +883,6 @@ class BitwiseRightShift(Bitwise):
     word = "bitwise_right_shift"
 
 
-@dataclass(frozen=True)
 class Where(Elementwise):
     """x1 where the condition holds, else x2."""
 

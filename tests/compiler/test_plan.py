@@ -9,6 +9,7 @@ from telegrad.ir import Function, Graph, Origin, Type, Value, new_input
 from telegrad.ir import types as t
 from telegrad.ir.value import origin
 from telegrad.ops.control import Checkpoint, Gradient
+from telegrad.ops.convolution import Convolution
 from telegrad_server.compiler.arena import ALIGNMENT, Arena, aligned
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.compiler.pipeline import compile_function, optimise
@@ -242,3 +243,15 @@ def test_the_arena_takes_the_smallest_block_that_fits() -> None:
 
     assert arena.take(128) == offsets[2]
     assert arena.take(192) == offsets[0]
+
+
+def test_an_op_that_would_work_in_too_many_bytes_is_refused_though_its_result_is_small() -> None:
+    x, w = new_input(Type((1, 1, 4), t.float32)), new_input(Type((1, 1, 2), t.float32))
+    far = 1 << 30
+    y = Convolution((far,), (far,), (far,), (1,))(x, w)
+    assert y.size == 3
+
+    with pytest.raises(TooExpensive, match="to work in"):
+        compile_function(Function(Graph.of([x, w], [y])), limits=Limits(tensor_bytes=10**6))
+    plan = compile_function(Function(Graph.of([x, w], [Convolution((1,), (8,), (8,), (1,))(x, w)])))
+    assert plan.peak_bytes >= 20 * 4

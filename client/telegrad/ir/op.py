@@ -97,6 +97,10 @@ class Op:
         moved = sum(t.nbytes for t in types) + sum(t.nbytes for t in results)
         return Cost(sum(t.size for t in results), moved)
 
+    def working_bytes(self, *types: Type) -> int:
+        """What ``eval`` may need beside operands and results, if attributes decide it and it can be large."""
+        return 0
+
     def attributes(self) -> dict[str, Any]:
         """The fields by name, without those that hold their default: what goes on the wire."""
         found: dict[str, Any] = {}

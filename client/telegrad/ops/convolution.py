@@ -45,6 +45,12 @@ def positions(
     return tuple(found)
 
 
+def padded_bytes(x: Shape, before: Shape, after: Shape, itemsize: int) -> int:
+    """The bytes of x[N, C, *size] with its padding; 16-bit floats are padded as float32."""
+    padded = [n + b + a for n, b, a in zip(x[2:], before, after, strict=True)]
+    return product((*x[:2], *padded)) * max(itemsize, 4)
+
+
 @dataclass(frozen=True)
 class Convolving(Op, abstract=True):
     """What the three have in common: the geometry of the windows."""
@@ -109,6 +115,9 @@ class Convolution(Convolving):
     def eval(self, xp: ArrayModule, x: Array, weight: Array) -> Array:
         return xp.convolution(x, weight, **self._geometry())
 
+    def working_bytes(self, *types: Type) -> int:
+        return padded_bytes(types[0].shape, self.before, self.after, types[0].dtype.itemsize)
+
     def cost(self, *types: Type) -> Cost:
         x, weight = types
         out = self.infer(x, weight)
@@ -145,6 +154,9 @@ class ConvolutionInput(Convolving):
     def eval(self, xp: ArrayModule, y: Array, weight: Array) -> Array:
         return xp.convolution_input(y, weight, size=self.size, **self._geometry())
 
+    def working_bytes(self, *types: Type) -> int:
+        return padded_bytes(self.infer(*types).shape, self.before, self.after, types[0].dtype.itemsize)
+
     def cost(self, *types: Type) -> Cost:
         y, weight = types
         return self._cost(y.shape, weight.shape, y, weight, self.infer(y, weight))
@@ -177,6 +189,9 @@ class ConvolutionWeight(Convolving):
 
     def eval(self, xp: ArrayModule, x: Array, y: Array) -> Array:
         return xp.convolution_weight(x, y, kernel=self.kernel, **self._geometry())
+
+    def working_bytes(self, *types: Type) -> int:
+        return padded_bytes(types[0].shape, self.before, self.after, types[0].dtype.itemsize)
 
     def cost(self, *types: Type) -> Cost:
         x, y = types

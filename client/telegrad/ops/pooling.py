@@ -17,7 +17,7 @@ from telegrad.ops import index as ix
 from telegrad.ops import linalg
 from telegrad.ops import reduce as r
 from telegrad.ops import shape as s
-from telegrad.ops.convolution import Convolution, Sizes, positions, sizes
+from telegrad.ops.convolution import Convolution, Sizes, padded_bytes, positions, sizes
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class WindowArgmax(Op):
             after=self.after,
             dilation=self.dilation,
         )
+
+    def working_bytes(self, *types: Type) -> int:
+        return padded_bytes(types[0].shape, self.before, self.after, types[0].dtype.itemsize)
 
     def cost(self, *types: Type) -> Cost:
         out = self.infer(*types)

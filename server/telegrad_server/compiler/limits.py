@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from telegrad.errors import TooExpensive
 from telegrad.ir.graph import Graph, Input
 from telegrad.ir.op import Cost, identity
-from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Origin
 
 
@@ -35,11 +34,14 @@ def check_cost(graph: Graph, limits: Limits) -> int:
         if not node.op.is_view:
             for type in node.types:
                 if type.nbytes > limits.tensor_bytes:
-                    raise _too_large(node, type, limits)
+                    raise _too_large(node, f"makes a {type} of {type.nbytes} bytes", type.nbytes, limits)
             key = (identity(node.op), *[v.type for v in node.inputs])
             cost = known.get(key)
             if cost is None:
                 cost = known[key] = node.op.cost(*key[1:])
+                working = node.op.working_bytes(*key[1:])
+                if working > limits.tensor_bytes:
+                    raise _too_large(node, f"needs {working} bytes to work in", working, limits)
             flops += cost.flops
             moved += cost.nbytes
         if flops > limits.flops or moved > limits.moved_bytes:
@@ -52,15 +54,17 @@ def check_cost(graph: Graph, limits: Limits) -> int:
             raise _located(error, node)
     for value in graph.outputs:  # a view that leaves is copied out
         if value.type.nbytes > limits.tensor_bytes:
-            raise _too_large(value.node, value.type, limits)
+            raise _too_large(
+                value.node, f"makes a {value.type} of {value.type.nbytes} bytes", value.type.nbytes, limits
+            )
     return flops
 
 
-def _too_large(node: Node, type: Type, limits: Limits) -> TooExpensive:
+def _too_large(node: Node, what: str, nbytes: int, limits: Limits) -> TooExpensive:
     error = TooExpensive(
-        f"{node.op.name} makes a {type} of {type.nbytes} bytes; one value may have {limits.tensor_bytes}",
+        f"{node.op.name} {what}; one value may have {limits.tensor_bytes}",
         reason="OP_OUTPUT_LIMIT",
-        bytes=type.nbytes,
+        bytes=nbytes,
         limit=limits.tensor_bytes,
     )
     return _located(error, node)

@@ -69,7 +69,8 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Plan:
-    """All that an executor needs to run a function. ``peak_bytes`` is arena, results and constants together."""
+    """All that an executor needs to run a function. ``peak_bytes`` is arena, results, constants and what
+    its neediest op works in."""
 
     slots: tuple[Slot, ...]
     steps: tuple[Step, ...]
@@ -220,6 +221,7 @@ class _Planner:
                 arena.give(offsets[i], types[i].nbytes)
             steps.append(Step(node.op, reads, makes, frees, over, _origin(node)))
         kept = [i for i, place in enumerate(self.place) if place in _KEPT and self.base[i] == i]
+        working = max([step.op.working_bytes(*[types[i] for i in step.inputs]) for step in steps], default=0)
         return Plan(
             slots=tuple([slot for slot in slots if slot is not None]),
             steps=tuple(steps),
@@ -227,7 +229,7 @@ class _Planner:
             outputs=self.outputs,
             updates=updates,
             arena_bytes=arena.top,
-            peak_bytes=arena.top + sum([types[i].nbytes for i in kept]),
+            peak_bytes=arena.top + sum([types[i].nbytes for i in kept]) + working,
             flops=flops,
         )
 

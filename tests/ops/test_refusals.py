@@ -140,6 +140,8 @@ REFUSED: list[tuple[Op, tuple[Type, ...], type[Exception], str]] = [
     (linalg.Matmul(), (ty(2, 2), ty(2, 2, dtype=t.float64)), DTypeError, "one numeric dtype"),
     (index.Gather(), (ty(2), ty(2)), DTypeError, r"indices must be integers, not float32\[2\]"),
     (index.ScatterSet(), (ty(2), ty(2, dtype=t.int64), ty(2, dtype=t.int64)), DTypeError, "dtypes must be equal"),
+    (index.ScatterAdd(3), (ty(2, dtype=t.bool_), ty(2, dtype=t.int64)), DTypeError, "takes numbers; use astype"),
+    (index.AddAlong(0, 3), (ty(2, dtype=t.bool_), ty(2, dtype=t.int64)), DTypeError, "takes numbers; use astype"),
     (slices.SliceSet((0,), (1,), (1,)), (ty(3), ty(1, dtype=t.int64)), DTypeError, "dtypes must be equal"),
     (probability.LogSoftmax(0), (ty(2, dtype=t.int64),), DTypeError, "takes a floating-point dtype"),
     (cross_entropy.SoftmaxCrossEntropy(1), (ty(2, 3), ty(2)), DTypeError, "integer labels"),

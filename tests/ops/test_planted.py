@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from types import new_class
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,63 @@ def test_a_wrong_cost_is_found() -> None:
         c.check_cost(*planted("matmul", CostsNothing()))
     with pytest.raises(c.Wrong, match="moves 0 bytes"):
         c.check_cost(*planted("matmul", MovesNothing()))
+
+
+# ---- every op, spoilt
+
+
+def spoilt(sample: Sample, **rules: Any) -> Sample:
+    """The sample with an op of the same attributes and some other rules."""
+    cls = type(sample.op)
+    worse: Any = new_class(cls.__name__, (cls,), {"abstract": True}, lambda space: space.update(rules))
+    given = {field.name: getattr(sample.op, field.name) for field in fields(sample.op)}  # type: ignore[arg-type]
+    return Sample(worse(**given), sample.operands)
+
+
+def is_found(check: Any, facts: Facts, samples: Any) -> bool:
+    """Whether the check finds one of the samples wrong."""
+    for sample in samples:
+        try:
+            check(facts, sample)
+        except c.Wrong:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", [n for n, f in FACTS.items() if any(c.has_slopes(f, s) for s in f.samples)])
+def test_a_gradient_that_is_off_by_a_thousandth_is_found_for_every_operand_of_every_op(name: str) -> None:
+    facts = FACTS[name]
+    smooth = [s for s in facts.samples if c.has_slopes(facts, s)]
+    operands = max(len(s.arrays) for s in smooth)
+
+    for n in range(operands):
+        if not any(n < len(s.arrays) and facts.has_gradient(s.op, n) and s.arrays[n].dtype.kind == "f" for s in smooth):
+            continue
+
+        def vjp(self: Op, g: Any, out: Any, *inputs: Value, n: int = n) -> Any:
+            found = list(super(type(self), self).vjp(g, out, *inputs))  # type: ignore[misc]
+            if n < len(found) and found[n] is not None:
+                found[n] = found[n] * 1.001
+            return tuple(found)
+
+        assert is_found(c.check_slopes, facts, [spoilt(s, vjp=vjp) for s in smooth]), f"operand {n}"
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_value_that_is_off_by_a_billionth_is_found_for_every_result_of_every_op(name: str) -> None:
+    facts = FACTS[name]
+
+    for n in range(len(c.apply(facts.samples[0].op, c.inputs_for(facts.samples[0].arrays)))):
+
+        def eval(self: Op, xp: Any, *arrays: Any, n: int = n) -> Any:
+            found = super(type(self), self).eval(xp, *arrays)  # type: ignore[misc]
+            results = list(found) if isinstance(found, tuple) else [found]
+            if n < len(results):
+                y = np.asarray(results[n])
+                results[n] = ~y if y.dtype == bool else y * (1 + 1e-9) if y.dtype.kind == "f" else y + y.dtype.type(1)
+            return tuple(results) if isinstance(found, tuple) else results[0]
+
+        assert is_found(c.check_forward, facts, [spoilt(s, eval=eval) for s in facts.samples]), f"result {n}"
 
 
 # ---- facts that lack a part

@@ -42,7 +42,8 @@ GEOMETRIES = (
 )
 
 
-def _count(n: int, k: int, stride: int, before: int, after: int, dilation: int) -> int:
+def count(n: int, k: int, stride: int, before: int, after: int, dilation: int) -> int:
+    """How many windows of k fit along an axis of n."""
     return len(range(0, n + before + after - dilation * (k - 1), stride))
 
 
@@ -50,7 +51,7 @@ def _products(op: Any, x: Shape, w: Shape) -> Iterator[tuple[Any, Any, Any]]:
     """The places in x, w and y of every product, channels of a group at once."""
     per_group, outputs = w[1], w[0] // op.groups
     axes = list(zip(x[2:], w[2:], op.stride, op.before, op.after, op.dilation, strict=True))
-    for position in product(*[range(_count(*axis)) for axis in axes]):
+    for position in product(*[range(count(*axis)) for axis in axes]):
         for tap in product(*[range(k) for _, k, *_ in axes]):
             at = [p * st - b + k * d for p, k, (_, _, st, b, _, d) in zip(position, tap, axes, strict=True)]
             if all(0 <= a < n for a, (n, *_) in zip(at, axes, strict=True)):
@@ -61,7 +62,7 @@ def _products(op: Any, x: Shape, w: Shape) -> Iterator[tuple[Any, Any, Any]]:
 
 def _forward(op: c.Convolution, x: Array, w: Array) -> Array:
     axes = zip(x.shape[2:], w.shape[2:], op.stride, op.before, op.after, op.dilation, strict=True)
-    y = np.zeros((len(x), len(w), *[_count(*axis) for axis in axes]))
+    y = np.zeros((len(x), len(w), *[count(*axis) for axis in axes]))
     for i, j, k in _products(op, x.shape, w.shape):
         y[k] += np.einsum("nc,oc->no", x[i], w[j])
     return y
@@ -89,7 +90,7 @@ def _samples(op: Any) -> tuple[Sample, ...]:
         geometry = (stride, before, after, dilation, groups)
         low = 0.0 if channels == LONG else -2.0  # so that long sums do not cancel
         x, w = real(n, channels, *size, low=low), real(outputs, channels // groups, *kernel, low=low)
-        y = real(n, outputs, *[_count(*axis) for axis in axes])
+        y = real(n, outputs, *[count(*axis) for axis in axes])
         if op is c.Convolution:
             found.append(Sample(op(*geometry), (x, w)))
         elif op is c.ConvolutionInput:
@@ -132,7 +133,7 @@ def _convolution(op: Any, good: Any, types: tuple[Type, ...], reference: Any, fl
 
 def _positions(op: Any, x: Type, w: Shape) -> int:
     axes = zip(x.shape[2:], w[2:], op.stride, op.before, op.after, op.dilation, strict=True)
-    return math.prod(_count(*axis) for axis in axes)
+    return math.prod(count(*axis) for axis in axes)
 
 
 X, W, Y = ty(1, 2, 4), ty(3, 2, 2), ty(1, 3, 3)

@@ -112,14 +112,18 @@ def binary(
     dtypes: tuple[DType, ...] = FLOATS,
     differentiable: tuple[int, ...] = (0, 1),
     is_smooth_at_ties: bool = True,
+    at: tuple[tuple[float, float], ...] = (),
     spacings: Mapping[DType, float] = SPACINGS,
 ) -> Facts:
-    """An op of two operands of one dtype."""
+    """An op of two operands of one dtype; ``at`` are special points."""
     tied = y(4)  # in the domain of both
     equal = (lambda rng: tied(np.random.default_rng(7)),) * 2
     samples = [Sample(op, (x(*a), y(*b))) for a, b in SHAPES]
+    samples.append(Sample(op, equal, is_smooth=is_smooth_at_ties))
+    if at:
+        samples.append(Sample(op, tuple([values(*points) for points in zip(*at, strict=True)]), is_smooth=False))
     return Facts(
-        samples=(*samples, Sample(op, equal, is_smooth=is_smooth_at_ties)),
+        samples=tuple(samples),
         refusals=(
             *_arity(op, 1, 3, dtype=dtypes[0]),
             *_wrong_dtype(op, 2, dtypes),
@@ -151,7 +155,7 @@ def binary(
 
 def compare(op: Op, reference: Callable[..., bool]) -> Facts:
     """A comparison: of every dtype."""
-    return binary(op, integers, integers, reference, dtypes=ANY, differentiable=(), is_smooth_at_ties=False)
+    return binary(op, integers, integers, reference, dtypes=ANY, differentiable=(), at=SPECIAL)
 
 
 def logic(op: Op, reference: Callable[..., bool]) -> Facts:
@@ -164,12 +168,26 @@ def bits(op: Op, reference: Callable[..., int], y: Draw = integers) -> Facts:
     return binary(op, integers, y, reference, dtypes=dtypes, differentiable=())
 
 
+INF, NAN = math.inf, math.nan
+SPECIAL = ((NAN, NAN), (NAN, 1.0), (1.0, NAN), (INF, INF), (INF, -INF), (0.0, -0.0), (-INF, 2.0), (2.0, INF))
+BEYOND = ((NAN, 1.0), (1.0, NAN), (INF, INF), (-INF, 2.0), (2.0, INF))
+"""Without what Python's arithmetic refuses where IEEE's has an answer."""
+
+
+def _smaller(x: float, y: float) -> float:
+    return x + y if x != x or y != y else min(x, y)
+
+
+def _larger(x: float, y: float) -> float:
+    return x + y if x != x or y != y else max(x, y)
+
+
 def _sign(x: float) -> float:
     return x if x != x else (x > 0) - (x < 0)
 
 
 def _log_of_sum(x: float, y: float) -> float:
-    return max(x, y) + math.log1p(math.exp(-abs(x - y)))
+    return x if x == y and math.isinf(x) else _larger(x, y) + math.log1p(math.exp(-abs(x - y)))
 
 
 def _power() -> Facts:
@@ -262,7 +280,7 @@ def _cast() -> Facts:
 
 
 def _constant() -> Facts:
-    made = ((1.5, t.float64), (-3, t.int64), (True, t.bool_), (math.inf, t.float64), (0.1, t.float16), (7, t.uint8))
+    made = ((1.5, t.float64), (-3, t.int64), (True, t.bool_), (INF, t.float64), (0.1, t.float16), (7, t.uint8))
     op = e.Constant
     return Facts(
         samples=tuple(Sample(op(value, dtype)) for value, dtype in made),
@@ -306,54 +324,54 @@ ROUGH = {**SPACINGS, t.float64: 32, t.float32: 32}
 
 ROWS = [
     # arithmetic
-    binary(e.Add(), real, real, py.add, dtypes=NUMBERS, spacings=ROUGH),
-    binary(e.Subtract(), real, real, py.sub, dtypes=NUMBERS, spacings=ROUGH),
-    binary(e.Multiply(), real, real, py.mul, dtypes=NUMBERS),
-    binary(e.Divide(), real, positive, py.truediv),
+    binary(e.Add(), real, real, py.add, dtypes=NUMBERS, at=SPECIAL, spacings=ROUGH),
+    binary(e.Subtract(), real, real, py.sub, dtypes=NUMBERS, at=SPECIAL, spacings=ROUGH),
+    binary(e.Multiply(), real, real, py.mul, dtypes=NUMBERS, at=SPECIAL),
+    binary(e.Divide(), real, positive, py.truediv, at=BEYOND),
     binary(e.FloorDivide(), real, above_one, py.floordiv, dtypes=NUMBERS, differentiable=(), is_smooth_at_ties=False),
     binary(e.Remainder(), real, above_one, py.mod, dtypes=NUMBERS, is_smooth_at_ties=False, spacings=ROUGH),
     _power(),
     _integer_power(),
-    unary(e.Negative(), real, py.neg, dtypes=NUMBERS, at=(0.0, -0.0, math.inf, math.nan)),
-    unary(e.Abs(), real, abs, dtypes=NUMBERS, at=(0.0, -0.0, -math.inf, math.nan)),
-    unary(e.Sign(), real, _sign, dtypes=NUMBERS, at=(0.0, -0.0, -math.inf, math.nan), has_gradient=False),
-    unary(e.Square(), real, lambda x: x * x, dtypes=NUMBERS, at=(0.0, -math.inf, math.nan)),
-    unary(e.Reciprocal(), positive, lambda x: 1 / x, at=(math.inf, -math.inf, math.nan)),
-    binary(e.Minimum(), real, real, min, dtypes=NUMBERS, is_smooth_at_ties=False),
-    binary(e.Maximum(), real, real, max, dtypes=NUMBERS, is_smooth_at_ties=False),
+    unary(e.Negative(), real, py.neg, dtypes=NUMBERS, at=(0.0, -0.0, INF, NAN)),
+    unary(e.Abs(), real, abs, dtypes=NUMBERS, at=(0.0, -0.0, -INF, NAN)),
+    unary(e.Sign(), real, _sign, dtypes=NUMBERS, at=(0.0, -0.0, -INF, NAN), has_gradient=False),
+    unary(e.Square(), real, lambda x: x * x, dtypes=NUMBERS, at=(0.0, -INF, NAN)),
+    unary(e.Reciprocal(), positive, lambda x: 1 / x, at=(INF, -INF, NAN)),
+    binary(e.Minimum(), real, real, _smaller, dtypes=NUMBERS, is_smooth_at_ties=False, at=SPECIAL),
+    binary(e.Maximum(), real, real, _larger, dtypes=NUMBERS, is_smooth_at_ties=False, at=SPECIAL),
     # functions
-    unary(e.Exp(), real, math.exp, at=(0.0, -math.inf, math.inf, math.nan)),
-    unary(e.Expm1(), real, math.expm1, at=(0.0, 1e-4, -math.inf, math.nan)),
-    unary(e.Log(), positive, math.log, at=(1.0, math.inf, math.nan), spacings=ROUGH),
-    unary(e.Log1p(), positive, math.log1p, at=(0.0, 1e-4, math.inf, math.nan)),
-    unary(e.Log2(), positive, math.log2, at=(1.0, 8.0, math.inf, math.nan), spacings=ROUGH),
-    unary(e.Log10(), positive, math.log10, at=(1.0, 1000.0, math.inf, math.nan), spacings=ROUGH),
-    unary(e.Sqrt(), positive, math.sqrt, at=(0.0, math.inf, math.nan)),
-    unary(e.Sin(), real, math.sin, at=(0.0, math.nan)),
-    unary(e.Cos(), real, math.cos, at=(0.0, math.nan), spacings=ROUGH),
-    unary(e.Tan(), small, math.tan, at=(0.0, math.nan)),
-    unary(e.Asin(), small, math.asin, at=(0.0, 1.0, -1.0, math.nan)),
-    unary(e.Acos(), small, math.acos, at=(0.0, 1.0, -1.0, math.nan)),
-    unary(e.Atan(), real, math.atan, at=(0.0, math.inf, math.nan)),
-    unary(e.Sinh(), real, math.sinh, at=(0.0, math.nan)),
-    unary(e.Cosh(), real, math.cosh, at=(0.0, math.nan)),
-    unary(e.Tanh(), real, math.tanh, at=(0.0, math.inf, 30.0, math.nan)),
-    unary(e.Asinh(), real, math.asinh, at=(0.0, math.inf, math.nan)),
-    unary(e.Acosh(), above_one, math.acosh, at=(1.0, math.inf, math.nan)),
-    unary(e.Atanh(), small, math.atanh, at=(0.0, math.nan)),
-    binary(e.Atan2(), real, positive, math.atan2),
-    binary(e.Hypot(), real, positive, math.hypot),
-    binary(e.Logaddexp(), real, real, _log_of_sum, spacings=ROUGH),
-    unary(e.Erf(), real, math.erf, at=(0.0, 6.0, -math.inf, math.nan)),
-    unary(e.Sigmoid(), real, lambda x: 1 / (1 + math.exp(-x)), at=(0.0, 40.0, -40.0, math.inf, math.nan)),
-    unary(e.Relu(), real, lambda x: x if x > 0 or x != x else 0.0, at=(0.0, -math.inf, math.inf, math.nan)),
+    unary(e.Exp(), real, math.exp, at=(0.0, -INF, INF, NAN)),
+    unary(e.Expm1(), real, math.expm1, at=(0.0, 1e-4, -INF, NAN)),
+    unary(e.Log(), positive, math.log, at=(1.0, INF, NAN), spacings=ROUGH),
+    unary(e.Log1p(), positive, math.log1p, at=(0.0, 1e-4, INF, NAN)),
+    unary(e.Log2(), positive, math.log2, at=(1.0, 8.0, INF, NAN), spacings=ROUGH),
+    unary(e.Log10(), positive, math.log10, at=(1.0, 1000.0, INF, NAN), spacings=ROUGH),
+    unary(e.Sqrt(), positive, math.sqrt, at=(0.0, INF, NAN)),
+    unary(e.Sin(), real, math.sin, at=(0.0, NAN)),
+    unary(e.Cos(), real, math.cos, at=(0.0, NAN), spacings=ROUGH),
+    unary(e.Tan(), small, math.tan, at=(0.0, NAN)),
+    unary(e.Asin(), small, math.asin, at=(0.0, 1.0, -1.0, NAN)),
+    unary(e.Acos(), small, math.acos, at=(0.0, 1.0, -1.0, NAN)),
+    unary(e.Atan(), real, math.atan, at=(0.0, INF, NAN)),
+    unary(e.Sinh(), real, math.sinh, at=(0.0, NAN)),
+    unary(e.Cosh(), real, math.cosh, at=(0.0, NAN)),
+    unary(e.Tanh(), real, math.tanh, at=(0.0, INF, 30.0, NAN)),
+    unary(e.Asinh(), real, math.asinh, at=(0.0, INF, NAN)),
+    unary(e.Acosh(), above_one, math.acosh, at=(1.0, INF, NAN)),
+    unary(e.Atanh(), small, math.atanh, at=(0.0, NAN)),
+    binary(e.Atan2(), real, positive, math.atan2, at=(*SPECIAL, (-0.0, 1.0), (0.0, -1.0))),
+    binary(e.Hypot(), real, positive, math.hypot, at=(*SPECIAL, (INF, NAN), (3e4, 3e4))),
+    binary(e.Logaddexp(), real, real, _log_of_sum, at=SPECIAL, spacings=ROUGH),
+    unary(e.Erf(), real, math.erf, at=(0.0, 6.0, -INF, NAN)),
+    unary(e.Sigmoid(), real, lambda x: 1 / (1 + math.exp(-x)), at=(0.0, 40.0, -40.0, INF, NAN)),
+    unary(e.Relu(), real, lambda x: x if x > 0 or x != x else 0.0, at=(0.0, -INF, INF, NAN)),
     # rounding
     unary(e.Floor(), real, math.floor, dtypes=NUMBERS, at=(1.0, -1.0, -0.5), has_gradient=False),
     unary(e.Ceil(), real, math.ceil, dtypes=NUMBERS, at=(1.0, -1.0, -0.5), has_gradient=False),
     unary(e.Trunc(), real, math.trunc, dtypes=NUMBERS, at=(1.0, -1.0, -0.5), has_gradient=False),
     unary(e.Round(), real, round, dtypes=NUMBERS, at=(0.5, 1.5, -2.5), has_gradient=False),
-    binary(e.Nextafter(), real, real, math.nextafter, differentiable=(0,)),
-    binary(e.Copysign(), real, real, math.copysign, differentiable=(0,)),
+    binary(e.Nextafter(), real, real, math.nextafter, differentiable=(0,), at=BEYOND[:3]),
+    binary(e.Copysign(), real, real, math.copysign, differentiable=(0,), at=SPECIAL[1:]),
     # predicates, logic, bits, choice
     compare(e.Equal(), py.eq),
     compare(e.NotEqual(), py.ne),
@@ -361,10 +379,10 @@ ROWS = [
     compare(e.LessEqual(), py.le),
     compare(e.Greater(), py.gt),
     compare(e.GreaterEqual(), py.ge),
-    unary(e.Isnan(), real, math.isnan, dtypes=ANY, at=(math.nan, math.inf, 0.0), has_gradient=False),
-    unary(e.Isinf(), real, math.isinf, dtypes=ANY, at=(math.nan, -math.inf, 0.0), has_gradient=False),
-    unary(e.Isfinite(), real, math.isfinite, dtypes=ANY, at=(math.nan, math.inf, 0.0), has_gradient=False),
-    unary(e.Signbit(), real, lambda x: math.copysign(1, x) < 0, at=(-0.0, 0.0, -math.inf), has_gradient=False),
+    unary(e.Isnan(), real, math.isnan, dtypes=ANY, at=(NAN, INF, 0.0), has_gradient=False),
+    unary(e.Isinf(), real, math.isinf, dtypes=ANY, at=(NAN, -INF, 0.0), has_gradient=False),
+    unary(e.Isfinite(), real, math.isfinite, dtypes=ANY, at=(NAN, INF, 0.0), has_gradient=False),
+    unary(e.Signbit(), real, lambda x: math.copysign(1, x) < 0, at=(-0.0, 0.0, -INF), has_gradient=False),
     logic(e.LogicalAnd(), lambda x, y: x and y),
     logic(e.LogicalOr(), lambda x, y: x or y),
     logic(e.LogicalXor(), py.ne),

@@ -209,11 +209,6 @@ def scalars(f: Callable[..., Any]) -> Reference:
     return reference
 
 
-def numpy(f: Callable[..., Any]) -> Reference:
-    """The reference that is a function of NumPy's, without the op's attributes."""
-    return lambda op, *arrays: f(*arrays)
-
-
 def per_result(op: Op, *types: Type) -> int:
     """One operation for each element of the broadcast operands."""
     return math.prod(np.broadcast_shapes(*[x.shape for x in types]))
@@ -229,7 +224,7 @@ def nothing(op: Op, *types: Type) -> int:
     return 0
 
 
-# ---- families that several modules share
+# ---- refusals
 
 
 def refuse(error: type[Exception], message: str, op: Op, *operands: Type | Operand) -> Refusal:

@@ -7,11 +7,12 @@ from itertools import product
 
 import numpy as np
 from telegrad.errors import ShapeError
+from telegrad.ir.types import Type
 from telegrad.ops.pooling import WindowArgmax
 
 from tests.ops.checks import Array
 from tests.ops.operands import integers, real, values
-from tests.ops.registry.convolution import _count
+from tests.ops.registry.convolution import count
 from tests.ops.registry.facts import (
     ANY,
     NO_AXES,
@@ -28,7 +29,7 @@ from tests.ops.registry.facts import (
 def _reference(op: WindowArgmax, x: Array) -> Array:
     size = x.shape[2:]
     axes = list(zip(size, op.kernel, op.stride, op.before, op.after, op.dilation, strict=True))
-    counts = [_count(*axis) for axis in axes]
+    counts = [count(*axis) for axis in axes]
     out = np.zeros((*x.shape[:2], *counts), np.int64)
     for lead in np.ndindex(x.shape[:2]):
         for position in product(*map(range, counts)):
@@ -44,9 +45,9 @@ def _reference(op: WindowArgmax, x: Array) -> Array:
     return out
 
 
-def _flops(op: WindowArgmax, x: object) -> int:
-    axes = zip(x.shape[2:], op.kernel, op.stride, op.before, op.after, op.dilation, strict=True)  # type: ignore[attr-defined]
-    return math.prod((*x.shape[:2], *[_count(*axis) for axis in axes], *op.kernel))  # type: ignore[attr-defined]
+def _flops(op: WindowArgmax, x: Type) -> int:
+    axes = zip(x.shape[2:], op.kernel, op.stride, op.before, op.after, op.dilation, strict=True)
+    return math.prod((*x.shape[:2], *[count(*axis) for axis in axes], *op.kernel))
 
 
 ONE = WindowArgmax((2,), (1,), (0,), (0,), (1,))

@@ -43,21 +43,18 @@ def near_one(*shape: int) -> Operand:
     return real(*shape, low=0.99, high=1.01)
 
 
-def numbers(*shape: int) -> Operand:
-    return real(*shape)
-
-
 def reduction(
     op: Callable[..., Any],
     function: Callable[..., Any],
     numpy: Callable[..., Any],
     *more: Sample,
     dtypes: tuple[DType, ...],
-    draw: Callable[..., Operand] = numbers,
+    draw: Callable[..., Operand] = real,
     has_gradient: bool = False,
     refuses: tuple[Refusal, ...] = (),
     without: Mapping[str, str],
     spacings: Mapping[DType, float] = SPACINGS,
+    slope_tolerance: float = 1e-8,
 ) -> Facts:
     """An op over ``axes``, with ``keepdims``."""
     kept = [Sample(op(axes, keep), (draw(*SHAPE),)) for axes in ((1,), (0, 2), (0, 1, 2), ()) for keep in (False, True)]
@@ -85,6 +82,7 @@ def reduction(
         dtypes=dtypes,
         spacings=spacings,
         differentiable=(0,) if has_gradient else (),
+        slope_tolerance=slope_tolerance,
         flops=per_operand,
         without={**NO_MATRICES, **ONE_OPERAND, **without},
     )
@@ -194,6 +192,7 @@ ROWS = [
         Sample(r.Prod((0,)), (near_one(LONG),)), Sample(r.Prod((1,)), (ZEROS,)), Sample(r.Prod((0,)), (real(5),)),
         Sample(r.Prod((1,)), (real(2, 0),)),
         dtypes=NUMBERS, has_gradient=True, refuses=(_no_booleans(r.Prod((0,))),), without={}, spacings=LINE,
+        slope_tolerance=1e-7,
     ),
     _extremum(r.Max, ops.max, np.max),
     _extremum(r.Min, ops.min, np.min),

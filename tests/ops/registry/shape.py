@@ -117,7 +117,8 @@ ROWS = [
         without={},
     ),
     move(
-        Sample(s.Concat(1), (real(2, 1), real(2, 3), real(2, 0))), Sample(s.Concat(0), (real(2),)),
+        Sample(s.Concat(1), (real(2, 1), real(2, 3), real(2, 2))), Sample(s.Concat(1), (real(2, 1), real(2, 0))),
+        Sample(s.Concat(0), (real(2),)),
         Sample(s.Concat(0), (real(2, 2), real(2, 2))), Sample(s.Concat(1), (real(0, 1), real(0, 2))),
         Sample(s.Concat(1), (real(2, 1), real(2, 3)), lambda *xs: ops.concat(xs, axis=-1)),
         reference=lambda op, *xs: np.concatenate(xs, op.axis),

@@ -187,8 +187,9 @@ def remote() -> Iterator[tg.Session]:
     assert server.stop() == 0
 
 
-def as_a_client(facts: Facts, sample: Sample) -> list[Array]:
-    """The results and first gradients, as the client gets them in the current session."""
+def as_a_client(session: tg.Session, facts: Facts, sample: Sample) -> list[Array]:
+    """The results and first gradients, as the client gets them in this session, which is the current one."""
+    assert tg.asarray(0.0).session is session
     xs: list[Any] = [tg.asarray(a) for a in sample.arrays]
     ys = sample.results(*xs) if sample.through is not None else (xs or [tg.asarray(0.0)])[0].bind(sample.op, xs)
     return [y.numpy() for y in c.with_gradients(facts, sample, xs, ys)]
@@ -196,9 +197,9 @@ def as_a_client(facts: Facts, sample: Sample) -> list[Array]:
 
 @pytest.mark.parametrize(("facts", "sample"), rows())
 def test_a_remote_run_has_the_bits_of_a_local_one(remote: tg.Session, facts: Facts, sample: Sample) -> None:
-    far = as_a_client(facts, sample)
-    with tg.connect(backend="numpy", new=True):
-        near = as_a_client(facts, sample)
+    far = as_a_client(remote, facts, sample)
+    with tg.connect(backend="numpy", new=True) as local:
+        near = as_a_client(local, facts, sample)
 
     assert len(far) == len(near) and all(map(same_bits, far, near))
 

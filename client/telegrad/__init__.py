@@ -71,10 +71,8 @@ from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
 from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_grad, vjp
 
-from telegrad import linalg, random  # isort: skip
-
 if _TYPE_CHECKING:
-    from telegrad import nn, optim
+    from telegrad import linalg, nn, optim, random
 
 __version__ = "0.1.0"
 
@@ -91,7 +89,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> _Any:
-    """`nn` and `optim` are loaded when they are first used: they take a sixth of the import."""
-    if name in ("nn", "optim"):
+    """Loaded when they are first used: they would take a third of the import."""
+    if name in ("linalg", "nn", "optim", "random"):
         return _import_module(f"telegrad.{name}")
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

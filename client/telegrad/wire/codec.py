@@ -19,6 +19,7 @@ from telegrad.errors import GraphError, TelegradError
 from telegrad.ir.graph import Function, Graph, Input
 from telegrad.ir.op import Op, identity, make_op, result_types
 from telegrad.ir.value import Node, Origin, Value
+from telegrad.ops import registry
 from telegrad.wire.attributes import decode_attributes, encode_attributes
 from telegrad.wire.v1 import graph_pb2 as pb
 
@@ -226,6 +227,7 @@ def _ops(g: pb.Graph) -> list[Op]:
     names = list(g.op_names)
     if len(kinds) and int(kinds.max()) >= len(names):
         raise GraphError("a kind names an op that is not there", reason="GRAPH_DANGLING")
+    registry()  # so that each name is known that can be
     ops: list[Op] = []
     for i, name in enumerate(kinds.tolist()):
         attributes = decode_attributes(g.attributes[offsets[i] : offsets[i + 1]])

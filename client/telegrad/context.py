@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from telegrad.function import Trace
     from telegrad.ir.value import Node
     from telegrad.session import Session
+    from telegrad.tensor import Tensor
 
 TRACE: ContextVar[Trace | None] = ContextVar("telegrad_trace", default=None)
 GRADIENTS: ContextVar[bool] = ContextVar("telegrad_gradients", default=True)
 REGION: ContextVar[list[Node] | None] = ContextVar("telegrad_region", default=None)
 """The nodes made so far for the region (body of `checkpoint`, `custom_vjp`) that is being written, if one is."""
+TRIPS: ContextVar[tuple[Tensor, ...]] = ContextVar("telegrad_trips", default=())
+"""The numbers of the trips of the loops whose bodies are being written, the outermost first."""
 DEFINITIONS: ContextVar[bool] = ContextVar("telegrad_definitions", default=False)
 """Whether every tensor keeps its definition when it is sent, because a transform will differentiate through it."""
 

@@ -232,11 +232,10 @@ def gradient_points(values: Sequence[Value]) -> list[tuple[Value, Tensor]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extract:
-    """A closed graph, where each of its inputs comes from, and the client's line of each of its nodes."""
+    """A closed graph, and where each of its inputs comes from. The origin of a node is the client's line."""
 
     graph: Graph
     sources: tuple[Source, ...]
-    lines: tuple[Line | None, ...]
 
 
 def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extract:
@@ -260,8 +259,7 @@ def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extrac
         if isinstance(leaf.source, Version):
             check_version(leaf.source)
     sources = tuple(cast(Leaf, v.node).source for v in inputs)
-    lines = tuple([cast("Line | None", node.origin) for node in nodes])
-    return Extract(Graph(inputs, closed, nodes), sources, lines)
+    return Extract(Graph(inputs, closed, nodes), sources)
 
 
 def extract_region(

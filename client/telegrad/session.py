@@ -33,6 +33,7 @@ from telegrad.lazy import (
     check_version,
     extract,
 )
+from telegrad.ops.random import FoldIn
 from telegrad.prepared import Prepared
 from telegrad.scope import Scope, Scopes
 from telegrad.tensor import Tensor, Variable
@@ -189,7 +190,7 @@ class Session:
     def random_key(self) -> tuple[Tensor, int]:
         """The key of the next random numbers, and the stream within it."""
         self.calls += 1
-        return self.live(Type((4,), types.uint32), lambda: key_bytes(self.seed, self.calls)), 0
+        return in_trip(self.live(Type((4,), types.uint32), lambda: key_bytes(self.seed, self.calls))), 0
 
     def assign(self, variable: Variable, value: Value, line: Line | None) -> None:
         """Make ``value`` the variable's next version when the graph is sent."""
@@ -364,6 +365,13 @@ class Session:
     def is_closed(self) -> bool:
         """Whether it was closed here."""
         return self.commands.is_closed
+
+
+def in_trip(key: Tensor) -> Tensor:
+    """The key as it is in the trips of the loops around: another in each."""
+    for index in context.TRIPS.get():
+        key = FoldIn()(key, index)
+    return key
 
 
 def key_bytes(seed: int, call: int) -> bytes:

@@ -504,10 +504,16 @@ class Variable(Tensor):
     def assign(self, value: Tensor | Number | npt.ArrayLike) -> None:
         """Make ``value`` the next version. No gradient flows through an assignment.
 
-        Raises ShapeError or DTypeError if the type is not the variable's own.
+        Raises ShapeError or DTypeError if the type is not the variable's own, TraceError in the body of a loop, of a
+        branch, of `checkpoint` or of `custom_vjp`.
         """
         from telegrad.creation import asarray
 
+        if context.REGION.get() is not None:
+            raise TraceError(
+                f"{self.describe()} cannot be assigned in the body of a loop, of a branch, of checkpoint or of "
+                "custom_vjp; return the value and assign it outside"
+            )
         tensor = value if isinstance(value, Tensor) else asarray(value, dtype=self.dtype)
         if tensor._weak:
             tensor = elementwise.astype(tensor, self.dtype)

@@ -13,12 +13,9 @@ from typing import Any
 
 from telegrad import context, ops
 from telegrad.errors import DTypeError, GraphError, ShapeError
-from telegrad.ir.graph import Graph, new_input
-from telegrad.ir.types import Type
-from telegrad.ir.value import Node, Value
-from telegrad.lazy import extract_region
 from telegrad.nest import flatten, unflatten
 from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient
+from telegrad.region import as_tensor, home_of, trace_region
 from telegrad.tensor import Tensor
 
 
@@ -26,18 +23,12 @@ def _fresh(leaves: Sequence[Any], *, where: str) -> list[Tensor]:
     """Tensors of a new identity, so that only uses through these arguments count."""
     fresh: list[Tensor] = []
     for x in leaves:
-        tensor = _as_tensor(x)
+        tensor = as_tensor(x)
         if not tensor.dtype.is_float:
             raise DTypeError(f"{where} differentiates floating-point tensors, not {tensor.type}")
         alias = Alias()(tensor)
         fresh.append(alias)
     return fresh
-
-
-def _as_tensor(x: Any) -> Tensor:
-    from telegrad.creation import asarray
-
-    return x if isinstance(x, Tensor) else asarray(x)
 
 
 def _numbers(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
@@ -68,7 +59,7 @@ def value_and_grad(
         with _differentiating():
             result = f(*replaced, **kwargs)
         value, aux = result if has_aux else (result, None)
-        value = _as_tensor(value)
+        value = as_tensor(value)
         if value.shape != ():
             raise ShapeError(f"grad takes a function with a scalar result, not {value.type}; use vjp, or .sum()")
         xs = [x for tensors in fresh for x in tensors]
@@ -108,7 +99,7 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         result = f(*[unflatten(s, xs) for (_, s), xs in zip(nests, fresh, strict=True)])
     result, aux = result if has_aux else (result, None)
     outs, structure = flatten(result)
-    home = _home(outs)
+    home = home_of(outs)
     # values, and not the handles: reading the result before the pullback is called must not cut the way back
     ends = [home.value_of(y) for y in outs]
     starts = [home.value_of(x) for tensors in fresh for x in tensors]
@@ -117,7 +108,7 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         gs, other = flatten(cotangents)
         if other != structure:
             raise GraphError("the cotangents of vjp must have the nest of the function's result")
-        pairs = [(home.tensor(y), _as_tensor(g)) for y, g in zip(ends, gs, strict=True) if y.dtype.is_float]
+        pairs = [(home.tensor(y), as_tensor(g)) for y, g in zip(ends, gs, strict=True) if y.dtype.is_float]
         xs = [home.tensor(x) for x in starts]
         found = iter(_gradient([y for y, _ in pairs], [g for _, g in pairs], xs))
         return tuple(unflatten(s, [next(found) for _ in leaves]) for leaves, s in nests)
@@ -161,21 +152,6 @@ def _differentiating() -> Generator[None, None, None]:
         context.DEFINITIONS.reset(token)
 
 
-def _region(
-    f: Callable[[list[Tensor]], list[Tensor]], home: Any, types: Sequence[Type], wanted: Sequence[bool]
-) -> tuple[Graph, tuple[Value, ...]]:
-    """f on fresh inputs of these types as a closed graph, and the outer values that it uses as further inputs."""
-    parameters = [new_input(type) for type in types]
-    inside: list[Node] = []
-    token = context.REGION.set(inside)
-    try:
-        traced = [home.tensor(v, requires_grad=w) for v, w in zip(parameters, wanted, strict=True)]
-        outs = [home.value_of(x) for x in f(traced)]
-    finally:
-        context.REGION.reset(token)
-    return extract_region(outs, parameters, inside)
-
-
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f, with its inner values computed again in the backward instead of kept: less memory, one more forward.
 
@@ -185,28 +161,22 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(f)
     def recomputed(*args: Any) -> Any:
         leaves, structure = flatten(args)
-        tensors = [_as_tensor(x) for x in leaves]
-        home = _home(tensors)
+        tensors = [as_tensor(x) for x in leaves]
+        home = home_of(tensors)
         out: list[Any] = []
 
         def body(xs: list[Tensor]) -> list[Tensor]:
             results, shape = flatten(f(*unflatten(structure, xs)))
             out.append(shape)
-            return [_as_tensor(x) for x in results]
+            return [as_tensor(x) for x in results]
 
-        graph, outer = _region(body, home, [x.type for x in tensors], [x.requires_grad for x in tensors])
+        graph, outer = trace_region(body, home, [x.type for x in tensors], [x.requires_grad for x in tensors])
         operands = [*tensors, *(home.tensor(v, requires_grad=v.type.dtype.is_float) for v in outer)]
         if not operands:
             raise GraphError("checkpoint takes a function of at least one tensor")
         return unflatten(out[0], list(Checkpoint().results(*operands, regions=(graph,))))
 
     return recomputed
-
-
-def _home(tensors: Sequence[Tensor]) -> Any:
-    if not tensors:
-        return context.TRACE.get() or context.current_session()
-    return context.TRACE.get() or tensors[0].session
 
 
 class custom_vjp:
@@ -236,10 +206,10 @@ class custom_vjp:
         if self._forward is None or self._backward is None:
             raise GraphError("custom_vjp has no rule yet; call defvjp(forward, backward)")
         leaves, structure = flatten(args)
-        tensors = [_as_tensor(x) for x in leaves]
-        home = _home(tensors)
+        tensors = [as_tensor(x) for x in leaves]
+        home = home_of(tensors)
         nests: list[Any] = []
-        first, outer = _region(
+        first, outer = trace_region(
             lambda xs: self._trace_forward(unflatten(structure, xs), nests),
             home,
             [x.type for x in tensors],
@@ -256,7 +226,7 @@ class custom_vjp:
             found = _checked(grads, tensors, args)
             return found + [ops.zeros_like(x) for x in operands[len(tensors) :] if x.dtype.is_float]
 
-        second, strangers = _region(backward, home, [*types[count:], *types[:count]], [False] * len(types))
+        second, strangers = trace_region(backward, home, [*types[count:], *types[:count]], [False] * len(types))
         if strangers:
             raise GraphError("the backward rule of custom_vjp uses a tensor from outside; return it as a residual")
         results = CustomVjp(count).results(*operands, regions=(first, second))
@@ -268,7 +238,7 @@ class custom_vjp:
         outs, out = flatten(result)
         saved, rest = flatten(residuals)
         nests[:] = [len(outs), out, rest]
-        return [_as_tensor(x) for x in [*outs, *saved]]
+        return [as_tensor(x) for x in [*outs, *saved]]
 
 
 def _checked(grads: Any, tensors: Sequence[Tensor], args: tuple[Any, ...]) -> list[Tensor]:
@@ -282,7 +252,7 @@ def _checked(grads: Any, tensors: Sequence[Tensor], args: tuple[Any, ...]) -> li
     for g, x in zip(flat, tensors, strict=True):
         if not x.dtype.is_float:
             continue
-        gradient = ops.zeros_like(x) if g is None else _as_tensor(g)
+        gradient = ops.zeros_like(x) if g is None else as_tensor(g)
         if gradient.type != x.type:
             raise ShapeError(f"the backward rule of custom_vjp gives {gradient.type} as the gradient of {x.type}")
         found.append(gradient)

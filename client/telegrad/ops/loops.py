@@ -11,7 +11,7 @@ compiler joins the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,12 @@ from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import Type
 from telegrad.ir.value import Value
 from telegrad.ops import elementwise as e
-from telegrad.ops.control import zeros_like
+from telegrad.ops.control import Alias, PartialGradient, zeros_like
 
 INDEX = Type((), t.int64)
 """The number of the trip, from 0 in the order of the axis."""
 
 MAX_TRIPS = 2**40
-
-Gradient = Callable[[Sequence[Value], Sequence[Value], Sequence[Value]], "tuple[Value | None, ...]"]
-"""sum_i <g_i, dy_i/dx_j> for each x_j, None where no y depends on x_j: `telegrad.autodiff.partial_gradient`."""
 
 
 class Loop(Op, abstract=True):
@@ -76,7 +73,9 @@ class Scan(Loop):
         _one_region("scan", regions, 1)
         c, n = self.carries, self.carries + self.xs
         if not (0 <= self.length <= MAX_TRIPS and c >= 0 and self.xs >= 0 and n <= len(types)):
-            raise GraphError(f"scan: {self.length} trips, {c} carries and {self.xs} xs do not fit {len(types)} operands")
+            raise GraphError(
+                f"scan: {self.length} trips, {c} carries and {self.xs} xs do not fit {len(types)} operands"
+            )
         slices: list[Type] = []
         for number, x in enumerate(types[c:n]):
             if not x.shape or x.shape[0] != self.length:
@@ -90,7 +89,7 @@ class Scan(Loop):
         return (*types[:c], *(Type((self.length, *y.shape), y.dtype) for y in results[c:]))
 
     def vjp(
-        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: Gradient
+        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
     ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         outs: tuple[Value, ...] = out if isinstance(out, tuple) else (out,)
@@ -103,10 +102,10 @@ class Scan(Loop):
         starts = [new_input(parameters[j].type) for j in carried]
         slices = [new_input(body.outputs[j].type) for j in known]
         ends = [body.outputs[j] for j in (*carried, *known)]
-        found = dict(
-            zip(wanted, gradient(ends, [*starts, *slices], [parameters[j] for j in wanted]), strict=True)
-        )
+        found = dict(zip(wanted, gradient(ends, [*starts, *slices], [parameters[j] for j in wanted]), strict=True))
         flows = [j for j in wanted if j < c or found[j] is not None]
+        if not flows:
+            return (None,) * len(inputs)
         summed = [j for j in flows if j >= n]
         sums = [new_input(parameters[j].type) for j in summed]
         results: list[Value] = []
@@ -126,7 +125,7 @@ class Scan(Loop):
             stacked |= dict(zip(more, again[len(outs) :], strict=True))
         operands = dict(zip(parameters, inputs, strict=True))
         outer = rewrite(
-            Graph((), tuple(need.invariant), topological(need.invariant, stop=[v.node for v in parameters])),
+            Graph((), tuple(need.invariant), tuple(topological(need.invariant, stop=[v.node for v in parameters]))),
             lambda node, inputs: None,
             mapping=operands,
         )
@@ -142,9 +141,9 @@ class Scan(Loop):
         last = rewrite(Graph((), tuple(results), tuple(order)), lambda node, inputs: None, mapping=mapping)
         back = Scan(self.length, len(carried) + len(summed), len(slices) + len(saved), not self.reverse)
         begin = [_or_zeros(gs[j], inputs[j]) for j in carried] + [zeros_like(inputs[j]) for j in summed]
-        xs = [gs[j] for j in known] + [stacked[v] for v in need.saved] + [operands[v] for v in need.slices]
-        if not last:
-            return (None,) * len(inputs)
+        xs = (
+            [g for g in gs[c:] if g is not None] + [stacked[v] for v in need.saved] + [operands[v] for v in need.slices]
+        )
         flowed = back.results(*begin, *xs, *outer, regions=(Graph.of(fresh, last),))
         by_operand = dict(zip((*carried, *summed, *sliced), flowed, strict=True))
         return tuple(by_operand.get(j) for j in range(len(inputs)))
@@ -193,12 +192,10 @@ def _split(results: Sequence[Value], body: Graph, cotangents: Sequence[Value], *
         elif number is not None:
             if number > 0:
                 needs.saved.append(value)
-        elif not value.node.inputs:
-            continue
+        elif value.node.op.is_view or not value.node.inputs:
+            pending += reversed(value.node.inputs)
         elif id(value.node) not in varying:
             needs.invariant.append(value)
-        elif value.node.op.is_view:
-            pending += reversed(value.node.inputs)
         else:
             needs.saved.append(value)
     return needs
@@ -226,7 +223,7 @@ class Switch(Loop):
         return results
 
     def vjp(
-        self, g: Any, out: Any, index: Value, *inputs: Value, regions: tuple[Graph, ...], gradient: Gradient
+        self, g: Any, out: Any, index: Value, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
     ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         known = [j for j, gy in enumerate(gs) if gy is not None]
@@ -241,9 +238,7 @@ class Switch(Loop):
         flows = [j for j in wanted if any(found[j] is not None for _, found in branches)]
         if not flows:
             return (None,) * (1 + len(inputs))
-        back = tuple(
-            Graph.of(fresh, [_or_zeros(found[j], fresh[j]) for j in flows]) for fresh, found in branches
-        )
+        back = tuple(Graph.of(fresh, [_or_zeros(found[j], fresh[j]) for j in flows]) for fresh, found in branches)
         flowed = self.results(index, *inputs, *[gs[j] for j in known], regions=back)  # type: ignore[arg-type]
         by_operand = dict(zip(flows, flowed, strict=True))
         return (None, *(by_operand.get(j) for j in range(len(inputs))))
@@ -277,13 +272,14 @@ class While(Loop):
         return types[: self.carries]
 
     def vjp(
-        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: Gradient
+        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
     ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         known = [j for j, gy in enumerate(gs) if gy is not None]
         wanted = [j for j, x in enumerate(inputs) if x.dtype.is_float]
-        ends = self.as_scan(inputs, regions)
-        found = gradient([ends[j] for j in known], [gs[j] for j in known], [inputs[j] for j in wanted])  # type: ignore[misc]
+        fresh = [Alias()(x) for x in inputs]  # one operand may depend on another
+        ends = self.as_scan(fresh, regions)
+        found = gradient([ends[j] for j in known], [gs[j] for j in known], [fresh[j] for j in wanted])  # type: ignore[misc]
         by_operand = dict(zip(wanted, found, strict=True))
         return tuple(by_operand.get(j) for j in range(len(inputs)))
 

@@ -1,0 +1,45 @@
+"""Regions: the graph of a Python function on fresh inputs, for the ops that own one (a body, a branch, a rule)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from telegrad import context
+from telegrad.ir.graph import Graph, new_input
+from telegrad.ir.types import Type
+from telegrad.ir.value import Node, Value
+from telegrad.lazy import extract_region
+from telegrad.tensor import Tensor
+
+
+def as_tensor(x: Any) -> Tensor:
+    """x, or a tensor of the number or array that it is."""
+    from telegrad.creation import asarray
+
+    return x if isinstance(x, Tensor) else asarray(x)
+
+
+def home_of(tensors: Sequence[Tensor]) -> Any:
+    """Where new tensors go: the trace under way, else the session of the first of these, else the current one."""
+    if not tensors:
+        return context.TRACE.get() or context.current_session()
+    return context.TRACE.get() or tensors[0].session
+
+
+def trace_region(
+    f: Callable[[list[Tensor]], list[Tensor]], home: Any, types: Sequence[Type], wanted: Sequence[bool]
+) -> tuple[Graph, tuple[Value, ...]]:
+    """f on fresh inputs of these types as a closed graph, and the outer values that it uses as further inputs.
+
+    ``wanted`` says which inputs require a gradient.
+    """
+    parameters = [new_input(type) for type in types]
+    inside: list[Node] = []
+    token = context.REGION.set(inside)
+    try:
+        traced = [home.tensor(v, requires_grad=w) for v, w in zip(parameters, wanted, strict=True)]
+        outs = [home.value_of(x) for x in f(traced)]
+    finally:
+        context.REGION.reset(token)
+    return extract_region(outs, parameters, inside)

@@ -174,6 +174,23 @@ def test_the_forward_of_a_gradient_is_the_forward_itself() -> None:
     assert loops(after) == {"scan": 5}
 
 
+def test_a_backward_keeps_no_more_than_it_must_and_sums_products_over_all_trips_at_once() -> None:
+    xs = [new_input(Type(a.shape, t.float64)) for a in (START, X, W, B)]
+
+    def body(i: Value, h: Value, x: Value, w: Value, b: Value) -> list[Value]:
+        return [ops.tanh(ops.matmul(ops.reshape(h, (1, H)), w)[0] + x), ops.sum(h)]
+
+    last, _ = scanned(body, *xs, carries=1, xs=1)
+    graph = optimise(Graph.of(xs, list(Gradient(1).results(last, last, *xs))))
+
+    forward, backward = [node for node in graph.nodes if isinstance(node.op, Loop)]
+    inside = Counter(node.op.name for node in backward.regions[0].nodes)
+    # it stacks the state before each step for that product, and after it, of which the derivative of tanh is made
+    assert [str(type) for type in forward.types] == ["float64[3]", "float64[4,3]", "float64[4,1,3]"]
+    assert inside["matmul"] == 1  # that of the state; the weight's gradient is one product outside
+    assert (backward.op, Counter(node.op.name for node in graph.nodes)["matmul"]) == (Scan(N, 1, 1, True), 1)
+
+
 def test_what_nobody_needs_of_a_loop_is_gone() -> None:
     xs = [new_input(Type(a.shape, t.float64)) for a in (START, X, W, B)]
 

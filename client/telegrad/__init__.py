@@ -71,6 +71,7 @@ from telegrad.scope import Scope, scoped
 from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
 from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_grad, vjp
+from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:
     from telegrad import linalg, nn, optim, random
@@ -81,10 +82,10 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "DType", "Parameter", "Scope", "Session", "TelegradError", "Tensor", "Variable", "__array_api_version__",
     "__array_namespace_info__", "__version__", "arange", "asarray", "bfloat16", "bool", "broadcast_shapes", "can_cast",
     "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16",
-    "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32",
-    "int64", "int8", "is_grad_enabled", "isdtype", "jvp", "linalg", "linspace", "meshgrid", "nan", "newaxis", "nn",
-    "no_grad", "ones", "optim", "pi", "random", "result_type", "scan", "scoped", "switch", "tensor", "uint16", "uint32",
-    "uint64", "uint8", "value_and_grad", "vjp", "while_loop", "zeros",
+    "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad", "hessian", "iinfo", "inf", "int16",
+    "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp", "linalg", "linspace", "meshgrid", "nan",
+    "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random", "result_type", "scan", "scoped", "switch", "tensor",
+    "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 

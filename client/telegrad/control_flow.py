@@ -7,18 +7,16 @@ numbers drawn in a body are other ones in every trip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from telegrad import context
 from telegrad.errors import GraphError, ShapeError
 from telegrad.ir.graph import Graph, new_input, rewrite
 from telegrad.ir.types import Type, bool_, int64
 from telegrad.ir.value import Value
 from telegrad.nest import flatten, unflatten
 from telegrad.ops.loops import INDEX, Scan, Switch, While
-from telegrad.region import as_tensor, home_of, trace_region
+from telegrad.region import as_tensor, home_of, in_trip, trace_region
 from telegrad.tensor import Tensor
 
 __all__ = ["cond", "fori_loop", "scan", "switch", "while_loop"]
@@ -51,7 +49,7 @@ def scan(
 
     def body(parameters: list[Tensor]) -> list[Tensor]:
         index, *values = parameters
-        with _trip(index):
+        with in_trip(index):
             result = f(unflatten(nest, values[: len(carried)]), unflatten(slice_nest, values[len(carried) :]))
         if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore[reportUnknownArgumentType, reportUnnecessaryComparison, reportUnnecessaryIsInstance]
             raise GraphError("scan: the function must return a pair, (carry, y)")
@@ -124,11 +122,11 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     types = [INDEX, *(x.type for x in carried)]
 
     def test(parameters: list[Tensor]) -> list[Tensor]:
-        with _trip(parameters[0]):
+        with in_trip(parameters[0]):
             return [as_tensor(cond_fun(unflatten(nest, parameters[1:])))]
 
     def body(parameters: list[Tensor]) -> list[Tensor]:
-        with _trip(parameters[0]):
+        with in_trip(parameters[0]):
             after = body_fun(unflatten(nest, parameters[1:]))
         return _same_carry("while_loop", after, carried, nest)
 
@@ -167,16 +165,6 @@ def _same_carry(op: str, after: Any, before: Sequence[Tensor], nest: Any) -> lis
         if x.type != y.type:
             raise GraphError(f"{op}: the carry must keep its type; leaf {number} is {x.type} and becomes {y.type}")
     return leaves
-
-
-@contextmanager
-def _trip(index: Tensor) -> Generator[None, None, None]:
-    """Random numbers drawn inside depend on the number of the trip."""
-    token = context.TRIPS.set((*context.TRIPS.get(), index))
-    try:
-        yield
-    finally:
-        context.TRIPS.reset(token)
 
 
 Body = Callable[[list[Tensor]], list[Tensor]]

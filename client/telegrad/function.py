@@ -38,7 +38,7 @@ from telegrad.lazy import (
 from telegrad.nest import Structure, flatten, unflatten
 from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
-from telegrad.session import Session, in_trip, key_bytes
+from telegrad.session import Session, folded, key_bytes
 from telegrad.tensor import Tensor, Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 from telegrad.wire.messages import INLINE_BYTES
@@ -160,7 +160,7 @@ class Trace:
             session = self.session
             self._key = self.live(Type((4,), types.uint32), lambda: key_bytes(session.seed, session.calls))
         self._streams += 1
-        return in_trip(self._key), self._streams
+        return folded(self._key), self._streams
 
     @property
     def is_random(self) -> bool:

@@ -281,6 +281,14 @@ def extract_region(
         return id(node) not in own and id(node) not in stop and (bool(node.inputs) or isinstance(node.op, Input))
 
     order = topological(outputs, stop=[v.node for v in parameters], inputs_of=inputs_of)
+    for node in order:
+        if id(node) in own and isinstance(node.op, Gradient):
+            n = node.op.outputs
+            if any(map(is_outer, node.inputs[:n])) and any(map(is_outer, node.inputs[2 * n :])):
+                raise TraceError(
+                    "a gradient of what was made outside of the body of a loop, of vmap, checkpoint or custom_vjp "
+                    "cannot be taken inside; call vjp or grad inside, too"
+                )
     used = [v for node in order if id(node) in own for v in node.inputs] + list(outputs)
     for value in used:
         if is_outer(value) and value not in captured:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from telegrad import context
@@ -43,3 +44,13 @@ def trace_region(
     finally:
         context.REGION.reset(token)
     return extract_region(outs, parameters, inside)
+
+
+@contextmanager
+def in_trip(index: Tensor) -> Generator[None, None, None]:
+    """Random numbers drawn inside depend on the number of the trip."""
+    token = context.TRIPS.set((*context.TRIPS.get(), index))
+    try:
+        yield
+    finally:
+        context.TRIPS.reset(token)

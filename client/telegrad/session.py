@@ -190,7 +190,7 @@ class Session:
     def random_key(self) -> tuple[Tensor, int]:
         """The key of the next random numbers, and the stream within it."""
         self.calls += 1
-        return in_trip(self.live(Type((4,), types.uint32), lambda: key_bytes(self.seed, self.calls))), 0
+        return folded(self.live(Type((4,), types.uint32), lambda: key_bytes(self.seed, self.calls))), 0
 
     def assign(self, variable: Variable, value: Value, line: Line | None) -> None:
         """Make ``value`` the variable's next version when the graph is sent."""
@@ -367,7 +367,7 @@ class Session:
         return self.commands.is_closed
 
 
-def in_trip(key: Tensor) -> Tensor:
+def folded(key: Tensor) -> Tensor:
     """The key as it is in the trips of the loops around: another in each."""
     for index in context.TRIPS.get():
         key = FoldIn()(key, index)

@@ -115,6 +115,8 @@ class Tensor(Operators):
             wants = False
         elif wants and not context.GRADIENTS.get():
             outputs, wants = tuple([StopGradient()(v) for v in outputs]), False
+            if region is not None:
+                region += [v.node for v in outputs]
         if cls is elementwise.Cast:
             weak = False
         if len(outputs) == 1:

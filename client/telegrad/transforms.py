@@ -71,6 +71,21 @@ def value_and_grad(
     return with_gradient
 
 
+def picked(
+    f: Callable[..., Any], argnums: int | Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[Any], Callable[..., Any]]:
+    """The arguments in ``argnums``, and f as a function of these alone."""
+    numbers = _numbers(argnums, len(args))
+
+    def of_these(*chosen: Any) -> Any:
+        replaced = list(args)
+        for n, x in zip(numbers, chosen, strict=True):
+            replaced[n] = x
+        return f(*replaced, **kwargs)
+
+    return [args[n] for n in numbers], of_these
+
+
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """A function that returns the gradient of the scalar function f. With ``has_aux``, (gradient, aux).
 

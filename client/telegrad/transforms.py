@@ -13,8 +13,9 @@ from typing import Any
 
 from telegrad import context, ops
 from telegrad.errors import DTypeError, GraphError, ShapeError
+from telegrad.ir.graph import Graph, new_input
 from telegrad.nest import flatten, unflatten
-from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient
+from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient, zeros_like
 from telegrad.region import as_tensor, home_of, trace_region
 from telegrad.tensor import Tensor
 
@@ -243,7 +244,8 @@ class custom_vjp:
 
         second, strangers = trace_region(backward, home, [*types[count:], *types[:count]], [False] * len(types))
         if strangers:
-            raise GraphError("the backward rule of custom_vjp uses a tensor from outside; return it as a residual")
+            operands += [home.tensor(v).detach() for v in strangers]
+            first, second = _with_more_residuals(first, second, count, len(strangers))
         results = CustomVjp(count).results(*operands, regions=(first, second))
         return unflatten(out, list(results[:count]))
 
@@ -254,6 +256,20 @@ class custom_vjp:
         saved, rest = flatten(residuals)
         nests[:] = [len(outs), out, rest]
         return [as_tensor(x) for x in [*outs, *saved]]
+
+
+def _with_more_residuals(forward: Graph, backward: Graph, outputs: int, count: int) -> tuple[Graph, Graph]:
+    """The regions of a custom rule whose backward uses ``count`` values from outside, its last inputs: the forward
+    takes them, too, and hands them on as residuals. They have no gradient."""
+    given = list(backward.inputs[len(backward.inputs) - count :])
+    own = backward.inputs[: len(backward.inputs) - count]
+    residuals, cotangents = own[: len(own) - outputs], own[len(own) - outputs :]
+    more = [new_input(v.type) for v in given]
+    zeros = [zeros_like(v) for v in given if v.dtype.is_float]
+    return (
+        Graph.of([*forward.inputs, *more], [*forward.outputs, *more]),
+        Graph.of([*residuals, *given, *cotangents], [*backward.outputs, *zeros]),
+    )
 
 
 def _checked(grads: Any, tensors: Sequence[Tensor], args: tuple[Any, ...]) -> list[Tensor]:

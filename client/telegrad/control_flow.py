@@ -17,7 +17,7 @@ from telegrad.ir.value import Value
 from telegrad.nest import flatten, unflatten
 from telegrad.ops.loops import INDEX, Scan, Switch, While
 from telegrad.region import as_tensor, home_of, in_trip, trace_region
-from telegrad.tensor import Tensor
+from telegrad.tensor import Tensor, Variable
 
 __all__ = ["cond", "fori_loop", "scan", "switch", "while_loop"]
 
@@ -46,29 +46,38 @@ def scan(
     tensors = [*carried, *slices]
     home = home_of(tensors)
     out: list[Any] = []
+    assigned: dict[Variable, Value] = {}
+    updated: list[Variable] = []
 
     def body(parameters: list[Tensor]) -> list[Tensor]:
-        index, *values = parameters
+        index, values = parameters[0], parameters[1:]
+        first, last = len(carried), len(carried) + len(updated)
+        assigned.update({v: home.value_of(x) for v, x in zip(updated, values[first:last], strict=True)})
         with in_trip(index):
-            result = f(unflatten(nest, values[: len(carried)]), unflatten(slice_nest, values[len(carried) :]))
+            result = f(unflatten(nest, values[:first]), unflatten(slice_nest, values[last:]))
         if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore[reportUnknownArgumentType, reportUnnecessaryComparison, reportUnnecessaryIsInstance]
             raise GraphError("scan: the function must return a pair, (carry, y)")
         after, y = result
         ys, y_nest = _leaves(y)
         out.append(y_nest)
-        return [*_same_carry("scan", after, carried, nest), *ys]
+        return [*_same_carry("scan", after, carried, nest), *(home.tensor(assigned[v]) for v in updated), *ys]
 
-    types = [INDEX, *(x.type for x in carried), *(Type(x.shape[1:], x.dtype) for x in slices)]
-    graph, operands = _traced(body, home, types, tensors)
+    rows = [Type(x.shape[1:], x.dtype) for x in slices]
+    graph, operands = _traced(body, home, [INDEX, *(x.type for x in carried), *rows], tensors, assigned)
+    if assigned:  # what a trip assigns, the next one reads: it is carried
+        updated += assigned
+        tensors = [*carried, *(home.tensor(home.value_of(v)) for v in updated), *slices]
+        types = [INDEX, *(x.type for x in carried), *(v.type for v in updated), *rows]
+        graph, operands = _traced(body, home, types, tensors, assigned)
     if not operands:
         raise GraphError("scan takes at least one tensor, as carry, as xs, or used by the function")
     if not graph.outputs:
         raise GraphError("scan: the function returns no tensor")
-    results = Scan(trips, len(carried), len(slices), reverse).results(*operands, regions=(graph,))
-    return (
-        unflatten(nest, list(results[: len(carried)])),
-        unflatten(out[0], list(results[len(carried) :])),
-    )
+    first, last = len(carried), len(carried) + len(updated)
+    results = Scan(trips, last, len(slices), reverse).results(*operands, regions=(graph,))
+    for variable, value in zip(updated, results[first:last], strict=True):
+        variable.assign(value)
+    return unflatten(nest, list(results[:first])), unflatten(out[-1], list(results[last:]))
 
 
 def fori_loop(lower: int, upper: int, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
@@ -170,18 +179,30 @@ def _same_carry(op: str, after: Any, before: Sequence[Tensor], nest: Any) -> lis
 Body = Callable[[list[Tensor]], list[Tensor]]
 
 
-def _traced(body: Body, home: Any, types: Sequence[Type], tensors: Sequence[Tensor]) -> tuple[Graph, list[Tensor]]:
+def _traced(
+    body: Body,
+    home: Any,
+    types: Sequence[Type],
+    tensors: Sequence[Tensor],
+    assigned: dict[Variable, Value],
+) -> tuple[Graph, list[Tensor]]:
     """The region of a body whose first parameter is the trip, and all its operands: the tensors and what it uses."""
-    (graph,), operands = _together(home, [(body, types)], tensors)
+    (graph,), operands = _together(home, [(body, types)], tensors, assigned)
     return graph, operands
 
 
 def _together(
-    home: Any, bodies: Sequence[tuple[Body, Sequence[Type]]], tensors: Sequence[Tensor]
+    home: Any,
+    bodies: Sequence[tuple[Body, Sequence[Type]]],
+    tensors: Sequence[Tensor],
+    assigned: dict[Variable, Value] | None = None,
 ) -> tuple[tuple[Graph, ...], list[Tensor]]:
     """The regions of several bodies on the same operands: the tensors, and what any of them uses from outside."""
     wanted = [x.requires_grad for x in tensors]
-    traced = [trace_region(body, home, types, [False] * (len(types) - len(wanted)) + wanted) for body, types in bodies]
+    traced: list[tuple[Graph, tuple[Value, ...]]] = []
+    for body, types in bodies:
+        flags = [False] * (len(types) - len(wanted)) + wanted
+        traced.append(trace_region(body, home, types, flags, assigned=assigned))
     outer = list(dict.fromkeys(v for _, used in traced for v in used))
     graphs = tuple(_with_inputs(graph, used, outer) for graph, used in traced)
     return graphs, [*tensors, *(home.tensor(v, requires_grad=v.type.dtype.is_float) for v in outer)]

@@ -98,7 +98,7 @@ class Trace:
         if tensor._home is self:  # pyright: ignore[reportPrivateUsage]
             return tensor.value
         if isinstance(tensor, Variable):
-            found = self.assigned.get(tensor)
+            found = context.assigned_value(tensor) or self.assigned.get(tensor)
             if found is not None:
                 return found
             if id(tensor) not in self._captured:

@@ -11,7 +11,7 @@ from telegrad.ir.graph import Graph, new_input
 from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Value
 from telegrad.lazy import extract_region
-from telegrad.tensor import Tensor
+from telegrad.tensor import Tensor, Variable
 
 
 def as_tensor(x: Any) -> Tensor:
@@ -29,20 +29,27 @@ def home_of(tensors: Sequence[Tensor]) -> Any:
 
 
 def trace_region(
-    f: Callable[[list[Tensor]], list[Tensor]], home: Any, types: Sequence[Type], wanted: Sequence[bool]
+    f: Callable[[list[Tensor]], list[Tensor]],
+    home: Any,
+    types: Sequence[Type],
+    wanted: Sequence[bool],
+    *,
+    assigned: dict[Variable, Value] | None = None,
 ) -> tuple[Graph, tuple[Value, ...]]:
     """f on fresh inputs of these types as a closed graph, and the outer values that it uses as further inputs.
 
-    ``wanted`` says which inputs require a gradient.
+    ``wanted`` says which inputs require a gradient. ``assigned`` takes the values of variables that f assigns; without
+    it that is refused.
     """
     parameters = [new_input(type) for type in types]
     inside: list[Node] = []
-    token = context.REGION.set(inside)
+    token, other = context.REGION.set(inside), context.ASSIGNED.set((*context.ASSIGNED.get(), assigned))
     try:
         traced = [home.tensor(v, requires_grad=w) for v, w in zip(parameters, wanted, strict=True)]
         outs = [home.value_of(x) for x in f(traced)]
     finally:
         context.REGION.reset(token)
+        context.ASSIGNED.reset(other)
     return extract_region(outs, parameters, inside)
 
 

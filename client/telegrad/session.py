@@ -141,6 +141,8 @@ class Session:
         """The tensor's value, if it may be used here."""
         if tensor._home is not self:  # pyright: ignore[reportPrivateUsage]
             raise self._stranger(tensor)
+        if isinstance(tensor, Variable) and context.ASSIGNED.get():
+            return context.assigned_value(tensor) or tensor.value
         return tensor.value
 
     def _stranger(self, tensor: Tensor) -> TelegradError:

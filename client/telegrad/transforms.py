@@ -14,10 +14,11 @@ from typing import Any
 from telegrad import context, ops
 from telegrad.errors import DTypeError, GraphError, ShapeError
 from telegrad.ir.graph import Graph, new_input
+from telegrad.ir.value import Value
 from telegrad.nest import flatten, unflatten
 from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient, zeros_like
 from telegrad.region import as_tensor, home_of, trace_region
-from telegrad.tensor import Tensor
+from telegrad.tensor import Tensor, Variable
 
 
 def _fresh(leaves: Sequence[Any], *, where: str) -> list[Tensor]:
@@ -171,7 +172,7 @@ def _differentiating() -> Generator[None, None, None]:
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f, with its inner values computed again in the backward instead of kept: less memory, one more forward.
 
-    Random numbers repeat exactly. What f uses from outside gets its gradient too.
+    Random numbers repeat exactly. What f uses from outside gets its gradient too; running statistics are updated once.
     """
 
     @wraps(f)
@@ -180,17 +181,23 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         tensors = [as_tensor(x) for x in leaves]
         home = home_of(tensors)
         out: list[Any] = []
+        assigned: dict[Variable, Value] = {}
 
         def body(xs: list[Tensor]) -> list[Tensor]:
             results, shape = flatten(f(*unflatten(structure, xs)))
             out.append(shape)
-            return [as_tensor(x) for x in results]
+            return [*(as_tensor(x) for x in results), *(home.tensor(v) for v in assigned.values())]
 
-        graph, outer = trace_region(body, home, [x.type for x in tensors], [x.requires_grad for x in tensors])
+        graph, outer = trace_region(
+            body, home, [x.type for x in tensors], [x.requires_grad for x in tensors], assigned=assigned
+        )
         operands = [*tensors, *(home.tensor(v, requires_grad=v.type.dtype.is_float) for v in outer)]
         if not operands:
             raise GraphError("checkpoint takes a function of at least one tensor")
-        return unflatten(out[0], list(Checkpoint().results(*operands, regions=(graph,))))
+        results = list(Checkpoint().results(*operands, regions=(graph,)))
+        for variable, value in zip(assigned, results[len(results) - len(assigned) :], strict=True):
+            variable.assign(value)
+        return unflatten(out[0], results)
 
     return recomputed
 

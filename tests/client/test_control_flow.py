@@ -201,6 +201,46 @@ def test_loops_nest_in_transforms_and_each_other(mode: Any) -> None:
     np.testing.assert_allclose(g.numpy(), [0.25, 1.0, 1 / 6], rtol=1e-8)
 
 
+def test_a_variable_assigned_in_a_body_is_carried(mode: Any) -> None:
+    v = tg.Variable(tg.asarray(1.0))
+
+    def double(c: tg.Tensor, x: tg.Tensor) -> Any:
+        v.assign(v * 2)
+        v.assign(v + x)
+        return c + v, v * 1
+
+    def run(x: tg.Tensor) -> Any:
+        total, seen = tg.scan(double, tg.asarray(0.0), x)
+        return total, seen, v * 1
+
+    total, seen, last = mode(run)(tg.asarray([1.0, 2.0, 3.0]))
+
+    assert (total.item(), seen.tolist(), last.item(), v.item()) == (3 + 8 + 19, [3.0, 8.0, 19.0], 19.0, 19.0)
+
+
+@pytest.mark.parametrize("wrap", ["checkpoint", "scan", "checkpoint in scan"])
+def test_running_statistics_of_a_body_are_those_of_the_plain_loop(mode: Any, wrap: str) -> None:
+    xs = RANDOM.normal(size=(4, 5, 3))
+    norms = [nn.BatchNorm1d(3, dtype=tg.float64) for _ in range(2)]
+
+    def plain(xs: tg.Tensor) -> tg.Tensor:
+        return tg.stack([norms[0](x) for x in xs]).sum()
+
+    def wrapped(xs: tg.Tensor) -> tg.Tensor:
+        layer = tg.checkpoint(norms[1]) if "checkpoint" in wrap else norms[1]
+        if "scan" in wrap:
+            return tg.scan(lambda c, x: (c, layer(x)), tg.asarray(0), xs)[1].sum()
+        return tg.stack([layer(x) for x in xs]).sum()
+
+    values = [mode(tg.value_and_grad(f))(tg.asarray(xs)) for f in (plain, wrapped)]
+
+    for a, b in zip(*values, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-14)
+    for a, b in zip(norms[0].buffers(), norms[1].buffers(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+    assert norms[1].num_batches_tracked.item() == 4
+
+
 # ---- refusals
 
 
@@ -229,20 +269,22 @@ def test_what_a_loop_cannot_take_is_said_before_it_runs() -> None:
         tg.while_loop(lambda c: c, lambda c: c, zero, max_trips=3)
 
 
-@pytest.mark.parametrize("train", [True, False])
-def test_a_variable_is_not_assigned_in_a_body(train: bool) -> None:
-    norm = nn.BatchNorm1d(3)
-    norm.train(train)
-    xs = tg.asarray(RANDOM.normal(size=(4, 5, 3)).astype(np.float32))
+def test_a_variable_is_not_assigned_where_it_cannot_be_handed_out() -> None:
+    v, flag = tg.Variable(tg.zeros(2)), tg.asarray(True)
 
-    def run() -> tg.Tensor:
-        return tg.scan(lambda c, x: (c, norm(x)), tg.asarray(0), xs)[1]
+    def assigning(*_: tg.Tensor) -> tg.Tensor:
+        v.assign(v + 1)
+        return v * 1
 
-    if train:
+    for call in (
+        lambda: tg.cond(flag, assigning, assigning),
+        lambda: tg.vmap(assigning)(tg.zeros(3)),
+        lambda: tg.while_loop(lambda x: x.sum() < 1, assigning, tg.zeros(2), max_trips=3),
+        lambda: tg.scan(lambda c, x: (c, tg.cond(flag, assigning, assigning)), tg.asarray(0), length=3),
+    ):
         with pytest.raises(TraceError, match="return the value and assign it outside"):
-            run()
-    else:
-        assert run().shape == (4, 5, 3)
+            call()
+    assert v.tolist() == [0.0, 0.0]
 
 
 def test_too_many_trips_are_refused() -> None:

@@ -63,5 +63,8 @@ ELSEWHERE = {
     "gradient": "test_control and test_autodiff",
     "checkpoint": "test_control",
     "custom_vjp": "test_control",
+    "scan": "test_loops",
+    "switch": "test_loops",
+    "while": "test_loops",
 }
 """Ops that facts cannot describe, and where they are tested."""

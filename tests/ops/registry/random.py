@@ -12,7 +12,7 @@ from telegrad.ir import types as t
 from telegrad.ops import random
 
 from tests.ops.checks import Array
-from tests.ops.operands import key
+from tests.ops.operands import key, number
 from tests.ops.registry.facts import A_KEY, SPACINGS, Facts, Sample, refuse, ty
 
 KEY = ty(4, dtype=t.uint32)
@@ -98,8 +98,29 @@ def _random(op: Any, dtypes: tuple[t.DType, ...], reference: Any, wrong: t.DType
     )  # fmt: skip
 
 
+def _fold(op: random.FoldIn, key: Array, index: Array) -> Array:
+    seed_low, seed_high, call_low, call_high = key.tolist()
+    high, low = divmod(int(index), 2**32)
+    return np.array(philox((call_low, call_high, low, high + 2**31), (seed_low, seed_high)), object)
+
+
+FOLD = random.FoldIn()
+
 ROWS = [
     _random(random.RandomBits, (t.uint32, t.uint64), _bits, t.float32),
     _random(random.RandomUniform, (t.float32, t.float64), _uniform, t.float16),
     _random(random.RandomNormal, (t.float32, t.float64), _normal, t.int64),
+    Facts(
+        samples=tuple(Sample(FOLD, (key, number(n))) for n in (0, 1, 2**32 - 1, 2**32, 2**62 + 5)),
+        refusals=(
+            refuse(DTypeError, "takes a key", FOLD, ty(3, dtype=t.uint32), ty(dtype=t.int64)),
+            refuse(DTypeError, "takes a key", FOLD, KEY, ty(1, dtype=t.int64)),
+            refuse(DTypeError, "takes a key", FOLD, KEY, ty(dtype=t.uint64)),
+        ),
+        reference=_fold,
+        dtypes=(t.int64,),
+        differentiable=(),
+        flops=lambda op, key, index: 4,
+        without={kind: why for kind, why in A_KEY.items() if kind != "scalar"},
+    ),
 ]

@@ -74,7 +74,7 @@ from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_gra
 from telegrad import linalg, random  # isort: skip
 
 if _TYPE_CHECKING:
-    from telegrad import nn, optim
+    from telegrad import nn, optim, safetensors
 
 __version__ = "0.1.0"
 
@@ -84,14 +84,14 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "checkpoint", "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16", "float32",
     "float64", "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32", "int64", "int8",
     "is_grad_enabled", "isdtype", "jvp", "linalg", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones",
-    "optim", "pi", "random", "result_type", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8",
+    "optim", "pi", "random", "result_type", "safetensors", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp", "zeros",
     *_functions,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> _Any:
-    """`nn` and `optim` are loaded when they are first used: they take a sixth of the import."""
-    if name in ("nn", "optim"):
+    """`nn`, `optim` and what stands on them are loaded when first used: they take a sixth of the import."""
+    if name in ("nn", "optim", "safetensors"):
         return _import_module(f"telegrad.{name}")
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

@@ -36,11 +36,14 @@ class Module:
         object.__setattr__(self, "_parameters", {})
         object.__setattr__(self, "_buffers", {})
         object.__setattr__(self, "_modules", {})
+        object.__setattr__(self, "_derived", {})
         object.__setattr__(self, "_training", True)
 
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Variable | None]
     _modules: dict[str, Module | None]
+    _derived: dict[str, Callable[[Module], Tensor]]
+    """Attributes that are computed from others whenever they are read: see `nn.utils.parametrize`."""
     _training: bool
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -56,6 +59,8 @@ class Module:
         registries = (self._parameters, self._buffers, self._modules) if "_modules" in self.__dict__ else None
         if registries is None and isinstance(value, (Variable, Module)):
             raise GraphError(f"call super().__init__() before assigning {name}")
+        if name in self.__dict__.get("_derived", {}):
+            raise GraphError(f"{name} is computed from other parameters; assign to those, or remove what computes it")
         for registry in registries or ():
             registry.pop(name, None)
         if isinstance(value, Parameter):
@@ -78,6 +83,8 @@ class Module:
             found = self.__dict__.get(registry, {})
             if name in found:
                 return found[name]
+        if name in (derived := self.__dict__.get("_derived", {})):
+            return derived[name](self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:

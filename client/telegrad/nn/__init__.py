@@ -19,6 +19,7 @@ from telegrad.nn.activation import (
     PReLU,
     ReLU,
     ReLU6,
+    RReLU,
     Sigmoid,
     SiLU,
     Softmax,
@@ -31,12 +32,14 @@ from telegrad.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from telegrad.nn.adaptive import AdaptiveLogSoftmaxWithLoss
 from telegrad.nn.attention import MultiheadAttention
 from telegrad.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from telegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from telegrad.nn.distance import CosineSimilarity, PairwiseDistance
 from telegrad.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from telegrad.nn.embedding import Embedding, EmbeddingBag
+from telegrad.nn.fractional_pooling import FractionalMaxPool2d, FractionalMaxPool3d
 from telegrad.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from telegrad.nn.loss import (
     BCELoss,
@@ -126,6 +129,7 @@ __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveLogSoftmaxWithLoss",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
@@ -164,6 +168,8 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
@@ -216,6 +222,7 @@ __all__ = [
     "PoissonNLLLoss",
     "RMSNorm",
     "RNNCell",
+    "RReLU",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",

@@ -20,6 +20,7 @@ from telegrad.ops import (
     einstein,
     elementwise,
     embedding,
+    fractional_pooling,
     index,
     indexing,
     interpolation,
@@ -34,6 +35,7 @@ from telegrad.ops import (
     rearrange,
     recurrent,
     reduce,
+    sampling,
     searching,
     shape,
     slices,
@@ -52,8 +54,9 @@ from telegrad.ops.shape import *
 
 FAMILIES = (
     activation, attention, control, convolution, cross_entropy, decompositions, determinants, distance, dropout,
-    einstein, elementwise, embedding, index, indexing, interpolation, linalg, loss, matrix_norms, norm, padding,
-    pooling, probability, random, rearrange, recurrent, reduce, searching, shape, slices, systems, unpooling,
+    einstein, elementwise, embedding, fractional_pooling, index, indexing, interpolation, linalg, loss, matrix_norms,
+    norm, padding, pooling, probability, random, rearrange, recurrent, reduce, sampling, searching, shape, slices,
+    systems, unpooling,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

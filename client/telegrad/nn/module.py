@@ -203,12 +203,14 @@ class Module:
         """Parameters and buffers by dotted name, as NumPy arrays of the caller's own."""
         return OrderedDict((name, variable.numpy()) for name, variable in self._state())
 
-    def _state(self) -> Iterator[tuple[str, Variable]]:
-        for prefix, module in self.named_modules():
-            for registry in (module._parameters, module._buffers):
-                for name, variable in registry.items():
-                    if variable is not None:
-                        yield (f"{prefix}.{name}" if prefix else name), variable
+    def _state(self, prefix: str = "") -> Iterator[tuple[str, Variable]]:
+        """What is saved. A module or variable with several names is there under each, as in PyTorch."""
+        for registry in (self._parameters, self._buffers):
+            for name, variable in registry.items():
+                if variable is not None:
+                    yield f"{prefix}{name}", variable
+        for name, module in self.named_children():
+            yield from module._state(f"{prefix}{name}.")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Assign parameters and buffers by name, from arrays or tensors.

@@ -37,6 +37,7 @@ from telegrad.ops import (
     reduce,
     sampling,
     searching,
+    segments,
     shape,
     slices,
     systems,
@@ -55,8 +56,8 @@ from telegrad.ops.shape import *
 FAMILIES = (
     activation, attention, control, convolution, cross_entropy, decompositions, determinants, distance, dropout,
     einstein, elementwise, embedding, fractional_pooling, index, indexing, interpolation, linalg, loss, matrix_norms,
-    norm, padding, pooling, probability, random, rearrange, recurrent, reduce, sampling, searching, shape, slices,
-    systems, unpooling,
+    norm, padding, pooling, probability, random, rearrange, recurrent, reduce, sampling, searching, segments, shape,
+    slices, systems, unpooling,
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

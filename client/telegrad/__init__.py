@@ -74,7 +74,7 @@ from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_gra
 from telegrad import linalg, random  # isort: skip
 
 if _TYPE_CHECKING:
-    from telegrad import nn, optim, safetensors
+    from telegrad import models, nn, optim, safetensors
 
 __version__ = "0.1.0"
 
@@ -83,15 +83,15 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "__array_namespace_info__", "__version__", "arange", "asarray", "bfloat16", "bool", "broadcast_shapes", "can_cast",
     "checkpoint", "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16", "float32",
     "float64", "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32", "int64", "int8",
-    "is_grad_enabled", "isdtype", "jvp", "linalg", "linspace", "meshgrid", "nan", "newaxis", "nn", "no_grad", "ones",
-    "optim", "pi", "random", "result_type", "safetensors", "scoped", "tensor", "uint16", "uint32", "uint64", "uint8",
-    "value_and_grad", "vjp", "zeros",
+    "is_grad_enabled", "isdtype", "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad",
+    "ones", "optim", "pi", "random", "result_type", "safetensors", "scoped", "tensor", "uint16", "uint32", "uint64",
+    "uint8", "value_and_grad", "vjp", "zeros",
     *_functions,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> _Any:
     """`nn`, `optim` and what stands on them are loaded when first used: they take a sixth of the import."""
-    if name in ("nn", "optim", "safetensors"):
+    if name in ("models", "nn", "optim", "safetensors"):
         return _import_module(f"telegrad.{name}")
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

@@ -152,16 +152,17 @@ def load_model(model: Module, filename: Path, strict: bool = True) -> tuple[list
     A name that it lacks counts as there if what it names has another name that is. Unless ``strict`` is false,
     GraphError if a list is not empty.
     """
-    found: dict[str, Array] = load_file(filename)
+    return assign(model, load_file(filename), os.fspath(filename), strict)
+
+
+def assign(model: Module, found: Mapping[str, Array], source: str, strict: bool) -> tuple[list[str], list[str]]:
+    """What `load_model` does with the arrays of a file, which came from ``source``."""
     known = dict(model._state())
     by_variable = {id(known[name]): array for name, array in found.items() if name in known}
     state = {name: by_variable[id(v)] for name, v in known.items() if id(v) in by_variable}
     missing, unexpected = sorted(known.keys() - state.keys()), sorted(found.keys() - known.keys())
     if strict and (missing or unexpected):
-        raise GraphError(
-            f"load_model: {os.fspath(filename)} lacks {missing}, and the model has no {unexpected};"
-            " strict=False takes what fits"
-        )
+        raise GraphError(f"{source} lacks {missing}, and the model has no {unexpected}; strict=False takes what fits")
     model.load_state_dict(state, strict=False)
     return missing, unexpected
 

@@ -167,6 +167,48 @@ def test_adaptive_softmax_is_pytorchs(head_bias: bool) -> None:
     np.testing.assert_allclose(alone.output.numpy(), a.output.numpy()[4])
 
 
+@pytest.mark.parametrize(
+    ("how", "shape", "target"),
+    [
+        ({}, (4, 3), (0, 2, 4, 1)),
+        ({"bias": True, "label_smoothing": 0.1, "reduction": "sum"}, (4, 3), (0, 2, 4, 1)),
+        ({"ignore_index": 2, "reduction": "none"}, (4, 3), (0, 2, 4, 1)),
+        ({"out_features": (2,), "bias": True}, (2, 3), ((0, 2), (4, 1))),
+        ({}, (3,), 2),
+    ],
+)
+def test_linear_cross_entropy_is_pytorchs(how: dict[str, Any], shape: tuple[int, ...], target: Any) -> None:
+    if not hasattr(torch.nn, "LinearCrossEntropyLoss"):
+        pytest.skip("this PyTorch has none")
+    weights = np.array([1.0, 0.5, 2.0, 1.0, 3.0])
+    ours = nn.LinearCrossEntropyLoss(3, 5, weight=tg.asarray(weights), dtype=tg.float64, **how)
+    theirs = torch.nn.LinearCrossEntropyLoss(3, 5, weight=torch.tensor(weights), **how).double()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+    classes = np.array(target)
+
+    _same(lambda x: ours(x, tg.asarray(classes)), lambda x: theirs(x, torch.tensor(classes)), [_normal(*shape)])
+
+
+def test_buffers_that_are_not_saved() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", tg.ones(2))
+            self.register_buffer("mask", tg.ones(3), persistent=False)
+            self.places = nn.Buffer(tg.arange(4), persistent=False)
+            self.kept = nn.Buffer(tg.arange(4))
+
+    module = Masked()
+
+    assert list(module.state_dict()) == ["scale", "kept"]
+    assert [name for name, _ in module.named_buffers()] == ["scale", "mask", "places", "kept"]
+    module.mask = tg.Variable(tg.zeros(3))
+    assert list(module.state_dict()) == ["scale", "kept"], "a buffer stays what it was declared to be"
+    module.load_state_dict({"scale": np.zeros(2, np.float32), "kept": np.zeros(4, np.int64)})
+    assert module.scale.numpy().sum() == 0
+
+
 def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     x, softmax = tg.ones((2, 3, 4, 5)), nn.AdaptiveLogSoftmaxWithLoss(8, 12, [3])
     for make, words in (
@@ -182,6 +224,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
         (lambda: F.fractional_max_pool2d(x, 2, 4), "do not fit"),
         (lambda: F.fractional_max_pool2d(x, 2, output_ratio=1.5), "between 0 and 1"),
         (lambda: F.fractional_max_pool3d(tg.ones((2, 3)), 2, 4), "takes an input of 5 axes"),
+        (lambda: F.linear_cross_entropy(x, x, tg.zeros(3)), "takes an input of"),
+        (lambda: F.linear_cross_entropy(tg.ones((2, 3)), tg.ones((5, 3)), tg.zeros(2), linear_bias=x), "bias must be"),
+        (lambda: nn.LinearCrossEntropyLoss(3, 5, weight=tg.ones(3)), "weight must be"),
         (lambda: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [7, 3]), "must grow"),
         (lambda: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [12]), "must grow"),
         (lambda: softmax(tg.ones((2, 7)), tg.asarray([1, 2])), "takes an input of"),

@@ -67,6 +67,7 @@ from telegrad.nn.loss import (
     HuberLoss,
     KLDivLoss,
     L1Loss,
+    LinearCrossEntropyLoss,
     MarginRankingLoss,
     MSELoss,
     MultiLabelMarginLoss,
@@ -134,7 +135,7 @@ from telegrad.nn.transformer import (
 )
 from telegrad.nn.unpooling import LPPool1d, LPPool2d, LPPool3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from telegrad.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
-from telegrad.tensor import Parameter
+from telegrad.tensor import Buffer, Parameter
 
 __all__ = [
     "CELU",
@@ -160,6 +161,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Bilinear",
+    "Buffer",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",
@@ -215,6 +217,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LinearCrossEntropyLoss",
     "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",

@@ -37,6 +37,7 @@ class Module:
         object.__setattr__(self, "_buffers", {})
         object.__setattr__(self, "_modules", {})
         object.__setattr__(self, "_derived", {})
+        object.__setattr__(self, "_transient", set())
         object.__setattr__(self, "_training", True)
 
     _parameters: dict[str, Parameter | None]
@@ -44,6 +45,8 @@ class Module:
     _modules: dict[str, Module | None]
     _derived: dict[str, Callable[[Module], Tensor]]
     """Attributes that are computed from others whenever they are read: see `nn.utils.parametrize`."""
+    _transient: set[str]
+    """Buffers that are not saved."""
     _training: bool
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -67,8 +70,7 @@ class Module:
             self._name(value, name)
             self._parameters[name] = value
         elif isinstance(value, Variable):
-            self._name(value, name)
-            self._buffers[name] = value
+            self.register_buffer(name, value, getattr(value, "persistent", name not in self._transient))
         elif isinstance(value, Module):
             self._modules[name] = value
         else:
@@ -101,13 +103,16 @@ class Module:
             self._name(param, name)
         self._parameters[name] = param
 
-    def register_buffer(self, name: str, tensor: Variable | Tensor | npt.ArrayLike | None) -> None:
-        """State that is saved but not learnt, such as running statistics."""
+    def register_buffer(
+        self, name: str, tensor: Variable | Tensor | npt.ArrayLike | None, persistent: bool = True
+    ) -> None:
+        """State that is not learnt, such as running statistics; it is saved unless ``persistent`` is false."""
         if tensor is not None and not isinstance(tensor, Variable):
             tensor = Variable(tensor)
         if tensor is not None:
             self._name(tensor, name)
         self._buffers[name] = tensor
+        (self._transient.discard if persistent else self._transient.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """A child under a name."""
@@ -207,7 +212,7 @@ class Module:
         """What is saved. A module or variable with several names is there under each, as in PyTorch."""
         for registry in (self._parameters, self._buffers):
             for name, variable in registry.items():
-                if variable is not None:
+                if variable is not None and not (registry is self._buffers and name in self._transient):
                     yield f"{prefix}{name}", variable
         for name, module in self.named_children():
             yield from module._state(f"{prefix}{name}.")

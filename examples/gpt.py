@@ -36,7 +36,7 @@ def main(address: str | None) -> None:
     text = "\n".join(topics.values()).encode("ascii", "replace")
     with tg.connect(address, seed=0):
         model = models.GPT2LMHeadModel(CONFIG)
-        optimizer = optim.AdamW(grouped(model), lr=optim.lr_scheduler.OneCycleLR(4e-3, total_steps=STEPS))
+        optimizer = optim.AdamW(grouped(model), lr=optim.lr_scheduler.OneCycleLR(3e-3, total_steps=STEPS))
         data = tg.asarray(np.frombuffer(text, np.uint8).astype(np.int32))  # uploaded once
 
         @tg.function

@@ -120,6 +120,11 @@ def test_gpt2_writes_what_follows() -> None:
     for _ in range(8):
         wanted = torch.cat([wanted, gpt2(state, wanted)[:, -1].argmax(-1, keepdim=True)], dim=1)
     np.testing.assert_array_equal(found, wanted.numpy())
+    for given, more in ((4, 0), (4, 1), (1, 11), (11, 1)):
+        some = model.generate(tg.asarray(wanted.numpy()[:, :given]), more).numpy()
+        assert some.shape == (2, given + more)
+        if given >= 4:
+            np.testing.assert_array_equal(some, wanted.numpy()[:, : given + more])
     assert model.transformer.drop.training, "each module has the mode that it had"
     assert not model.training
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,6 +67,19 @@ class GPT2Config:
     """Options of the published configs that have one value here."""
 
 
+Seen = tuple[Tensor, Tensor]
+"""Keys and values of a block's attention, [batch, heads, places, n_embd / heads] each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a block has seen at the places before, and where the one token goes that it sees now."""
+
+    seen: Seen
+    is_here: Tensor
+    """[places, 1]."""
+
+
 class Conv1D(Module):
     """x[..., in] @ weight[in, out] + bias[out]: a linear layer whose weight is stored transposed."""
 
@@ -92,14 +105,20 @@ class GPT2Attention(Module):
         self.c_proj = Conv1D(config.n_embd, config.n_embd, dtype=dtype)
         self.resid_dropout = Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x[batch, length, n_embd], and which pairs may attend if it is more than what is causal."""
+    def forward(self, x: Tensor, mask: Tensor | None, past: Past | None) -> tuple[Tensor, Seen]:
+        """(x[batch, length, n_embd] in its own shape, the keys and values that it attends to).
+
+        ``mask`` says which pairs may attend; None is causal.
+        """
         batch, length, width = x.shape
         joint = self.c_attn(x).reshape((batch, length, 3, self.n_head, width // self.n_head))
         query, key, value = (ops.moveaxis(joint[:, :, i], 1, 2) for i in range(3))
+        if past is not None:
+            key, value = (ops.where(past.is_here, new, old) for new, old in zip((key, value), past.seen, strict=True))
         dropout = self.attn_pdrop if self.training else 0.0
         found = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=mask is None)
-        return self.resid_dropout(self.c_proj(ops.moveaxis(found, 1, 2).reshape((batch, length, width))))
+        out = self.resid_dropout(self.c_proj(ops.moveaxis(found, 1, 2).reshape((batch, length, width))))
+        return out, (key, value)
 
 
 class GPT2MLP(Module):
@@ -128,10 +147,11 @@ class GPT2Block(Module):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype=dtype)
         self.mlp = GPT2MLP(config, dtype)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x[batch, length, n_embd] in its own shape."""
-        x = x + self.attn(self.ln_1(x), mask)
-        return x + self.mlp(self.ln_2(x))
+    def forward(self, x: Tensor, mask: Tensor | None, past: Past | None) -> tuple[Tensor, Seen]:
+        """(x[batch, length, n_embd] in its own shape, the keys and values that it attends to)."""
+        found, seen = self.attn(self.ln_1(x), mask, past)
+        x = x + found
+        return x + self.mlp(self.ln_2(x)), seen
 
 
 class GPT2Model(Module):
@@ -174,15 +194,23 @@ class GPT2Model(Module):
                 f"GPT2: input_ids must be [batch, length] of at most {self.config.n_positions}, not {input_ids.type}"
             )
         length = input_ids.shape[1]
-        places = creation.arange(length) if position_ids is None else position_ids
-        x = self.drop(self.wte(input_ids) + self.wpe(places))
         mask: Tensor | None = None
         if attention_mask is not None:
             at = creation.arange(length)
             mask = (at.unsqueeze(1) >= at) & ops.not_equal(attention_mask, 0).reshape((-1, 1, 1, length))
-        for block in self.h:
-            x = block(x, mask)
-        return self.ln_f(x)
+        places = creation.arange(length) if position_ids is None else position_ids
+        return self.seeing(input_ids, places, mask)[0]
+
+    def seeing(
+        self, input_ids: Tensor, places: Tensor, mask: Tensor | None, pasts: Sequence[Past] = ()
+    ) -> tuple[Tensor, list[Seen]]:
+        """(the features of the tokens at their places, what each block attended to), which generation goes on from."""
+        x = self.drop(self.wte(input_ids) + self.wpe(places))
+        seen: list[Seen] = []
+        for i, block in enumerate(self.h):
+            x, here = block(x, mask, pasts[i] if pasts else None)
+            seen.append(here)
+        return self.ln_f(x), seen
 
 
 class GPT2LMHeadModel(Module):
@@ -238,7 +266,8 @@ class GPT2LMHeadModel(Module):
         """input_ids[batch, length] and what the model adds: [batch, length + max_new_tokens].
 
         The likeliest token each time, or with a ``temperature`` one drawn by the scores over it, of the ``top_k``
-        likeliest if given. One traced step serves all places; nothing is downloaded.
+        likeliest if given. Keys and values of the places before are kept, so a token costs one token's work; two traced
+        functions serve all places, and nothing is downloaded.
         """
         check_choice(temperature, top_k)
         batch, length = input_ids.shape
@@ -248,14 +277,31 @@ class GPT2LMHeadModel(Module):
                 f"generate: {length} tokens, of which there must be one at least, and {max_new_tokens} new ones must be"
                 f" {self.config.n_positions} at most"
             )
+        if max_new_tokens < 1:
+            return input_ids
 
-        def following(ids: Tensor, place: Tensor) -> Tensor:
-            hidden = ops.take(self.transformer(ids), place - 1, axis=1)
-            return written(ids, place, self.lm_head(hidden), temperature, top_k)
+        def beginning(ids: Tensor) -> tuple[Tensor, list[Seen]]:
+            hidden, seen = self.transformer.seeing(ids, creation.arange(length), None)
+            wide = [(_filled(key, total), _filled(value, total)) for key, value in seen]
+            tokens = ops.concat((ids, creation.zeros((batch, max_new_tokens), dtype=ids.dtype)), axis=1)
+            return written(tokens, creation.asarray(length), self.lm_head(hidden[:, -1]), temperature, top_k), wide
 
-        step = function(following)
+        def following(tokens: Tensor, place: Tensor, seen: list[Seen]) -> tuple[Tensor, list[Seen]]:
+            at, last = creation.arange(total), place - 1
+            is_here = ops.equal(at, last).unsqueeze(1)
+            token = ops.take(tokens, last, axis=1).unsqueeze(1)
+            pasts = [Past(each, is_here) for each in seen]
+            hidden, seen = self.transformer.seeing(token, last.reshape(1), (at <= last).unsqueeze(0), pasts)
+            return written(tokens, place, self.lm_head(hidden[:, 0]), temperature, top_k), seen
+
+        begin, follow = function(beginning), function(following)
         with evaluating(self):
-            ids = ops.concat((input_ids, creation.zeros((batch, max_new_tokens), dtype=input_ids.dtype)), axis=1)
-            for place in range(length, total):
-                ids = step(ids, creation.asarray(place))
-        return ids
+            tokens, seen = begin(input_ids)
+            for place in range(length + 1, total):
+                tokens, seen = follow(tokens, creation.asarray(place), seen)
+        return tokens
+
+
+def _filled(x: Tensor, places: int) -> Tensor:
+    """x[batch, heads, length, n] with zeros behind, up to the number of places."""
+    return F.pad(x, (0, 0, 0, places - x.shape[2]))

@@ -69,7 +69,7 @@ def load_pretrained(model: Module, path: Path, strict: bool = True) -> tuple[lis
 
 def _name_here(name: str, known: set[str], published: Published | None) -> str:
     stem, _, last = name.rpartition(".")
-    if last in ("gamma", "beta"):
+    if name not in known and last in ("gamma", "beta"):
         name = f"{stem}.{'weight' if last == 'gamma' else 'bias'}"
     if name in known or published is None:
         return name

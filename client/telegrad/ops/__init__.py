@@ -28,9 +28,9 @@ from telegrad.ops.shape import *
 
 FAMILIES = (
     "activation", "attention", "control", "convolution", "cross_entropy", "decompositions", "determinants", "distance",
-    "dropout", "einstein", "elementwise", "embedding", "index", "indexing", "interpolation", "linalg", "loops", "loss",
-    "matrix_norms", "norm", "padding", "pooling", "probability", "random", "rearrange", "recurrent", "reduce",
-    "searching", "shape", "slices", "systems", "unpooling",
+    "dropout", "einstein", "elementwise", "embedding", "fractional_pooling", "index", "indexing", "interpolation",
+    "linalg", "loops", "loss", "matrix_norms", "norm", "padding", "pooling", "probability", "random", "rearrange",
+    "recurrent", "reduce", "sampling", "searching", "segments", "shape", "slices", "systems", "unpooling",
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

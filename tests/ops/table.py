@@ -562,6 +562,10 @@ CASES: dict[str, list[Case]] = {
         case(systems.Pinv(1e-10), regular(*s), expected=np.linalg.pinv)
         for s in ((3, 3), (4, 2), (2, 4), (2, 2, 3), (3, 0), (0, 2, 2))
     ],
+    "pinv_above": [
+        case(systems.PinvAbove(), regular(*s), real(*s[:-2], low=0.0, high=1e-3), expected=np.linalg.pinv)
+        for s in ((2, 2), (2, 2, 3), (0, 2, 2), (2, 3, 0))
+    ],
     "matrix_exp": [
         case(systems.MatrixExp(), real(*s), expected=_expm, tolerance=1e-5) for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0))
     ],

@@ -43,6 +43,17 @@ def test_a_mask_selects_as_in_numpy(key: Any) -> None:
     np.testing.assert_array_equal(tg.asarray(X)[ours].numpy(), X[theirs])
 
 
+@pytest.mark.parametrize("mask", [np.ones(0, bool), np.ones((3, 0), bool)], ids=repr)
+def test_a_mask_of_size_0_selects_nothing_as_the_standard_says(mask: Any) -> None:
+    x = tg.asarray(X)
+
+    for key in (tg.asarray(mask), mask):
+        assert x[key].shape == (0, *X.shape[mask.ndim :])
+        x[key] = 5.0
+        x[key] = tg.ones((0, *X.shape[mask.ndim :]))
+    np.testing.assert_array_equal(x.numpy(), X)
+
+
 def test_a_mask_of_a_numpy_array_needs_no_round_trip_and_works_in_a_trace() -> None:
     @tg.function
     def selected(x: tg.Tensor) -> tg.Tensor:

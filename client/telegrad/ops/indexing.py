@@ -62,7 +62,7 @@ def set_items(x: V, key: Any, new: V | Number) -> V:
         check_mask(mask.shape, x.shape[: mask.ndim])
         if value.ndim <= x.ndim - mask.ndim:
             _check_assigned(value, x.shape[mask.ndim :])
-            return e.where(_over(mask, x.ndim), value, x)
+            return e.where(_over(mask, x.ndim), value, x) if mask.size else x
         return _scattered(x, key, value)
     parts = _parts(x, key)
     if any(isinstance(part, Operators) for part in parts):
@@ -102,8 +102,8 @@ def _sole_mask(key: Any) -> Any:
 
 
 def check_mask(mask: Shape, axes: Shape) -> None:
-    """Raise AxisError unless a mask of this shape selects from axes of these sizes."""
-    if mask != axes:
+    """Raise AxisError unless a mask of this shape selects from axes of these sizes; of size 0 it selects nothing."""
+    if len(mask) != len(axes) or any(m not in (n, 0) for m, n in zip(mask, axes, strict=True)):
         raise AxisError(f"a mask of shape {list(mask)} does not fit axes of sizes {list(axes)}")
 
 
@@ -116,7 +116,7 @@ def _masked(x: V, mask: V) -> V:
     check_mask(mask.shape, x.shape[: mask.ndim])
     flat = reshape(mask, (mask.size,))
     places = true_places(flat, how_many(flat, _MASK))
-    return Gather()(reshape(x, (mask.size, *x.shape[mask.ndim :])), places)
+    return Gather()(reshape(x, (product(x.shape[: mask.ndim]), *x.shape[mask.ndim :])), places)
 
 
 def _check_assigned(value: Operators, shape: Shape) -> None:

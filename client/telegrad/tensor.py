@@ -417,9 +417,20 @@ class Tensor(Methods):
 
     # ---- other handles
 
-    def to(self, dtype: DType) -> Tensor:
-        """The elements converted to another dtype."""
-        return elementwise.astype(self, dtype, copy=False)
+    def to(self, *target: DType | str | Tensor, dtype: DType | None = None, device: str | None = None) -> Tensor:
+        """The elements in another dtype, or that of another tensor. A device can only be the session's own."""
+        for each in target:
+            if isinstance(each, str):
+                device = each
+            else:
+                dtype = each.dtype if isinstance(each, Tensor) else each
+        if device is not None:
+            self.to_device(device)
+        return self if dtype is None else elementwise.astype(self, dtype, copy=False)
+
+    def cpu(self) -> Tensor:
+        """The tensor itself, of which `numpy` makes a copy on this machine wherever it lives."""
+        return self
 
     def clone(self) -> Tensor:
         """The same value under another handle; gradients flow through it."""

@@ -133,6 +133,8 @@ class Tensor(Methods):
             wants = False
         elif wants and not context.GRADIENTS.get():
             outputs, wants = tuple([StopGradient()(v) for v in outputs]), False
+            if region is not None:
+                region += [v.node for v in outputs]
         if cls is elementwise.Cast:
             weak = False
         if len(outputs) == 1:
@@ -500,10 +502,17 @@ class Variable(Tensor):
     def assign(self, value: Tensor | Number | npt.ArrayLike) -> None:
         """Make ``value`` the next version. No gradient flows through an assignment.
 
-        Raises ShapeError or DTypeError if the type is not the variable's own.
+        Raises ShapeError or DTypeError if the type is not the variable's own, TraceError in a branch, in the body of
+        `while_loop`, `vmap` or `custom_vjp`, and for a parameter in any body.
         """
         from telegrad.creation import asarray
 
+        region, assigned = context.REGION.get(), (context.ASSIGNED.get() or (None,))[-1]
+        if region is not None and (assigned is None or self._requires_grad):
+            raise TraceError(
+                f"{self.describe()} cannot be assigned in a branch, or in the body of while_loop, vmap or custom_vjp, "
+                "and a parameter in no body; return the value and assign it outside"
+            )
         tensor = value if isinstance(value, Tensor) else asarray(value, dtype=self.dtype)
         if tensor._weak:
             tensor = elementwise.astype(tensor, self.dtype)
@@ -513,6 +522,10 @@ class Variable(Tensor):
             raise ShapeError(f"{self.describe()} is {self.type} and cannot become {tensor.type}")
         home = context.TRACE.get() or self._home
         new = StopGradient()(home.value_of(tensor))
+        if region is not None and assigned is not None:
+            region.append(new.node)
+            assigned[self] = new
+            return
         if self._requires_grad:
             new = Value(GradientPoint(new, ref(self)))
         home.assign(self, new, caller())

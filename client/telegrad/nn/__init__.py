@@ -32,6 +32,7 @@ from telegrad.nn.activation import (
     Threshold,
 )
 from telegrad.nn.attention import MultiheadAttention
+from telegrad.nn.cells import GRUCell, LSTMCell, RNNCell
 from telegrad.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from telegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from telegrad.nn.distance import CosineSimilarity, PairwiseDistance
@@ -43,6 +44,7 @@ from telegrad.nn.loss import (
     BCEWithLogitsLoss,
     CosineEmbeddingLoss,
     CrossEntropyLoss,
+    CTCLoss,
     GaussianNLLLoss,
     HingeEmbeddingLoss,
     HuberLoss,
@@ -105,7 +107,7 @@ from telegrad.nn.pooling import (
     MaxPool3d,
 )
 from telegrad.nn.rearrange import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
-from telegrad.nn.rnn import GRUCell, LSTMCell, RNNCell
+from telegrad.nn.rnn import GRU, LSTM, RNN
 from telegrad.nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -122,6 +124,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -139,6 +144,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Bilinear",
+    "CTCLoss",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",

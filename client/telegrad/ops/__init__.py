@@ -29,7 +29,7 @@ from telegrad.ops.shape import *
 
 FAMILIES = (
     "activation", "attention", "control", "convolution", "cross_entropy", "decompositions", "determinants", "distance",
-    "dropout", "einstein", "elementwise", "embedding", "index", "indexing", "interpolation", "linalg", "loss",
+    "dropout", "einstein", "elementwise", "embedding", "index", "indexing", "interpolation", "linalg", "loops", "loss",
     "matrix_norms", "norm", "padding", "pooling", "probability", "random", "rearrange", "recurrent", "reduce",
     "searching", "selection", "shape", "slices", "systems", "unpooling",
 )  # fmt: skip

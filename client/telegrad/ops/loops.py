@@ -5,32 +5,29 @@ recurrent network of any length is one node, so the graph, the wire and the plan
 
 Every body takes the number of the trip first (an int64 scalar): with it random ops fold the trip into their key.
 The derivative of a scan is a scan the other way round. What its body needs from the forward is stacked by the
-forward scan itself (`_split`): the rule makes the forward again with more results, over the same body, and the
+forward scan itself (`scan_gradient`): the rule makes the forward again with more results, over the same body, and the
 compiler joins the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from telegrad.errors import DTypeError, GraphError, ShapeError
 from telegrad.ir import types as t
-from telegrad.ir.graph import Graph, new_input, rewrite, topological
+from telegrad.ir.graph import Graph, new_input
 from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import Type
 from telegrad.ir.value import Value
-from telegrad.ops import elementwise as e
-from telegrad.ops.control import zeros_like
+from telegrad.ops.control import Alias, PartialGradient, zeros_like
+from telegrad.ops.scan_gradient import scan_gradient
 
 INDEX = Type((), t.int64)
 """The number of the trip, from 0 in the order of the axis."""
 
 MAX_TRIPS = 2**40
-
-Gradient = Callable[[Sequence[Value], Sequence[Value], Sequence[Value]], "tuple[Value | None, ...]"]
-"""sum_i <g_i, dy_i/dx_j> for each x_j, None where no y depends on x_j: `telegrad.autodiff.partial_gradient`."""
 
 
 class Loop(Op, abstract=True):
@@ -76,7 +73,9 @@ class Scan(Loop):
         _one_region("scan", regions, 1)
         c, n = self.carries, self.carries + self.xs
         if not (0 <= self.length <= MAX_TRIPS and c >= 0 and self.xs >= 0 and n <= len(types)):
-            raise GraphError(f"scan: {self.length} trips, {c} carries and {self.xs} xs do not fit {len(types)} operands")
+            raise GraphError(
+                f"scan: {self.length} trips, {c} carries and {self.xs} xs do not fit {len(types)} operands"
+            )
         slices: list[Type] = []
         for number, x in enumerate(types[c:n]):
             if not x.shape or x.shape[0] != self.length:
@@ -90,118 +89,22 @@ class Scan(Loop):
         return (*types[:c], *(Type((self.length, *y.shape), y.dtype) for y in results[c:]))
 
     def vjp(
-        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: Gradient
+        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
     ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         outs: tuple[Value, ...] = out if isinstance(out, tuple) else (out,)
-        body, c, n = regions[0], self.carries, self.carries + self.xs
-        parameters = body.inputs[1:]
-        carried = [j for j in range(c) if inputs[j].dtype.is_float]
-        wanted = [j for j, x in enumerate(inputs) if x.dtype.is_float]
-        known = [j for j in range(c, len(outs)) if gs[j] is not None]
-        # one trip, backwards
-        starts = [new_input(parameters[j].type) for j in carried]
-        slices = [new_input(body.outputs[j].type) for j in known]
-        ends = [body.outputs[j] for j in (*carried, *known)]
-        found = dict(
-            zip(wanted, gradient(ends, [*starts, *slices], [parameters[j] for j in wanted]), strict=True)
+
+        def repeat(carries: int, xs: int, reversed: bool, body: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
+            scan = Scan(self.length, carries, xs, self.reverse is not reversed)
+            return scan.results(*operands, regions=(body,))
+
+        return scan_gradient(
+            gs, outs, inputs, regions[0], carries=self.carries, xs=self.xs, gradient=gradient, repeat=repeat
         )
-        flows = [j for j in wanted if j < c or found[j] is not None]
-        summed = [j for j in flows if j >= n]
-        sums = [new_input(parameters[j].type) for j in summed]
-        results: list[Value] = []
-        for j in carried:
-            results.append(_or_zeros(found[j], parameters[j]))
-        for j, total in zip(summed, sums, strict=True):
-            results.append(e.Add()(total, _or_zeros(found[j], parameters[j])))
-        sliced = [j for j in flows if c <= j < n]
-        results += [_or_zeros(found[j], parameters[j]) for j in sliced]
-        # what it needs of the forward
-        need = _split(results, body, [*starts, *slices, *sums], carries=c, xs=self.xs)
-        stacked = {v: outs[j] for j, v in enumerate(body.outputs) if j >= c}
-        more = [v for v in need.saved if v not in stacked]
-        if more:
-            forward = Graph.of(body.inputs, (*body.outputs, *more))
-            again = self.results(*inputs, regions=(forward,))
-            stacked |= dict(zip(more, again[len(outs) :], strict=True))
-        operands = dict(zip(parameters, inputs, strict=True))
-        outer = rewrite(
-            Graph((), tuple(need.invariant), topological(need.invariant, stop=[v.node for v in parameters])),
-            lambda node, inputs: None,
-            mapping=operands,
-        )
-        # all trips, the other way round
-        index = new_input(INDEX)
-        saved = [new_input(v.type) for v in (*need.saved, *need.slices)]
-        constants = [new_input(v.type) for v in need.invariant]
-        mapping = {body.inputs[0]: index}
-        mapping |= dict(zip((*need.saved, *need.slices), saved, strict=True))
-        mapping |= dict(zip(need.invariant, constants, strict=True))
-        fresh = [index, *starts, *sums, *slices, *saved, *constants]
-        order = topological(results, stop=[v.node for v in (*fresh, *mapping)])
-        last = rewrite(Graph((), tuple(results), tuple(order)), lambda node, inputs: None, mapping=mapping)
-        back = Scan(self.length, len(carried) + len(summed), len(slices) + len(saved), not self.reverse)
-        begin = [_or_zeros(gs[j], inputs[j]) for j in carried] + [zeros_like(inputs[j]) for j in summed]
-        xs = [gs[j] for j in known] + [stacked[v] for v in need.saved] + [operands[v] for v in need.slices]
-        if not last:
-            return (None,) * len(inputs)
-        flowed = back.results(*begin, *xs, *outer, regions=(Graph.of(fresh, last),))
-        by_operand = dict(zip((*carried, *summed, *sliced), flowed, strict=True))
-        return tuple(by_operand.get(j) for j in range(len(inputs)))
 
 
 def _or_zeros(g: Value | None, x: Value) -> Value:
     return zeros_like(x) if g is None else g
-
-
-@dataclass(frozen=True)
-class _Needs:
-    """What a backward trip takes from the forward: values to be stacked, slices of the xs, and what no trip changes."""
-
-    saved: list[Value]
-    slices: list[Value]
-    invariant: list[Value]
-
-
-def _split(results: Sequence[Value], body: Graph, cotangents: Sequence[Value], *, carries: int, xs: int) -> _Needs:
-    """Where the part of ``results`` that depends on the cotangents meets the part that the forward knows.
-
-    Views and constants are made again rather than saved, and what depends on constants alone is computed once.
-    """
-    stop = [v.node for v in (*body.inputs, *cotangents)]
-    order = topological(results, stop=stop)
-    linear = {id(v.node) for v in cotangents}
-    varying = {id(v.node) for v in body.inputs[: 1 + carries + xs]}
-    for node in order:
-        if any(id(v.node) in linear for v in node.inputs):
-            linear.add(id(node))
-        if any(id(v.node) in varying for v in node.inputs):
-            varying.add(id(node))
-    place = {v: number for number, v in enumerate(body.inputs)}
-    needs = _Needs([], [], [])
-    pending = [v for node in order if id(node) in linear for v in node.inputs] + list(results)
-    seen: set[Value] = set()
-    pending.reverse()
-    while pending:
-        value = pending.pop()
-        if id(value.node) in linear or value in seen:
-            continue
-        seen.add(value)
-        number = place.get(value)
-        if number is not None and number > carries:
-            (needs.slices if number <= carries + xs else needs.invariant).append(value)
-        elif number is not None:
-            if number > 0:
-                needs.saved.append(value)
-        elif not value.node.inputs:
-            continue
-        elif id(value.node) not in varying:
-            needs.invariant.append(value)
-        elif value.node.op.is_view:
-            pending += reversed(value.node.inputs)
-        else:
-            needs.saved.append(value)
-    return needs
 
 
 @dataclass(frozen=True)
@@ -226,7 +129,7 @@ class Switch(Loop):
         return results
 
     def vjp(
-        self, g: Any, out: Any, index: Value, *inputs: Value, regions: tuple[Graph, ...], gradient: Gradient
+        self, g: Any, out: Any, index: Value, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
     ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         known = [j for j, gy in enumerate(gs) if gy is not None]
@@ -241,9 +144,7 @@ class Switch(Loop):
         flows = [j for j in wanted if any(found[j] is not None for _, found in branches)]
         if not flows:
             return (None,) * (1 + len(inputs))
-        back = tuple(
-            Graph.of(fresh, [_or_zeros(found[j], fresh[j]) for j in flows]) for fresh, found in branches
-        )
+        back = tuple(Graph.of(fresh, [_or_zeros(found[j], fresh[j]) for j in flows]) for fresh, found in branches)
         flowed = self.results(index, *inputs, *[gs[j] for j in known], regions=back)  # type: ignore[arg-type]
         by_operand = dict(zip(flows, flowed, strict=True))
         return (None, *(by_operand.get(j) for j in range(len(inputs))))
@@ -277,13 +178,14 @@ class While(Loop):
         return types[: self.carries]
 
     def vjp(
-        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: Gradient
+        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
     ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         known = [j for j, gy in enumerate(gs) if gy is not None]
         wanted = [j for j, x in enumerate(inputs) if x.dtype.is_float]
-        ends = self.as_scan(inputs, regions)
-        found = gradient([ends[j] for j in known], [gs[j] for j in known], [inputs[j] for j in wanted])  # type: ignore[misc]
+        fresh = [Alias()(x) for x in inputs]  # one operand may depend on another
+        ends = self.as_scan(fresh, regions)
+        found = gradient([ends[j] for j in known], [gs[j] for j in known], [fresh[j] for j in wanted])  # type: ignore[misc]
         by_operand = dict(zip(wanted, found, strict=True))
         return tuple(by_operand.get(j) for j in range(len(inputs)))
 

@@ -92,6 +92,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> _Any:
-    from telegrad import linalg, models, nn, optim, random, safetensors
+    """Loaded when they are first used: they would take a third of the import."""
+    if name in ("linalg", "models", "nn", "optim", "random", "safetensors"):
         return _import_module(f"telegrad.{name}")
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

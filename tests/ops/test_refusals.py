@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from telegrad import ops
-from telegrad.errors import AxisError, DTypeError, GraphError, ShapeError, UnknownOp
+from telegrad.errors import AxisError, DTypeError, GraphError, ShapeError, TraceError, UnknownOp
 from telegrad.ir import make_op, new_input
 from telegrad.ir import types as t
 from telegrad.ir.op import result_types
@@ -21,6 +21,7 @@ from telegrad.ops import (
     norm,
     reduce,
     registry,
+    systems,
 )
 from telegrad.ops import elementwise as e
 
@@ -137,8 +138,17 @@ X, I = new_input(ty(2, 3)), new_input(ty(2, dtype=t.int64))
         (lambda: ops.stack([]), ShapeError, "at least one"),
         (lambda: ops.stack([X, I]), ShapeError, "differ"),
         (lambda: ops.concat([X, I]), ShapeError, "sizes must be equal"),
-        (lambda: ops.repeat(X, -1), ShapeError, "negative size -1"),
-        (lambda: ops.repeat(X, I), DTypeError, "repeats must be a Python integer"),
+        (lambda: ops.repeat(X, -1), ShapeError, "must not be negative"),
+        (lambda: ops.repeat(X, [1, 2], axis=1), ShapeError, "axis 1 has 3 elements, and repeats 2"),
+        (lambda: ops.repeat(X, I), TraceError, "depends on data"),
+        (lambda: ops.repeat(X, X), DTypeError, "repeats must be integers"),
+        (lambda: ops.nonzero(X), TraceError, "depends on data"),
+        (lambda: ops.nonzero(new_input(ty())), ShapeError, "at least one axis"),
+        (lambda: ops.nonzero(X, size=-1), GraphError, "must not be negative"),
+        (lambda: ops.unique_values(X), TraceError, "depends on data"),
+        (lambda: ops.unique_all(new_input(ty(0)), size=2), ShapeError, "has no 2 elements"),
+        (lambda: ops.conj(new_input(ty(2, dtype=t.bool_))), DTypeError, "takes numbers"),
+        (lambda: systems.pinv(X, rtol=new_input(ty(3))), ShapeError, "does not broadcast"),
         (lambda: ops.roll(X, (1, 2)), AxisError, "several shifts"),
         (lambda: ops.roll(X, (1, 2), axis=0), AxisError, "2 shifts for 1 axes"),
         (lambda: ops.cumulative_sum(X), AxisError, "axis is needed"),

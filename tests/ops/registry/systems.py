@@ -87,7 +87,7 @@ def _exponential(op: object, x: Array) -> Array:
     return total
 
 
-def _penrose(op: object, found: list[Array], x: Array) -> list[tuple[Array, Array]]:
+def _penrose(op: object, found: list[Array], x: Array, *_: Array) -> list[tuple[Array, Array]]:
     """The four laws that only the pseudo-inverse has."""
     (p,) = found
     left, right = x @ p, p @ x
@@ -195,6 +195,26 @@ ROWS = [
         * (14 * max(x.shape[-2:]) * min(x.shape[-2:]) ** 2 + 8 * min(x.shape[-2:]) ** 3
         + 2 * math.prod(x.shape[-2:]) * min(x.shape[-2:])),
         without=SQUARE,
+    ),
+    Facts(
+        samples=tuple(
+            Sample(systems.PinvAbove(), (regular(*s), real(*s[:-2], low=0.0, high=1e-5)))
+            for s in ((3, 3), (4, 2), (2, 4), (2, 2, 3), (3, 0), (0, 2, 2))
+        ),
+        refusals=(
+            refuse(ShapeError, r"rtol must be float32\[2\], not float32\[\]", systems.PinvAbove(), ty(2, 3, 3), ty()),
+            refuse(DTypeError, "takes float32 or float64", systems.PinvAbove(), ty(3, 3, dtype=t.float16), ty()),
+            refuse(ShapeError, "takes a matrix or a stack of them", systems.PinvAbove(), ty(3), ty()),
+        ),
+        laws=_penrose,
+        dtypes=WIDE,
+        spacings=SOFT,
+        differentiable=(0,),
+        slope_tolerance=1e-7,
+        flops=lambda op, x, rtol: math.prod(x.shape[:-2])
+        * (14 * max(x.shape[-2:]) * min(x.shape[-2:]) ** 2 + 8 * min(x.shape[-2:]) ** 3
+        + 2 * math.prod(x.shape[-2:]) * min(x.shape[-2:])),
+        without={key: why for key, why in SQUARE.items() if key != "scalar"},
     ),
     _on_square(
         systems.MatrixExp(), *(real(*s) for s in SIZES),

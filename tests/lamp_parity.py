@@ -66,7 +66,6 @@ def _not_yet(lamp: str, note: str) -> Row:
 
 ITEM = "Tensor.__getitem__"
 SPARSE = "sparse tensors"
-RECURRENT = "recurrent layers; their cells are there"
 GRAPHS = "graph layers"
 MODELS = "models of text"
 SUBCLASS = "a subclass of `nn.Module`"
@@ -229,13 +228,21 @@ _MODULES = (
     _row("LayerNorm", "nn.LayerNorm", f"{PIECES}::test_layer_norm_has_mean_0_and_variance_1_before_its_scale"),
     _row("Dropout", "nn.Dropout", f"{PIECES}::test_dropout_is_off_in_evaluation_and_scales_what_it_keeps"),
     _row("Embedding", "nn.Embedding", f"{CLIENT}/test_more_modules_against_torch.py::test_an_embedding_is_pytorchs*"),
-    _not_yet("RNN", RECURRENT),
-    _not_yet("GRU", RECURRENT),
-    _not_yet("LSTM", RECURRENT),
+    *(
+        _row(name, f"nn.{name}", f"{CLIENT}/test_recurrent_against_torch.py::test_a_layer_is_pytorchs[{name}-*")
+        for name in ("RNN", "GRU", "LSTM")
+    ),
     _row("ResidualModule", "nn.Module", f"{PIECES}::test_a_residual_module_adds_its_input", note=SUBCLASS),
-    _not_yet("FreeRunningRNN", RECURRENT),
-    _not_yet("Seq2Seq", RECURRENT),
-    _not_yet("WithInit", RECURRENT),
+    _row("FreeRunningRNN", "scan", f"{PIECES}::test_a_network_runs_freely_on_what_it_said_before"),
+    _row(
+        "Seq2Seq", "nn.LSTM", f"{PIECES}::test_the_state_of_an_encoder_feeds_a_decoder", note="the state is an argument"
+    ),
+    _row(
+        "WithInit",
+        "nn.GRU",
+        f"{PIECES}::test_a_layer_may_begin_with_a_state_of_its_own",
+        note="the state is an argument",
+    ),
     _row(
         "MultiheadAttention",
         "nn.MultiheadAttention",
@@ -376,7 +383,7 @@ SECTIONS = (
 NOT_YET: dict[str, set[str]] = {
     "Ops": {"SparseFromValueAndIndex", "ToDense", "Debug"},
     "Modules": {
-        "WeightNormLinear", "RNN", "GRU", "LSTM", "FreeRunningRNN", "Seq2Seq", "WithInit", "TransformerEmbedding",
+        "WeightNormLinear", "TransformerEmbedding",
         "BertEncoder", "MaskedLanguageModelModule", "BertPretrainModule", "BertLoss", "LanguageModelModule",
         "LanguageModelLoss", "GCN", "GraphAttention", "MPNN", "Debug",
     },

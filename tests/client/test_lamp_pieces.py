@@ -217,6 +217,57 @@ def test_a_sequence_threads_the_states_of_its_modules() -> None:
     close(states[1][1], wanted[1].numpy())
 
 
+def recurrent(name: str, inputs: int, hidden: int, *, seed: int) -> Any:
+    layer = getattr(nn, name)(inputs, hidden, dtype=tg.float64)
+    layer.load_state_dict({key: numbers(*value.shape, seed=seed) for key, value in layer.state_dict().items()})
+    return layer
+
+
+def test_a_layer_may_begin_with_a_state_of_its_own() -> None:
+    layer, start = recurrent("GRU", 3, 4, seed=1), tg.Parameter(numbers(1, 2, 4, seed=2))
+    x = tg.asarray(numbers(5, 2, 3))
+
+    y, last = layer(x, start)
+    (y**2).sum().backward()
+    first, middle = layer(x[:2], start)
+    rest, end = layer(x[2:], middle)
+
+    close(tg.concat([first, rest], axis=0), y.numpy())
+    close(end, last.numpy())
+    assert start.grad is not None and (start.grad.numpy() != 0).all()
+
+
+def test_the_state_of_an_encoder_feeds_a_decoder() -> None:
+    encoder, decoder = recurrent("LSTM", 3, 4, seed=1), recurrent("LSTM", 2, 4, seed=2)
+    x, target = tg.asarray(numbers(5, 2, 3)), tg.asarray(numbers(4, 2, 2, seed=3))
+
+    y, _ = decoder(target, encoder(x)[1])
+    (y**2).sum().backward()
+
+    h, c = encoder(x)[1]
+    close(y, decoder(target, (h.detach(), c.detach()))[0].numpy())
+    assert all((p.grad.numpy() != 0).any() for p in encoder.parameters())  # through the state alone
+
+
+def test_a_network_runs_freely_on_what_it_said_before() -> None:
+    cell, (head, w, b) = nn.GRUCell(3, 4, dtype=tg.float64), linear(4, 3)
+    start = tg.asarray(numbers(2, 4))
+
+    def step(carry: Any, _: Any) -> Any:
+        said, h = carry
+        h = cell(tg.one_hot(said, 3, dtype=tg.float64), h)
+        said = tg.argmax(head(h), axis=-1)
+        return (said, h), said
+
+    _, found = tg.scan(step, (tg.asarray(np.zeros(2, np.int64)), start), length=6)
+
+    said, h = np.zeros(2, np.int64), start
+    for row in found.numpy():
+        h = cell(tg.asarray(np.eye(3)[said]), h)
+        said = (h.numpy() @ w.T + b).argmax(-1)
+        np.testing.assert_array_equal(row, said)
+
+
 # ---- losses
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from telegrad.ir.op import REGISTRY
+from telegrad.ops import registry
 from telegrad.wire.status import REASONS
 from telegrad.wire.v1 import sessions_pb2, tensors_pb2
 from telegrad_server.config import Config
@@ -71,7 +71,7 @@ def test_every_reason_is_documented() -> None:
 def test_every_op_is_documented() -> None:
     text = (ROOT / "docs/ops.md").read_text()
 
-    assert [n for n, c in REGISTRY.items() if c.__module__.startswith("telegrad.") and f"`{n}`" not in text] == []
+    assert [n for n, c in registry().items() if c.__module__.startswith("telegrad.") and f"`{n}`" not in text] == []
 
 
 def test_every_rpc_is_documented() -> None:

@@ -17,6 +17,7 @@ from typing import Any as _Any
 
 from telegrad import errors
 from telegrad.context import enable_grad, is_grad_enabled, no_grad
+from telegrad.control_flow import cond, fori_loop, scan, switch, while_loop
 from telegrad.creation import (
     arange,
     asarray,
@@ -70,28 +71,28 @@ from telegrad.scope import Scope, scoped
 from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
 from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_grad, vjp
-
-from telegrad import linalg, random  # isort: skip
+from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:
-    from telegrad import models, nn, optim, safetensors
+    from telegrad import linalg, models, nn, optim, random, safetensors
 
 __version__ = "0.1.0"
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "DType", "Parameter", "Scope", "Session", "TelegradError", "Tensor", "Variable", "__array_api_version__",
     "__array_namespace_info__", "__version__", "arange", "asarray", "bfloat16", "bool", "broadcast_shapes", "can_cast",
-    "checkpoint", "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16", "float32",
-    "float64", "from_dlpack", "full", "function", "grad", "iinfo", "inf", "int16", "int32", "int64", "int8",
-    "is_grad_enabled", "isdtype", "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad",
-    "ones", "optim", "pi", "random", "result_type", "safetensors", "scoped", "tensor", "uint16", "uint32", "uint64",
-    "uint8", "value_and_grad", "vjp", "zeros",
+    "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16",
+    "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad", "hessian", "iinfo", "inf", "int16",
+    "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp", "linalg", "linspace", "meshgrid",
+    "models", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random", "result_type", "safetensors", "scan",
+    "scoped", "switch", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop",
+    "zeros",
     *_functions,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> _Any:
-    """`nn`, `optim` and what stands on them are loaded when first used: they take a sixth of the import."""
-    if name in ("models", "nn", "optim", "safetensors"):
+    """Loaded when they are first used: they would take a third of the import."""
+    if name in ("linalg", "models", "nn", "optim", "random", "safetensors"):
         return _import_module(f"telegrad.{name}")
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

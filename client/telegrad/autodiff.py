@@ -9,6 +9,7 @@ Since rules are written in values, the result can be differentiated again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from telegrad.errors import GraphError
 from telegrad.ir.graph import Graph, rewrite, topological
@@ -23,14 +24,26 @@ from telegrad.ops.shape import Reshape
 def gradient(ys: Sequence[Value], gs: Sequence[Value], xs: Sequence[Value]) -> tuple[Value, ...]:
     """sum_i <g_i, dy_i/dx_j> for each x_j, zeros where no y depends on x_j.
 
-    Every value must be free of `Gradient` nodes (see `expand_gradients`). Raises GraphError for an op without a rule.
+    Every value, also in regions, must be free of `Gradient` nodes (see `expand_gradients`). Raises GraphError for an
+    op without a rule.
     """
+    found = _walk_back(topological(ys), ys, gs, xs)
+    return tuple([zeros_like(x) if g is None else g for x, g in zip(xs, found, strict=True)])
+
+
+def partial_gradient(ys: Sequence[Value], gs: Sequence[Value], xs: Sequence[Value]) -> tuple[Value | None, ...]:
+    """The same for rules of ops with regions: None where no y depends on x_j. No x may depend on another."""
+    return _walk_back(topological(ys, stop=[x.node for x in xs]), ys, gs, xs)
+
+
+def _walk_back(
+    order: Sequence[Node], ys: Sequence[Value], gs: Sequence[Value], xs: Sequence[Value]
+) -> tuple[Value | None, ...]:
     wanted = {(id(x.node), x.index) for x in xs}
-    order = topological(ys)
-    depends: set[int] = set()
     x_nodes = {id(x.node) for x in xs}
+    depends = set(x_nodes)
     for node in order:
-        if id(node) in x_nodes or any(id(v.node) in depends for v in node.inputs):
+        if any(id(v.node) in depends for v in node.inputs):
             depends.add(id(node))
 
     sums: dict[tuple[int, int], Value] = {}
@@ -59,7 +72,7 @@ def gradient(ys: Sequence[Value], gs: Sequence[Value], xs: Sequence[Value]) -> t
                 if g is not None and id(value.node) in depends:
                     add(value, g)
 
-    return tuple([sums.get((id(x.node), x.index)) or zeros_like(x) for x in xs])
+    return tuple([sums.get((id(x.node), x.index)) for x in xs])
 
 
 def rule(node: Node, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -69,13 +82,8 @@ def rule(node: Node, cotangents: Sequence[Value | None]) -> Sequence[Value | Non
         raise GraphError(f"{node.op.name} has no gradient", reason="GRADIENT_MISSING", op=node.op.name)
     outs = node.outputs
     single = len(outs) == 1
-    extra = {"regions": node.regions} if node.regions else {}
-    found = vjp(cotangents[0] if single else tuple(cotangents), outs[0] if single else outs, *node.inputs, **extra)
-    if not node.regions:
-        return found
-    known = [g for g in found if g is not None]
-    results = iter(expand_gradients(known, stop=(node, *(v.node for v in node.inputs))))
-    return tuple(None if g is None else next(results) for g in found)
+    extra: dict[str, Any] = {"regions": node.regions, "gradient": partial_gradient} if node.regions else {}
+    return vjp(cotangents[0] if single else tuple(cotangents), outs[0] if single else outs, *node.inputs, **extra)
 
 
 def unbroadcast(g: Value, shape: Shape) -> Value:

@@ -13,17 +13,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from telegrad.function import Trace
-    from telegrad.ir.value import Node
+    from telegrad.ir.value import Node, Value
     from telegrad.session import Session
+    from telegrad.tensor import Tensor, Variable
 
 TRACE: ContextVar[Trace | None] = ContextVar("telegrad_trace", default=None)
 GRADIENTS: ContextVar[bool] = ContextVar("telegrad_gradients", default=True)
 REGION: ContextVar[list[Node] | None] = ContextVar("telegrad_region", default=None)
 """The nodes made so far for the region (body of `checkpoint`, `custom_vjp`) that is being written, if one is."""
+TRIPS: ContextVar[tuple[Tensor, ...]] = ContextVar("telegrad_trips", default=())
+"""The numbers of the trips of the loops whose bodies are being written, the outermost first."""
+ASSIGNED: ContextVar[tuple[dict[Variable, Value] | None, ...]] = ContextVar("telegrad_assigned", default=())
+"""The variables assigned so far in each of the regions that are being written, the innermost last; None for one that
+cannot hand them out."""
 DEFINITIONS: ContextVar[bool] = ContextVar("telegrad_definitions", default=False)
 """Whether every tensor keeps its definition when it is sent, because a transform will differentiate through it."""
 
 _SESSIONS: list[Session] = []
+
+
+def assigned_value(variable: Variable) -> Value | None:
+    """What the variable was assigned in the regions that are being written, if it was."""
+    for assigned in reversed(ASSIGNED.get()):
+        if assigned is not None and variable in assigned:
+            return assigned[variable]
+    return None
 
 
 def push_session(session: Session) -> None:

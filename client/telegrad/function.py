@@ -38,7 +38,7 @@ from telegrad.lazy import (
 from telegrad.nest import Structure, flatten, unflatten
 from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
-from telegrad.session import Session, key_bytes
+from telegrad.session import Session, folded, key_bytes
 from telegrad.tensor import Tensor, Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 from telegrad.wire.messages import INLINE_BYTES
@@ -98,7 +98,7 @@ class Trace:
         if tensor._home is self:  # pyright: ignore[reportPrivateUsage]
             return tensor.value
         if isinstance(tensor, Variable):
-            found = self.assigned.get(tensor)
+            found = context.assigned_value(tensor) or self.assigned.get(tensor)
             if found is not None:
                 return found
             if id(tensor) not in self._captured:
@@ -160,7 +160,7 @@ class Trace:
             session = self.session
             self._key = self.live(Type((4,), types.uint32), lambda: key_bytes(session.seed, session.calls))
         self._streams += 1
-        return self._key, self._streams
+        return folded(self._key), self._streams
 
     @property
     def is_random(self) -> bool:

@@ -232,11 +232,10 @@ def gradient_points(values: Sequence[Value]) -> list[tuple[Value, Tensor]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extract:
-    """A closed graph, where each of its inputs comes from, and the client's line of each of its nodes."""
+    """A closed graph, and where each of its inputs comes from. The origin of a node is the client's line."""
 
     graph: Graph
     sources: tuple[Source, ...]
-    lines: tuple[Line | None, ...]
 
 
 def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extract:
@@ -260,8 +259,7 @@ def extract(outputs: Sequence[Value], arguments: Sequence[Value] = ()) -> Extrac
         if isinstance(leaf.source, Version):
             check_version(leaf.source)
     sources = tuple(cast(Leaf, v.node).source for v in inputs)
-    lines = tuple([cast("Line | None", node.origin) for node in nodes])
-    return Extract(Graph(inputs, closed, nodes), sources, lines)
+    return Extract(Graph(inputs, closed, nodes), sources)
 
 
 def extract_region(
@@ -283,6 +281,14 @@ def extract_region(
         return id(node) not in own and id(node) not in stop and (bool(node.inputs) or isinstance(node.op, Input))
 
     order = topological(outputs, stop=[v.node for v in parameters], inputs_of=inputs_of)
+    for node in order:
+        if id(node) in own and isinstance(node.op, Gradient):
+            n = node.op.outputs
+            if any(map(is_outer, node.inputs[:n])) and any(map(is_outer, node.inputs[2 * n :])):
+                raise TraceError(
+                    "a gradient of what was made outside of the body of a loop, of vmap, checkpoint or custom_vjp "
+                    "cannot be taken inside; call vjp or grad inside, too"
+                )
     used = [v for node in order if id(node) in own for v in node.inputs] + list(outputs)
     for value in used:
         if is_outer(value) and value not in captured:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from telegrad.ir.graph import Function
-from telegrad.lazy import Extract
-from telegrad.wire.codec import encode_function, function_id
+from telegrad.lazy import Extract, Line
+from telegrad.wire.codec import encode_function, function_id, nodes_in_order
 
 
 class Prepared:
@@ -15,18 +16,8 @@ class Prepared:
     def __init__(self, extracted: Extract, updates: Sequence[tuple[int, int]]) -> None:
         self.data = encode_function(Function(extracted.graph, tuple(updates)))
         self.id = function_id(self.data)
-        self.ops = frozenset(_op_names(extracted))
-        self.lines = extracted.lines
+        nodes = nodes_in_order(extracted.graph)
+        self.lines = tuple([cast("Line | None", node.origin) for node in nodes])
+        self.ops = frozenset([node.op.name for node in nodes])
         self.sources = extracted.sources
         self.input_types = extracted.graph.input_types
-
-
-def _op_names(extracted: Extract) -> set[str]:
-    names: set[str] = set()
-    graphs = [extracted.graph]
-    while graphs:
-        graph = graphs.pop()
-        for node in graph.nodes:
-            names.add(node.op.name)
-            graphs.extend(node.regions)
-    return names

@@ -33,6 +33,7 @@ from telegrad.lazy import (
     check_version,
     extract,
 )
+from telegrad.ops.random import FoldIn
 from telegrad.prepared import Prepared
 from telegrad.scope import Scope, Scopes
 from telegrad.tensor import Tensor, Variable
@@ -140,6 +141,8 @@ class Session:
         """The tensor's value, if it may be used here."""
         if tensor._home is not self:  # pyright: ignore[reportPrivateUsage]
             raise self._stranger(tensor)
+        if isinstance(tensor, Variable) and context.ASSIGNED.get():
+            return context.assigned_value(tensor) or tensor.value
         return tensor.value
 
     def _stranger(self, tensor: Tensor) -> TelegradError:
@@ -189,7 +192,7 @@ class Session:
     def random_key(self) -> tuple[Tensor, int]:
         """The key of the next random numbers, and the stream within it."""
         self.calls += 1
-        return self.live(Type((4,), types.uint32), lambda: key_bytes(self.seed, self.calls)), 0
+        return folded(self.live(Type((4,), types.uint32), lambda: key_bytes(self.seed, self.calls))), 0
 
     def assign(self, variable: Variable, value: Value, line: Line | None) -> None:
         """Make ``value`` the variable's next version when the graph is sent."""
@@ -364,6 +367,13 @@ class Session:
     def is_closed(self) -> bool:
         """Whether it was closed here."""
         return self.commands.is_closed
+
+
+def folded(key: Tensor) -> Tensor:
+    """The key as it is in the trips of the loops around: another in each."""
+    for index in context.TRIPS.get():
+        key = FoldIn()(key, index)
+    return key
 
 
 def key_bytes(seed: int, call: int) -> bytes:

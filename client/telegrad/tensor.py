@@ -115,6 +115,8 @@ class Tensor(Operators):
             wants = False
         elif wants and not context.GRADIENTS.get():
             outputs, wants = tuple([StopGradient()(v) for v in outputs]), False
+            if region is not None:
+                region += [v.node for v in outputs]
         if cls is elementwise.Cast:
             weak = False
         if len(outputs) == 1:
@@ -504,10 +506,17 @@ class Variable(Tensor):
     def assign(self, value: Tensor | Number | npt.ArrayLike) -> None:
         """Make ``value`` the next version. No gradient flows through an assignment.
 
-        Raises ShapeError or DTypeError if the type is not the variable's own.
+        Raises ShapeError or DTypeError if the type is not the variable's own, TraceError in a branch, in the body of
+        `while_loop`, `vmap` or `custom_vjp`, and for a parameter in any body.
         """
         from telegrad.creation import asarray
 
+        region, assigned = context.REGION.get(), (context.ASSIGNED.get() or (None,))[-1]
+        if region is not None and (assigned is None or self._requires_grad):
+            raise TraceError(
+                f"{self.describe()} cannot be assigned in a branch, or in the body of while_loop, vmap or custom_vjp, "
+                "and a parameter in no body; return the value and assign it outside"
+            )
         tensor = value if isinstance(value, Tensor) else asarray(value, dtype=self.dtype)
         if tensor._weak:
             tensor = elementwise.astype(tensor, self.dtype)
@@ -517,6 +526,10 @@ class Variable(Tensor):
             raise ShapeError(f"{self.describe()} is {self.type} and cannot become {tensor.type}")
         home = context.TRACE.get() or self._home
         new = StopGradient()(home.value_of(tensor))
+        if region is not None and assigned is not None:
+            region.append(new.node)
+            assigned[self] = new
+            return
         if self._requires_grad:
             new = Value(GradientPoint(new, ref(self)))
         home.assign(self, new, caller())
@@ -543,23 +556,6 @@ class Parameter(Variable):
 
     def __init__(self, data: Tensor | npt.ArrayLike, requires_grad: bool = True, *, name: str | None = None) -> None:
         super().__init__(data, name=name, requires_grad=requires_grad)
-
-
-class Buffer(Variable):
-    """A variable that a module holds and does not learn; it is saved with the module unless ``persistent`` is false."""
-
-    __slots__ = ("persistent",)
-
-    def __init__(
-        self,
-        data: Tensor | npt.ArrayLike,
-        *,
-        persistent: bool = True,
-        name: str | None = None,
-        requires_grad: bool = False,
-    ) -> None:
-        super().__init__(data, name=name, requires_grad=requires_grad)
-        self.persistent = persistent
 
 
 def _key(key: Any) -> Any:

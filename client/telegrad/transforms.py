@@ -14,30 +14,23 @@ from typing import Any
 from telegrad import context, ops
 from telegrad.errors import DTypeError, GraphError, ShapeError
 from telegrad.ir.graph import Graph, new_input
-from telegrad.ir.types import Type
-from telegrad.ir.value import Node, Value
-from telegrad.lazy import extract_region
+from telegrad.ir.value import Value
 from telegrad.nest import flatten, unflatten
-from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient
-from telegrad.tensor import Tensor
+from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient, zeros_like
+from telegrad.region import as_tensor, home_of, trace_region
+from telegrad.tensor import Tensor, Variable
 
 
 def _fresh(leaves: Sequence[Any], *, where: str) -> list[Tensor]:
     """Tensors of a new identity, so that only uses through these arguments count."""
     fresh: list[Tensor] = []
     for x in leaves:
-        tensor = _as_tensor(x)
+        tensor = as_tensor(x)
         if not tensor.dtype.is_float:
             raise DTypeError(f"{where} differentiates floating-point tensors, not {tensor.type}")
         alias = Alias()(tensor)
         fresh.append(alias)
     return fresh
-
-
-def _as_tensor(x: Any) -> Tensor:
-    from telegrad.creation import asarray
-
-    return x if isinstance(x, Tensor) else asarray(x)
 
 
 def _numbers(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
@@ -68,7 +61,7 @@ def value_and_grad(
         with _differentiating():
             result = f(*replaced, **kwargs)
         value, aux = result if has_aux else (result, None)
-        value = _as_tensor(value)
+        value = as_tensor(value)
         if value.shape != ():
             raise ShapeError(f"grad takes a function with a scalar result, not {value.type}; use vjp, or .sum()")
         xs = [x for tensors in fresh for x in tensors]
@@ -78,6 +71,21 @@ def value_and_grad(
         return ((value, aux), grads) if has_aux else (value, grads)
 
     return with_gradient
+
+
+def picked(
+    f: Callable[..., Any], argnums: int | Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[Any], Callable[..., Any]]:
+    """The arguments in ``argnums``, and f as a function of these alone."""
+    numbers = _numbers(argnums, len(args))
+
+    def of_these(*chosen: Any) -> Any:
+        replaced = list(args)
+        for n, x in zip(numbers, chosen, strict=True):
+            replaced[n] = x
+        return f(*replaced, **kwargs)
+
+    return [args[n] for n in numbers], of_these
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -108,7 +116,7 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         result = f(*[unflatten(s, xs) for (_, s), xs in zip(nests, fresh, strict=True)])
     result, aux = result if has_aux else (result, None)
     outs, structure = flatten(result)
-    home = _home(outs)
+    home = home_of(outs)
     # values, and not the handles: reading the result before the pullback is called must not cut the way back
     ends = [home.value_of(y) for y in outs]
     starts = [home.value_of(x) for tensors in fresh for x in tensors]
@@ -117,7 +125,7 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         gs, other = flatten(cotangents)
         if other != structure:
             raise GraphError("the cotangents of vjp must have the nest of the function's result")
-        pairs = [(home.tensor(y), _as_tensor(g)) for y, g in zip(ends, gs, strict=True) if y.dtype.is_float]
+        pairs = [(home.tensor(y), as_tensor(g)) for y, g in zip(ends, gs, strict=True) if y.dtype.is_float]
         xs = [home.tensor(x) for x in starts]
         found = iter(_gradient([y for y, _ in pairs], [g for _, g in pairs], xs))
         return tuple(unflatten(s, [next(found) for _ in leaves]) for leaves, s in nests)
@@ -161,52 +169,37 @@ def _differentiating() -> Generator[None, None, None]:
         context.DEFINITIONS.reset(token)
 
 
-def _region(
-    f: Callable[[list[Tensor]], list[Tensor]], home: Any, types: Sequence[Type], wanted: Sequence[bool]
-) -> tuple[Graph, tuple[Value, ...]]:
-    """f on fresh inputs of these types as a closed graph, and the outer values that it uses as further inputs."""
-    parameters = [new_input(type) for type in types]
-    inside: list[Node] = []
-    token = context.REGION.set(inside)
-    try:
-        traced = [home.tensor(v, requires_grad=w) for v, w in zip(parameters, wanted, strict=True)]
-        outs = [home.value_of(x) for x in f(traced)]
-    finally:
-        context.REGION.reset(token)
-    return extract_region(outs, parameters, inside)
-
-
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f, with its inner values computed again in the backward instead of kept: less memory, one more forward.
 
-    Random numbers repeat exactly. What f uses from outside gets its gradient too.
+    Random numbers repeat exactly. What f uses from outside gets its gradient too; running statistics are updated once.
     """
 
     @wraps(f)
     def recomputed(*args: Any) -> Any:
         leaves, structure = flatten(args)
-        tensors = [_as_tensor(x) for x in leaves]
-        home = _home(tensors)
+        tensors = [as_tensor(x) for x in leaves]
+        home = home_of(tensors)
         out: list[Any] = []
+        assigned: dict[Variable, Value] = {}
 
         def body(xs: list[Tensor]) -> list[Tensor]:
             results, shape = flatten(f(*unflatten(structure, xs)))
             out.append(shape)
-            return [_as_tensor(x) for x in results]
+            return [*(as_tensor(x) for x in results), *(home.tensor(v) for v in assigned.values())]
 
-        graph, outer = _region(body, home, [x.type for x in tensors], [x.requires_grad for x in tensors])
+        graph, outer = trace_region(
+            body, home, [x.type for x in tensors], [x.requires_grad for x in tensors], assigned=assigned
+        )
         operands = [*tensors, *(home.tensor(v, requires_grad=v.type.dtype.is_float) for v in outer)]
         if not operands:
             raise GraphError("checkpoint takes a function of at least one tensor")
-        return unflatten(out[0], list(Checkpoint().results(*operands, regions=(graph,))))
+        results = list(Checkpoint().results(*operands, regions=(graph,)))
+        for variable, value in zip(assigned, results[len(results) - len(assigned) :], strict=True):
+            variable.assign(value)
+        return unflatten(out[0], results)
 
     return recomputed
-
-
-def _home(tensors: Sequence[Tensor]) -> Any:
-    if not tensors:
-        return context.TRACE.get() or context.current_session()
-    return context.TRACE.get() or tensors[0].session
 
 
 class custom_vjp:
@@ -236,10 +229,10 @@ class custom_vjp:
         if self._forward is None or self._backward is None:
             raise GraphError("custom_vjp has no rule yet; call defvjp(forward, backward)")
         leaves, structure = flatten(args)
-        tensors = [_as_tensor(x) for x in leaves]
-        home = _home(tensors)
+        tensors = [as_tensor(x) for x in leaves]
+        home = home_of(tensors)
         nests: list[Any] = []
-        first, outer = _region(
+        first, outer = trace_region(
             lambda xs: self._trace_forward(unflatten(structure, xs), nests),
             home,
             [x.type for x in tensors],
@@ -256,9 +249,10 @@ class custom_vjp:
             found = _checked(grads, tensors, args)
             return found + [ops.zeros_like(x) for x in operands[len(tensors) :] if x.dtype.is_float]
 
-        second, strangers = _region(backward, home, [*types[count:], *types[:count]], [False] * len(types))
+        second, strangers = trace_region(backward, home, [*types[count:], *types[:count]], [False] * len(types))
         if strangers:
-            raise GraphError("the backward rule of custom_vjp uses a tensor from outside; return it as a residual")
+            operands += [home.tensor(v).detach() for v in strangers]
+            first, second = _with_more_residuals(first, second, count, len(strangers))
         results = CustomVjp(count).results(*operands, regions=(first, second))
         return unflatten(out, list(results[:count]))
 
@@ -268,7 +262,21 @@ class custom_vjp:
         outs, out = flatten(result)
         saved, rest = flatten(residuals)
         nests[:] = [len(outs), out, rest]
-        return [_as_tensor(x) for x in [*outs, *saved]]
+        return [as_tensor(x) for x in [*outs, *saved]]
+
+
+def _with_more_residuals(forward: Graph, backward: Graph, outputs: int, count: int) -> tuple[Graph, Graph]:
+    """The regions of a custom rule whose backward uses ``count`` values from outside, its last inputs: the forward
+    takes them, too, and hands them on as residuals. They have no gradient."""
+    given = list(backward.inputs[len(backward.inputs) - count :])
+    own = backward.inputs[: len(backward.inputs) - count]
+    residuals, cotangents = own[: len(own) - outputs], own[len(own) - outputs :]
+    more = [new_input(v.type) for v in given]
+    zeros = [zeros_like(v) for v in given if v.dtype.is_float]
+    return (
+        Graph.of([*forward.inputs, *more], [*forward.outputs, *more]),
+        Graph.of([*residuals, *given, *cotangents], [*backward.outputs, *zeros]),
+    )
 
 
 def _checked(grads: Any, tensors: Sequence[Tensor], args: tuple[Any, ...]) -> list[Tensor]:
@@ -282,7 +290,7 @@ def _checked(grads: Any, tensors: Sequence[Tensor], args: tuple[Any, ...]) -> li
     for g, x in zip(flat, tensors, strict=True):
         if not x.dtype.is_float:
             continue
-        gradient = ops.zeros_like(x) if g is None else _as_tensor(g)
+        gradient = ops.zeros_like(x) if g is None else as_tensor(g)
         if gradient.type != x.type:
             raise ShapeError(f"the backward rule of custom_vjp gives {gradient.type} as the gradient of {x.type}")
         found.append(gradient)

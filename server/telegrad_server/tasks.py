@@ -42,6 +42,7 @@ class Runner:
                     and len(plan.steps) <= LIGHT_STEPS
                     and plan.flops <= LIGHT_FLOPS
                     and plan.peak_bytes <= LIGHT_BYTES
+                    and not any(step.plans for step in plan.steps)
                 )
             case Make():
                 return task.put.type.nbytes <= LIGHT_BYTES

@@ -24,8 +24,8 @@ from telegrad.errors import (
     ServerUnavailable,
     TelegradError,
 )
-from telegrad.ir.op import REGISTRY
 from telegrad.ir.types import Type
+from telegrad.ops import registry
 from telegrad.wire import messages as m
 from telegrad.wire.status import to_record
 
@@ -148,7 +148,7 @@ class Worker:
         return Hello(
             __version__,
             self.incarnation,
-            tuple(sorted(REGISTRY)),
+            tuple(sorted(registry())),
             self._executor.name,
             self._executor.fingerprint,
             warnings,

@@ -7,7 +7,7 @@ from telegrad import ops
 from telegrad.errors import GraphError
 from telegrad.ir import Function, Graph, Input, Node, Type, Value, apply, new_input
 from telegrad.ir import types as t
-from telegrad.ir.verify import verify, verify_function
+from telegrad.ir.verify import MAX_DEPTH, verify, verify_function
 from telegrad.ops.control import Checkpoint
 from telegrad.ops.elementwise import Add, Exp
 
@@ -88,14 +88,15 @@ def test_regions_are_verified_too() -> None:
         verify(Graph((outer,), (Value(node),), (outer.node, node)))
 
 
-def test_deep_regions_are_verified_without_recursion() -> None:
+def test_regions_nested_too_deep_are_refused_without_recursion() -> None:
     x = new_input(VECTOR)
     region = Graph.of([x], [ops.exp(x)])
     for _ in range(3000):
         x = new_input(VECTOR)
         region = Graph.of([x], apply(Checkpoint(), (x,), (region,)))
 
-    verify(region)
+    with pytest.raises(GraphError, match=f"more than {MAX_DEPTH} deep"):
+        verify(region)
 
 
 @pytest.mark.parametrize(

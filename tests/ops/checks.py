@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from telegrad.autodiff import expand_gradients, gradient
-from telegrad.ir import Type, Value, new_input, topological
+from telegrad.ir import Graph, Op, Type, Value, new_input, topological
+from telegrad.ops.loops import Loop, Scan, Switch, While
 from telegrad.wire.arrays import from_numpy_dtype
 from telegrad_server.executors.array_module import NumpyModule
 
@@ -41,7 +42,9 @@ def evaluate(outputs: Sequence[Value], known: Mapping[Value, Array], xp: Any = X
     with np.errstate(all="ignore"):
         for node in topological(pending, stop=[v.node for v in known]):
             operands = [memory[v] for v in node.inputs]
-            if node.regions:
+            if isinstance(node.op, Loop):
+                found = _run_loop(node.op, [region_function(r, xp) for r in node.regions], operands)
+            elif node.regions:
                 lowered = node.op.lower(node.inputs, node.regions)  # type: ignore[attr-defined]
                 inner = dict(zip(node.inputs, operands, strict=True))
                 found = evaluate(lowered, inner, xp)
@@ -52,6 +55,31 @@ def evaluate(outputs: Sequence[Value], known: Mapping[Value, Array], xp: Any = X
                 assert type_of(np.asarray(array)) == value.type, (node, array)
                 memory[value] = array
     return [np.asarray(memory[v]) for v in results]
+
+
+def region_function(region: Graph, xp: Any = XP) -> Callable[..., list[Array]]:
+    """The region as a function of arrays."""
+    return lambda *arrays: evaluate(region.outputs, dict(zip(region.inputs, arrays, strict=True)), xp)
+
+
+def _run_loop(op: Op, bodies: Sequence[Callable[..., list[Array]]], operands: Sequence[Array]) -> list[Array]:
+    """What loops mean, in the plainest Python."""
+    if isinstance(op, Switch):
+        return bodies[min(max(int(operands[0]), 0), len(bodies) - 1)](*operands[1:])
+    assert isinstance(op, Scan | While)
+    carry, rest = list(operands[: op.carries]), list(operands[op.carries :])
+    if isinstance(op, While):
+        trip = 0
+        while bodies[0](np.int64(trip), *carry, *rest)[0]:
+            carry = bodies[1](np.int64(trip), *carry, *rest)
+            trip += 1
+        return carry
+    xs, constants = rest[: op.xs], rest[op.xs :]
+    stacked: dict[int, list[Array]] = {}
+    for i in reversed(range(op.length)) if op.reverse else range(op.length):
+        results = bodies[0](np.int64(i), *carry, *[x[i] for x in xs], *constants)
+        carry, stacked[i] = results[: op.carries], results[op.carries :]
+    return carry + [np.stack(ys) for ys in zip(*[stacked[i] for i in range(op.length)], strict=True)]
 
 
 def call(build: Build, *arrays: Array) -> Any:

@@ -654,5 +654,9 @@ ELSEWHERE = {
     "gradient": "test_control and test_autodiff",
     "checkpoint": "test_control",
     "custom_vjp": "test_control",
+    "scan": "test_loops",
+    "switch": "test_loops",
+    "while": "test_loops",
+    "fold_in": "test_random",
 }
 """Ops that a row cannot describe, and where they are tested."""

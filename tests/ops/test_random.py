@@ -207,3 +207,27 @@ def test_random_numbers_have_no_gradient() -> None:
         return x + random.normal(key, shape=(3,), dtype=t.float64)
 
     check_gradients(shifted, [np.zeros(3), KEY], name="noise")
+
+
+def fold(key: Array, index: int) -> Array:
+    return call(lambda k, i: random.FoldIn()(k, i), key, np.asarray(index, np.int64))
+
+
+@pytest.mark.parametrize("index", [0, 1, 2**32, 2**62 + 5])
+def test_a_key_folded_with_a_number_is_a_block_of_philox(index: int) -> None:
+    key = np.array([7, 8, 9, 10], np.uint32)
+    expected = philox.block((9, 10, index & 0xFFFFFFFF, (index >> 32) ^ 0x80000000), (7, 8))
+
+    found = fold(key, index)
+
+    assert found.tolist() == list(expected)
+    assert found.dtype == np.uint32
+
+
+def test_folded_keys_have_streams_of_their_own() -> None:
+    key = np.array([1, 2, 3, 4], np.uint32)
+    folded = [fold(key, i) for i in range(50)]
+
+    drawn = [bits(4, stream=s, key=k).tobytes() for k in [key, *folded] for s in (0, 1, 2)]
+
+    assert len(set(drawn)) == len(drawn)

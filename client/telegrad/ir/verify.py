@@ -11,7 +11,10 @@ from typing import NoReturn
 from telegrad.errors import GraphError, TelegradError
 from telegrad.ir.graph import Function, Graph, Input
 from telegrad.ir.op import result_types
-from telegrad.ir.value import Node
+from telegrad.ir.value import Node, Origin
+
+MAX_DEPTH = 32
+"""How deep loops and other owners of regions may be nested: passes walk into them by recursion."""
 
 
 def verify(graph: Graph) -> None:
@@ -19,11 +22,13 @@ def verify(graph: Graph) -> None:
 
     Legal: nodes stand after their operands, types are as inferred, inputs are the listed ones and outputs exist.
     """
-    pending = [graph]
+    pending = [(graph, 0)]
     while pending:
-        current = pending.pop()
+        current, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise GraphError(f"regions are nested more than {MAX_DEPTH} deep", reason="REGION_INVALID")
         _verify_one(current)
-        pending.extend(region for node in current.nodes for region in node.regions)
+        pending.extend((region, depth + 1) for node in current.nodes for region in node.regions)
 
 
 def verify_function(function: Function) -> None:
@@ -71,7 +76,7 @@ def _verify_types(number: int, node: Node) -> None:
     try:
         found = result_types(node.op, tuple([v.type for v in node.inputs]), node.regions)
     except TelegradError as error:
-        error.details.setdefault("node", number)
+        error.details.setdefault("node", _number(node, number))
         error.details.setdefault("op", node.op.name)
         raise
     if found != node.types:
@@ -80,4 +85,10 @@ def _verify_types(number: int, node: Node) -> None:
 
 
 def _refuse(number: int, node: Node, why: str, *, reason: str | None = None) -> NoReturn:
+    number = _number(node, number)
     raise GraphError(f"node {number} ({node.op.name}) {why}", reason=reason, node=number, op=node.op.name)
+
+
+def _number(node: Node, number: int) -> int:
+    """The number that the client knows the node by; that of its place in its region if it came another way."""
+    return node.origin.node if isinstance(node.origin, Origin) else number

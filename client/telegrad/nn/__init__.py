@@ -34,6 +34,7 @@ from telegrad.nn.activation import (
 )
 from telegrad.nn.adaptive import AdaptiveLogSoftmaxWithLoss
 from telegrad.nn.attention import MultiheadAttention
+from telegrad.nn.cells import GRUCell, LSTMCell, RNNCell
 from telegrad.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from telegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from telegrad.nn.distance import CosineSimilarity, PairwiseDistance
@@ -62,6 +63,7 @@ from telegrad.nn.loss import (
     BCEWithLogitsLoss,
     CosineEmbeddingLoss,
     CrossEntropyLoss,
+    CTCLoss,
     GaussianNLLLoss,
     HingeEmbeddingLoss,
     HuberLoss,
@@ -80,7 +82,7 @@ from telegrad.nn.loss import (
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 )
-from telegrad.nn.module import Module
+from telegrad.nn.module import Buffer, Module
 from telegrad.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -125,7 +127,7 @@ from telegrad.nn.pooling import (
     MaxPool3d,
 )
 from telegrad.nn.rearrange import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
-from telegrad.nn.rnn import GRUCell, LSTMCell, RNNCell
+from telegrad.nn.rnn import GRU, LSTM, RNN
 from telegrad.nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -135,14 +137,17 @@ from telegrad.nn.transformer import (
 )
 from telegrad.nn.unpooling import LPPool1d, LPPool2d, LPPool3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from telegrad.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
-from telegrad.tensor import Buffer, Parameter
+from telegrad.tensor import Parameter
 
 __all__ = [
     "CELU",
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
     "MPNN",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -162,6 +167,7 @@ __all__ = [
     "BatchNorm3d",
     "Bilinear",
     "Buffer",
+    "CTCLoss",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",

@@ -3,46 +3,19 @@
 The functions are written once over `telegrad.ir.value.Operators`: they take graph values in derivative rules
 and tensors from users. Each module lists in its ``__all__`` what users see as ``telegrad.*``; activations, losses,
 normalisations and random numbers have their public face in `telegrad.nn.functional` and `telegrad.random`.
+
+What is no part of ``telegrad.*`` is loaded when it is first used, so that the import of the client stays short.
+Who needs to know all ops, as the decoder of graphs does, asks `registry` for them.
 """
 
 # ruff: noqa: F403  (a star brings what the module lists)
 
-from telegrad.ops import (
-    activation,
-    attention,
-    control,
-    convolution,
-    cross_entropy,
-    decompositions,
-    determinants,
-    distance,
-    dropout,
-    einstein,
-    elementwise,
-    embedding,
-    fractional_pooling,
-    index,
-    indexing,
-    interpolation,
-    linalg,
-    loss,
-    matrix_norms,
-    norm,
-    padding,
-    pooling,
-    probability,
-    random,
-    rearrange,
-    recurrent,
-    reduce,
-    sampling,
-    searching,
-    segments,
-    shape,
-    slices,
-    systems,
-    unpooling,
-)
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+
+from telegrad.ir.op import REGISTRY, Op
+from telegrad.ops import control, einstein, elementwise, index, linalg, probability, reduce, searching, shape
 from telegrad.ops.control import *
 from telegrad.ops.einstein import *
 from telegrad.ops.elementwise import *
@@ -54,10 +27,10 @@ from telegrad.ops.searching import *
 from telegrad.ops.shape import *
 
 FAMILIES = (
-    activation, attention, control, convolution, cross_entropy, decompositions, determinants, distance, dropout,
-    einstein, elementwise, embedding, fractional_pooling, index, indexing, interpolation, linalg, loss, matrix_norms,
-    norm, padding, pooling, probability, random, rearrange, recurrent, reduce, sampling, searching, segments, shape,
-    slices, systems, unpooling,
+    "activation", "attention", "control", "convolution", "cross_entropy", "decompositions", "determinants", "distance",
+    "dropout", "einstein", "elementwise", "embedding", "fractional_pooling", "index", "indexing", "interpolation",
+    "linalg", "loops", "loss", "matrix_norms", "norm", "padding", "pooling", "probability", "random", "rearrange",
+    "recurrent", "reduce", "sampling", "searching", "segments", "shape", "slices", "systems", "unpooling",
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 
@@ -71,3 +44,11 @@ __all__ += reduce.__all__
 __all__ += searching.__all__
 __all__ += shape.__all__
 __all__ += probability.__all__
+
+
+@cache
+def registry() -> Mapping[str, type[Op]]:
+    """Every op by its name on the wire."""
+    for family in FAMILIES:
+        import_module(f"telegrad.ops.{family}")
+    return REGISTRY

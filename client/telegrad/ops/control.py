@@ -7,7 +7,7 @@ regions, sub-graphs that are inlined once gradients are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from telegrad.ir.value import V, Value
 from telegrad.ir.xp import Array, ArrayModule
 
 __all__ = ["stop_gradient"]
+
+PartialGradient = Callable[[Sequence[Value], Sequence[Value], Sequence[Value]], "tuple[Value | None, ...]"]
+"""What a rule of an op with regions gets to differentiate them with: `telegrad.autodiff.partial_gradient`."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,16 @@ class Checkpoint(Op):
         _check_region("checkpoint", regions[0], types, "the region")
         return regions[0].output_types
 
-    def vjp(self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...]) -> tuple[Value | None, ...]:
+    def vjp(
+        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
+    ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         known = [x for x in gs if x is not None]
         fenced = Barrier(len(inputs)).results(*inputs, *known)
         again = regions[0].inline(fenced)
         wanted = [x for x in fenced if x.dtype.is_float]
         ys = [y for y, gy in zip(again, gs, strict=True) if gy is not None]
-        found = iter(Gradient(len(ys)).results(*ys, *known, *wanted) if ys and wanted else ())
+        found = iter(gradient(ys, known, wanted))
         return tuple(next(found) if x.dtype.is_float else None for x in fenced)
 
     def lower(self, inputs: Sequence[Value], regions: tuple[Graph, ...]) -> tuple[Value, ...]:
@@ -180,7 +185,9 @@ class CustomVjp(Op):
             )
         return results
 
-    def vjp(self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...]) -> tuple[Value | None, ...]:
+    def vjp(
+        self, g: Any, out: Any, *inputs: Value, regions: tuple[Graph, ...], gradient: PartialGradient
+    ) -> tuple[Value | None, ...]:
         gs: tuple[Value | None, ...] = g if isinstance(g, tuple) else (g,)
         outs: tuple[Value, ...] = out if isinstance(out, tuple) else (out,)
         wanted = [x for x in inputs if x.dtype.is_float]
@@ -194,8 +201,8 @@ class CustomVjp(Op):
             fresh = tuple(Alias()(x) for x in inputs)  # one value may be several operands
             again = regions[0].inline(fresh)
             starts = [x for x in fresh if x.dtype.is_float]
-            through = Gradient(len(saved)).results(*(again[i] for i, _ in saved), *(gy for _, gy in saved), *starts)
-            found = [h if f is None else f + h for f, h in zip(found, through, strict=True)]
+            through = gradient([again[i] for i, _ in saved], [gy for _, gy in saved], starts)
+            found = [f if h is None else h if f is None else f + h for f, h in zip(found, through, strict=True)]
         gradients = iter(found)
         return tuple(next(gradients) if x.dtype.is_float else None for x in inputs)
 

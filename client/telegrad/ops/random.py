@@ -91,6 +91,24 @@ class RandomNormal(Random):
         return xp.random_normal(key, self.stream, self.offset, self.shape, self.dtype)
 
 
+@dataclass(frozen=True)
+class FoldIn(Op):
+    """A key made of a key and a number: that of one trip of a loop, whose random numbers are its own."""
+
+    reference = "Philox with the number and the call in its counter; word 3 tells it from the key of an op"
+
+    def infer(self, key: Type, index: Type) -> Type:
+        if key != KEY or index != Type((), t.int64):
+            raise DTypeError(f"{self.name} takes a key, {KEY}, and an int64 scalar, not ({key}, {index})")
+        return KEY
+
+    def vjp(self, g: Value, out: Value, key: Value, index: Value) -> tuple[None, None]:
+        return (None, None)
+
+    def eval(self, xp: ArrayModule, key: Array, index: Array) -> Array:
+        return xp.random_fold(key, index)
+
+
 def uniform(key: V, /, *, shape: Shape, stream: int = 0, dtype: DType = t.float32) -> V:
     """Uniform numbers on [0, 1)."""
     if dtype in (t.float16, t.bfloat16):

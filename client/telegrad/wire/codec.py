@@ -19,6 +19,7 @@ from telegrad.errors import GraphError, TelegradError
 from telegrad.ir.graph import Function, Graph, Input
 from telegrad.ir.op import Op, identity, make_op, result_types
 from telegrad.ir.value import Node, Origin, Value
+from telegrad.ops import registry
 from telegrad.wire.attributes import decode_attributes, encode_attributes
 from telegrad.wire.v1 import graph_pb2 as pb
 
@@ -114,11 +115,17 @@ def encode_function(function: Function) -> bytes:
     return pb.Function(graph=graph, updates=updates).SerializeToString(deterministic=True)
 
 
+def nodes_in_order(graph: Graph) -> list[Node]:
+    """The nodes of the graph and its regions in the order in which they are written: each one's number is its place."""
+    found = [node for owner in graph.nodes for region in owner.regions for node in nodes_in_order(region)]
+    return [*found, *graph.nodes]
+
+
 # ---- from bytes
 
 
 def decode_function(data: bytes, *, max_nodes: int = MAX_NODES) -> Function:
-    """The function in ``data``; node k of the graph gets ``origin=Origin(k)``.
+    """The function in ``data``; node k of the columns, regions included, gets ``origin=Origin(k)``.
 
     Raises GraphError or a subclass, with the reason and the node, for anything that is not a legal function.
     """
@@ -226,6 +233,7 @@ def _ops(g: pb.Graph) -> list[Op]:
     names = list(g.op_names)
     if len(kinds) and int(kinds.max()) >= len(names):
         raise GraphError("a kind names an op that is not there", reason="GRAPH_DANGLING")
+    registry()  # so that each name is known that can be
     ops: list[Op] = []
     for i, name in enumerate(kinds.tolist()):
         attributes = decode_attributes(g.attributes[offsets[i] : offsets[i + 1]])
@@ -267,17 +275,17 @@ def _region_nodes(
     """The nodes of one region, each inferred from the types of its operands."""
     nodes: list[Node] = []
     kinds, offsets, operands, outputs = c["nodes"], c["operand_offsets"], c["operands"], c["operand_outputs"]
-    for number, k in enumerate(span):
+    for k in span:
         op = ops[kinds[k]]
         inputs = tuple([_value(nodes, operands[i], outputs[i]) for i in range(offsets[k], offsets[k + 1])])
         regions = tuple(graphs[r] for r in owned[k]) if k in owned else ()
         try:
             types = result_types(op, tuple([v.type for v in inputs]), regions)
         except TelegradError as error:
-            error.details.setdefault("node", number)
+            error.details.setdefault("node", k)
             error.details.setdefault("op", op.name)
             raise
-        nodes.append(Node(op, inputs, types, regions, Origin(number)))
+        nodes.append(Node(op, inputs, types, regions, Origin(k)))
     return nodes
 
 

@@ -17,8 +17,8 @@ from telegrad_server.compiler.rebuild import rewritten
 
 
 def inline(graph: Graph) -> Graph:
-    """Replace region ops by their regions, from the outermost to the innermost, and drop identities."""
-    while any(node.regions for node in graph.nodes):
+    """Replace `Checkpoint` and `CustomVjp` by their regions, the outermost first, and drop identities."""
+    while _has(graph, Checkpoint, CustomVjp):
         graph = rewritten(graph, _lower)
     return rewritten(graph, _without_identities) if _has(graph, Alias, StopGradient) else graph
 

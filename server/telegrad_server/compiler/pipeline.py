@@ -15,6 +15,7 @@ from telegrad_server.compiler.fold import fold
 from telegrad_server.compiler.gradients import gradients
 from telegrad_server.compiler.inline import inline, remove_barriers
 from telegrad_server.compiler.limits import Limits, check_cost
+from telegrad_server.compiler.loops import in_regions, join_loops, prune_loops
 from telegrad_server.compiler.plan import Plan, make_plan
 
 
@@ -28,6 +29,7 @@ class Pass(NamedTuple):
 
 LOWERING: tuple[Pass, ...] = (
     Pass("gradients", "exact", gradients),
+    Pass("join_loops", "exact", join_loops),
     Pass("inline", "exact", inline),
 )
 """What turns a graph as the client writes it into one that can run."""
@@ -36,6 +38,7 @@ OPTIMISATIONS: tuple[Pass, ...] = (
     Pass("fold", "exact", fold),
     Pass("common_subexpressions", "exact", common_subexpressions),
     Pass("remove_barriers", "exact", remove_barriers),
+    Pass("prune_loops", "exact", prune_loops),
 )
 """What makes it cheaper; a graph runs without any of them."""
 
@@ -43,10 +46,10 @@ PASSES = LOWERING + OPTIMISATIONS
 
 
 def optimise(graph: Graph, *, without: Collection[str] = ()) -> Graph:
-    """The graph after all passes, except those named in ``without``."""
+    """The graph after all passes, except those named in ``without``; the regions of loops go through them as well."""
     for step in PASSES:
         if step.name not in without:
-            graph = step.run(graph)
+            graph = in_regions(step.run(graph), step.run)
     return graph
 
 

@@ -56,7 +56,7 @@ class Slot(NamedTuple):
 class Step(NamedTuple):
     """One op on slots. ``over`` is the operand slot whose memory the result takes, -1 for none; ``frees`` are the
     arena slots that nobody reads after it. Steps without operands whose slot is a CONSTANT, and views of these,
-    run once, when the plan is loaded.
+    run once, when the plan is loaded. ``plans`` are those of the regions of a loop.
     """
 
     op: Op
@@ -65,6 +65,7 @@ class Step(NamedTuple):
     frees: tuple[int, ...]
     over: int
     origin: Origin | None
+    plans: tuple[Plan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -104,6 +105,8 @@ class Plan:
             types = ", ".join(str(self.slots[i].type) for i in step.outputs)
             frees = f"; ends {_names(step.frees)}" if step.frees else ""
             yield f"{made} = {op_text(step.op)}({_names(step.inputs)}) : {types}{frees}"
+            for plan in step.plans:
+                yield from (f"    {line}" for line in plan._lines())
         yield f"-> {_names(self.outputs)}"
 
     def _where(self, i: int, step: Step) -> str:
@@ -170,7 +173,7 @@ class _Planner:
                 found = view_strides(op, self.types[x], self.strides[x], type)
                 if found != "copy":
                     base, strides, place = self.base[x], found, self.place[self.base[x]]
-            elif not reads and op.is_pure and type.nbytes <= CONSTANT_BYTES:
+            elif not reads and op.is_pure and not node.regions and type.nbytes <= CONSTANT_BYTES:
                 place = Place.CONSTANT
             self.types.append(type)
             self.maker.append(maker)
@@ -219,9 +222,10 @@ class _Planner:
             frees = tuple(ending if over < 0 else [i for i in ending if i != self.base[over]])
             for i in frees:
                 arena.give(offsets[i], types[i].nbytes)
-            steps.append(Step(node.op, reads, makes, frees, over, _origin(node)))
+            plans = tuple([make_plan(Function(region)) for region in node.regions])
+            steps.append(Step(node.op, reads, makes, frees, over, _origin(node), plans))
         kept = [i for i, place in enumerate(self.place) if place in _KEPT and self.base[i] == i]
-        working = max([step.op.working_bytes(*[types[i] for i in step.inputs]) for step in steps], default=0)
+        working = max([_working_bytes(step, types) for step in steps], default=0)
         return Plan(
             slots=tuple([slot for slot in slots if slot is not None]),
             steps=tuple(steps),
@@ -272,6 +276,11 @@ class _Planner:
 
 
 _KEPT = (Place.RESULT, Place.CONSTANT)
+
+
+def _working_bytes(step: Step, types: Sequence[Type]) -> int:
+    inner = sum([plan.peak_bytes for plan in step.plans])  # each has an arena of its own
+    return step.op.working_bytes(*[types[i] for i in step.inputs]) + inner
 
 
 def _origin(node: Node) -> Origin | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from operator import length_hint
 from pathlib import Path
@@ -22,6 +22,7 @@ from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 from telegrad_server.compiler.plan import Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.fingerprint import numpy_fingerprint
+from telegrad_server.executors.loops import loop_body
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import Recycled, aligned_bytes
 
@@ -43,6 +44,19 @@ class Loaded:
         self.recycled = recycled
         self.nbytes = nbytes
         self.last_run = 0
+
+
+class Inner:
+    """The plan of a region, loaded as a part of the plan that owns it."""
+
+    def __init__(self, executor: ArrayExecutor, plan: Plan) -> None:
+        self.plan = plan
+        self._executor = executor
+        self._arena, self._program, self._recycled = executor.prepared(plan)
+
+    def __call__(self, inputs: Sequence[Array], into: dict[int, Array]) -> list[Array]:
+        """The results; those whose slots are in ``into`` are written there."""
+        return self._executor.carry_out(self.plan, self._program, self._arena, self._recycled, inputs, into)
 
 
 class ArrayExecutor:
@@ -82,48 +96,69 @@ class ArrayExecutor:
         self._runs += 1
         loaded.last_run = self._runs
         program = loaded.program
+        blas = self.module.blas if program.uses_blas else None
+        with np.errstate(all="ignore"), blas.one_thread() if blas is not None else nullcontext():
+            results = self.carry_out(plan, program, loaded.arena, loaded.recycled, inputs, {})
+        self._publish([results[k] for k in program.leaving])
+        return results
+
+    def carry_out(
+        self,
+        plan: Plan,
+        program: Program,
+        arena: Array,
+        recycled: list[tuple[int, Recycled]],
+        inputs: Sequence[Array],
+        into: dict[int, Array],
+    ) -> list[Array]:
+        """The results of a program with its memory; those whose slots are in ``into`` are written there."""
         values = program.values.copy()
         for i, array in zip(plan.inputs, inputs, strict=True):
             values[i] = array
         calls = iter(program.calls)
-        blas = self.module.blas if program.uses_blas else None
         try:
-            results = [self._fresh(memory) for _, memory in loaded.recycled]
-            for (i, _), array in zip(loaded.recycled, results, strict=True):
+            fresh = [into[i] if i in into else self._fresh(memory) for i, memory in recycled]
+            for (i, _), array in zip(recycled, fresh, strict=True):
                 values[i] = array
             if self._is_poisoned:
-                self._poison(loaded.arena, results)
-            with np.errstate(all="ignore"), blas.one_thread() if blas is not None else nullcontext():
-                run_calls(calls, values)
+                self._poison(arena, fresh)
+            run_calls(calls, values)
         except (TelegradError, MemoryError, *_FAILURES) as error:
             done = len(program.calls) - length_hint(calls)
             step = plan.steps[program.steps[done - 1]] if done else None
             found = self._explained(error, plan, step)
             raise found from (None if found is error else error)
-        self._publish([values[i] for i in program.leaving])
         return [values[i] for i in plan.outputs]
 
     def _load(self, plan: Plan) -> Loaded:
+        if self._capacity_bytes is not None and plan.peak_bytes > self._capacity_bytes:
+            raise self._explained(MemoryError(), plan, None)
+        arena, program, recycled = self.prepared(plan)
+        kept = sum(
+            type.nbytes for (_, memory), (_, type) in zip(recycled, program.results, strict=True) if memory.is_large
+        )
+        loaded = Loaded(program, arena, recycled, _arena_bytes(plan) + kept)
+        self._make_room(loaded.nbytes)
+        self._loaded[plan] = loaded
+        return loaded
+
+    def prepared(self, plan: Plan) -> tuple[Array, Program, list[tuple[int, Recycled]]]:
+        """The plan's arena, its program, and the memory for its results."""
         step = None
         try:
-            if self._capacity_bytes is not None and plan.peak_bytes > self._capacity_bytes:
-                raise MemoryError
             arena = self._bytes(plan.arena_bytes)
-            program = Program(plan, self.module, arena, is_poisoned=self._is_poisoned)
+            program = Program(plan, self.module, arena, loop=self._loop, is_poisoned=self._is_poisoned)
             with np.errstate(all="ignore"):
                 for number in program.load(plan):
                     step = plan.steps[number]
         except (TelegradError, MemoryError, *_FAILURES) as error:
             found = self._explained(error, plan, step)
             raise found from (None if found is error else error)
-        recycled = [(i, Recycled(type)) for i, type in program.results]
-        kept = sum(
-            type.nbytes for (_, memory), (_, type) in zip(recycled, program.results, strict=True) if memory.is_large
-        )
-        loaded = Loaded(program, arena, recycled, plan.arena_bytes + kept)
-        self._make_room(loaded.nbytes)
-        self._loaded[plan] = loaded
-        return loaded
+        return arena, program, [(i, Recycled(type)) for i, type in program.results]
+
+    def _loop(self, step: Step) -> Callable[..., None]:
+        inner = [Inner(self, plan) for plan in step.plans]
+        return loop_body(step.op, inner, self.module, len(step.inputs))
 
     def _make_room(self, nbytes: int) -> None:
         """Unload plans, the one that ran least recently first, until ``nbytes`` more fit or none is left."""
@@ -159,7 +194,7 @@ class ArrayExecutor:
             )
         else:
             found = ExecutionError(f"{type(error).__name__}: {error}")
-        if step is not None:
+        if step is not None and "op" not in found.details:  # else a region has said where
             types = ", ".join(str(plan.slots[i].type) for i in step.inputs)
             found.message = f"{step.op.name}({types}): {found.message}"
             found.args = (found.message,)
@@ -215,6 +250,10 @@ class ArrayExecutor:
     def nbytes(self, array: Array) -> int:
         """How many bytes the array holds."""
         return int(array.nbytes)
+
+
+def _arena_bytes(plan: Plan) -> int:
+    return plan.arena_bytes + sum([_arena_bytes(inner) for step in plan.steps for inner in step.plans])
 
 
 def numpy_executor(*, reason: str = "", cached_bytes: int = CACHED_BYTES, is_poisoned: bool = False) -> ArrayExecutor:

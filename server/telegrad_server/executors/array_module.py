@@ -460,6 +460,12 @@ class LibraryModule:
         own = philox.op_key(self._key_words(key), stream)
         return philox.words(self.lib, own, start, count, chunk=self.philox_chunk)
 
+    def random_fold(self, key: Array, index: Array) -> Array:
+        """A key made of a key and a number of 63 bits."""
+        words, number = key.astype(np.uint64), index.astype(np.uint64)
+        counter = (words[2], words[3], number & 0xFFFFFFFF, (number >> 32) ^ 0x80000000)
+        return self.lib.stack(philox.block(counter, (words[0], words[1]))).astype(np.uint32)
+
     def random_bits(self, key: Array, stream: int, offset: int, shape: Shape, dtype: DType) -> Array:
         """Random bits as uint32, or as uint64 of two words each, the first being the lower half."""
         n = t.product(shape)

@@ -16,7 +16,7 @@ from telegrad.wire.arrays import numpy_dtype
 
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
 from telegrad_server.executors.array_module import LibraryModule
-from telegrad_server.executors.kernels import body
+from telegrad_server.executors.kernels import Body, body
 
 Array = Any
 
@@ -33,7 +33,11 @@ Call = tuple[int, Callable[..., Any], Any, Any, Any]
 class Program:
     """What a run needs of a plan: the values known beforehand, the calls, and which slots take fresh memory."""
 
-    def __init__(self, plan: Plan, module: LibraryModule, arena: Array, *, is_poisoned: bool) -> None:
+    def __init__(
+        self, plan: Plan, module: LibraryModule, arena: Array, *, loop: Callable[[Step], Body], is_poisoned: bool
+    ) -> None:
+        """``loop`` gives the body of a step that owns plans."""
+        self._loop = loop
         self._module = module
         self._slots = plan.slots
         self._arena = arena
@@ -44,8 +48,8 @@ class Program:
         self.results: list[tuple[int, Type]] = [
             (i, slot.type) for i, slot in enumerate(plan.slots) if slot.place is Place.RESULT
         ]
-        self.uses_blas = any(step.op.uses_blas for step in plan.steps)
-        self.leaving = [i for i in dict.fromkeys(plan.outputs) if plan.slots[i].place in (Place.RESULT, Place.VIEW)]
+        self.uses_blas = _uses_blas(plan)
+        self.leaving = [k for k, i in enumerate(plan.outputs) if plan.slots[i].place in (Place.RESULT, Place.VIEW)]
 
     def load(self, plan: Plan) -> Iterator[int]:
         """Make everything ready; yields the number of each step before it is, so that an error has a place."""
@@ -100,7 +104,10 @@ class Program:
     def _add_body(self, step: Step) -> None:
         types = tuple(self._slots[i].type for i in step.inputs)
         over = step.inputs.index(step.over) if step.over >= 0 else -1
-        function = body(step.op, self._module, types, results=len(step.outputs), over=over)
+        if step.plans:
+            function = self._loop(step)
+        else:
+            function = body(step.op, self._module, types, results=len(step.outputs), over=over)
         slots = (*step.inputs, *step.outputs)
         known = [self.values[i] for i in slots]
         if all(array is not None for array in known):
@@ -111,6 +118,10 @@ class Program:
             self.calls.append((TWO, function, *slots))
         else:
             self.calls.append((MANY, function, slots, None, None))
+
+
+def _uses_blas(plan: Plan) -> bool:
+    return any(step.op.uses_blas or any(map(_uses_blas, step.plans)) for step in plan.steps)
 
 
 POISON = 0xFF

@@ -82,7 +82,7 @@ from telegrad.nn.loss import (
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 )
-from telegrad.nn.module import Module
+from telegrad.nn.module import Buffer, Module
 from telegrad.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -137,7 +137,7 @@ from telegrad.nn.transformer import (
 )
 from telegrad.nn.unpooling import LPPool1d, LPPool2d, LPPool3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from telegrad.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
-from telegrad.tensor import Buffer, Parameter
+from telegrad.tensor import Parameter
 
 __all__ = [
     "CELU",

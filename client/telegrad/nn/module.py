@@ -16,6 +16,23 @@ from telegrad.ops.elementwise import astype
 from telegrad.tensor import Parameter, Tensor, Variable
 
 
+class Buffer(Variable):
+    """A variable that a module holds and does not learn; it is saved with the module unless ``persistent`` is false."""
+
+    __slots__ = ("persistent",)
+
+    def __init__(
+        self,
+        data: Tensor | npt.ArrayLike,
+        *,
+        persistent: bool = True,
+        name: str | None = None,
+        requires_grad: bool = False,
+    ) -> None:
+        super().__init__(data, name=name, requires_grad=requires_grad)
+        self.persistent = persistent
+
+
 class Module:
     """A part of a model. Assign parameters, variables and modules as attributes, and define ``forward``.
 
@@ -70,7 +87,8 @@ class Module:
             self._name(value, name)
             self._parameters[name] = value
         elif isinstance(value, Variable):
-            self.register_buffer(name, value, getattr(value, "persistent", name not in self._transient))
+            is_saved = value.persistent if isinstance(value, Buffer) else name not in self._transient
+            self.register_buffer(name, value, is_saved)
         elif isinstance(value, Module):
             self._modules[name] = value
         else:

@@ -1,5 +1,4 @@
-"""What PyTorch keeps in ``nn.utils``: clipped gradients, parameters computed from others, parameters as a vector,
-padded sequences."""
+"""What PyTorch keeps in ``nn.utils``: clipped gradients, parameters computed from others, padded sequences."""
 
 from telegrad.nn.utils import parametrizations, parametrize, rnn
 from telegrad.nn.utils.clip_grad import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm

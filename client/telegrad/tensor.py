@@ -554,23 +554,6 @@ class Parameter(Variable):
         super().__init__(data, name=name, requires_grad=requires_grad)
 
 
-class Buffer(Variable):
-    """A variable that a module holds and does not learn; it is saved with the module unless ``persistent`` is false."""
-
-    __slots__ = ("persistent",)
-
-    def __init__(
-        self,
-        data: Tensor | npt.ArrayLike,
-        *,
-        persistent: bool = True,
-        name: str | None = None,
-        requires_grad: bool = False,
-    ) -> None:
-        super().__init__(data, name=name, requires_grad=requires_grad)
-        self.persistent = persistent
-
-
 def _key(x: Tensor, key: Any) -> Any:
     """The key with arrays and lists of integers as tensors, and a mask that is known here as the places it selects."""
     parts = key if isinstance(key, tuple) else (key,)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from telegrad.ops import registry
@@ -23,7 +24,13 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+def pages_with_python() -> list[Any]:
+    """The README, and in the slow tier all others."""
+    found = [p for p in PAGES if blocks(p)]
+    return [pytest.param(p, marks=() if p.name == "README.md" else pytest.mark.slow, id=p.name) for p in found]
+
+
+@pytest.mark.parametrize("page", pages_with_python())
 def test_the_python_in_a_page_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks(page)))

@@ -388,6 +388,7 @@ def test_interpolate_is_pytorchs(axes: int, to: dict[str, Any]) -> None:
             )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_interpolate_picks_pytorchs_elements_in_float32() -> None:
     for n in (1, 2, 3, 5, 7, 10, 33, 49):
         x = np.arange(n, dtype=np.float32)[None, None]

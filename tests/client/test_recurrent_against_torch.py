@@ -162,6 +162,7 @@ def test_initial_values_shapes_and_repr_are_pytorchs() -> None:
         assert str(getattr(nn, name)(30, 64, 2)) == str(theirs)
 
 
+@pytest.mark.slow
 def test_fifty_steps_of_training_follow_pytorchs() -> None:
     ours, theirs = pair("LSTM", 3, 8, num_layers=2)
     optimizer, other = optim.Adam(ours.parameters(), lr=1e-2), torch.optim.Adam(theirs.parameters(), lr=1e-2)

@@ -31,6 +31,7 @@ def counting(session: tg.Session) -> tuple[tg.Variable, Callable[[], tg.Tensor]]
     return count, step
 
 
+@pytest.mark.slow
 def test_every_step_happens_once_though_the_connection_is_cut_again_and_again(proxy: Proxy) -> None:
     with tg.connect(proxy.address, new=True) as session:
         count, step = counting(session)
@@ -60,6 +61,7 @@ def test_a_read_waits_through_an_outage(proxy: Proxy) -> None:
         assert result == [2]
 
 
+@pytest.mark.slow
 def test_large_tensors_arrive_though_the_connection_is_cut(proxy: Proxy) -> None:
     array = np.random.default_rng(0).standard_normal(6_000_000).astype(np.float32)
     with tg.connect(proxy.address, new=True):
@@ -121,6 +123,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_clients_tensors_are_freed_when_its_lease_is_over_and_not_before(server: Server) -> None:
     command = [sys.executable, "-c", CLIENT, server.address]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

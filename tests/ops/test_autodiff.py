@@ -85,6 +85,7 @@ def test_integers_and_booleans_on_the_way_pass_no_gradient() -> None:
     check_gradients(f, [np.array([1.3, -0.4, 2.7])], name="integers")
 
 
+@pytest.mark.slow
 def test_a_chain_of_100_000_ops_differentiates_and_runs_without_recursion() -> None:
     start = time.process_time()
     x, g = inputs_for([np.array(1.0), np.array(1.0)])

@@ -202,6 +202,7 @@ def test_attributes_that_cannot_be(client: Client, old: bytes, new: bytes, reaso
     assert refused(client, message.SerializeToString()).reason == reason
 
 
+@pytest.mark.slow
 def test_a_graph_that_needs_deep_recursion_is_no_trouble(client: Client) -> None:
     def chain(x: Value) -> Value:
         for _ in range(50_000):

@@ -20,7 +20,7 @@ from telegrad.ops.reduce import Sum
 from telegrad_server.compiler.pipeline import Pass
 from telegrad_server.compiler.rebuild import rewritten
 
-from tests.ops.registry import FACTS, Facts, Sample
+from tests.ops.registry import FACTS, Facts, Sample, slopes
 from tests.ops.registry import checks as c
 
 
@@ -156,18 +156,18 @@ class MovesNothing(Matmul, abstract=True):
 )
 def test_a_wrong_gradient_is_found(op: Op, message: str) -> None:
     with pytest.raises(c.Wrong, match=message):
-        c.check_slopes(*planted("exp", op))
-    c.check_slopes(*planted("exp", Exp()))
+        slopes.check_slopes(*planted("exp", op))
+    slopes.check_slopes(*planted("exp", Exp()))
 
 
 def test_a_gradient_that_is_right_for_equal_cotangents_only_is_found() -> None:
     with pytest.raises(c.Wrong, match="order 1"):
-        c.check_slopes(*planted("multiply", RightForOnes()))
+        slopes.check_slopes(*planted("multiply", RightForOnes()))
 
 
 def test_a_gradient_that_is_missing_is_found() -> None:
     with pytest.raises(c.Wrong, match=r"gradients for \[False\] instead of \[True\]"):
-        c.check_undefined(*planted("exp", NoGradient()))
+        slopes.check_undefined(*planted("exp", NoGradient()))
 
 
 @pytest.mark.parametrize("op", [WrongShape((1,)), WrongDtype()], ids=["shape", "dtype"])
@@ -242,10 +242,10 @@ def is_found(check: Any, facts: Facts, samples: Any) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", [n for n, f in FACTS.items() if any(c.has_slopes(f, s) for s in f.samples)])
+@pytest.mark.parametrize("name", [n for n, f in FACTS.items() if any(slopes.has_slopes(f, s) for s in f.samples)])
 def test_a_gradient_that_is_off_by_a_thousandth_is_found_for_every_operand_of_every_op(name: str) -> None:
     facts = FACTS[name]
-    smooth = [s for s in facts.samples if c.has_slopes(facts, s)]
+    smooth = [s for s in facts.samples if slopes.has_slopes(facts, s)]
     operands = max(len(s.arrays) for s in smooth)
 
     for n in range(operands):
@@ -258,7 +258,7 @@ def test_a_gradient_that_is_off_by_a_thousandth_is_found_for_every_operand_of_ev
                 found[n] = found[n] * 1.001
             return tuple(found)
 
-        assert is_found(c.check_slopes, facts, [spoilt(s, vjp=vjp) for s in smooth]), f"operand {n}"
+        assert is_found(slopes.check_slopes, facts, [spoilt(s, vjp=vjp) for s in smooth]), f"operand {n}"
 
 
 @pytest.mark.parametrize("name", FACTS)

@@ -154,14 +154,15 @@ def test_what_is_written_likeliest_first_has_the_scores_of_the_whole_text() -> N
     config = models.GPT2Config(vocab_size=31, n_positions=40, n_embd=12, n_layer=2, n_head=3)
     model = models.GPT2LMHeadModel(config, dtype=tg.float64).eval()
     _random_state(model)
-    for block in model.transformer.h:  # what was seen decides what is likeliest, not the token itself
-        block.attn.c_proj.weight.assign(20 * block.attn.c_proj.weight.numpy())
-    written = model.generate(tg.asarray(RNG.integers(0, 31, (3, 3))), 37)
+    model.transformer.ln_f.bias.assign(np.zeros(12))  # which would make one token the likeliest everywhere
+    for block in model.transformer.h:  # what was seen counts for what is likeliest, beside the token itself
+        block.attn.c_proj.weight.assign(4 * block.attn.c_proj.weight.numpy())
+    written = model.generate(tg.asarray(RNG.integers(0, 31, (32, 3))), 37)
 
     scores = model(written).numpy()[:, 2:-1]
 
     np.testing.assert_array_equal(scores.argmax(-1), written.numpy()[:, 3:])
-    assert len(set(written.numpy().ravel().tolist())) > 8
+    assert (np.diff(written.numpy()[:, 3:]) != 0).mean() > 0.3, "else nothing is tested"
 
 
 def test_gpt2_draws_by_the_scores() -> None:

@@ -13,34 +13,58 @@ from telegrad.ir import types
 from telegrad.ir.types import DType, check_shape
 from telegrad.ir.value import Number
 from telegrad.ops import elementwise
-from telegrad.ops.shape import BroadcastTo
+from telegrad.ops.shape import BroadcastTo, stack
 from telegrad.tensor import Tensor
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from telegrad.session import Session
+
 
 def asarray(obj: Any, /, *, dtype: DType | None = None, device: str | None = None, copy: bool | None = None) -> Tensor:
     """A tensor with the contents that ``obj`` has now: a NumPy array, numbers in nested lists, or a tensor.
 
-    Python floats become float32 and Python integers int64; NumPy arrays keep their dtype.
-    Raises DTypeError for elements that are not offered (complex, object, strings, dates).
+    Python floats become float32 and Python integers int64; NumPy arrays keep their dtype. A list of tensors is stacked.
+    Of a tensor ``copy`` decides whether the result is another handle, which ``x[i] = y`` on the first leaves alone; all
+    else is copied, and ``copy=False`` a ValueError. Raises DTypeError for elements that are not offered (complex,
+    object, strings, dates).
     """
     if isinstance(obj, Tensor):
-        return obj if dtype is None else elementwise.astype(obj, dtype)
-    session = context.current_session()
-    if device is not None and device != session.backend:
-        raise GraphError(f"this session's device is {session.backend!r}, not {device!r}")
+        if device is not None:
+            obj.to_device(device)
+        if copy is False and dtype not in (None, obj.dtype):
+            raise ValueError(f"asarray: a {obj.type} becomes {dtype} only by a copy; leave copy out")
+        return elementwise.astype(obj, dtype or obj.dtype, copy=bool(copy))
+    if copy is False:
+        raise ValueError(f"asarray: a {type(obj).__name__} is copied to the server; leave copy out")
+    session = _session(device)
+    if isinstance(obj, (list, tuple)) and _holds_tensor(obj):  # pyright: ignore[reportUnknownArgumentType]
+        stacked = _stacked(obj)  # pyright: ignore[reportUnknownArgumentType]
+        return stacked if dtype is None else elementwise.astype(stacked, dtype)
     return session.from_numpy(_array(obj, dtype))
 
 
 tensor = asarray
 
 
+def _session(device: str | None) -> Session:
+    session = context.current_session()
+    if device is not None and device != session.backend:
+        raise GraphError(f"this session's device is {session.backend!r}, not {device!r}")
+    return session
+
+
+def _stacked(nest: Sequence[Any]) -> Tensor:
+    """A nest of tensors and numbers as one tensor, through which gradients flow."""
+    parts = [_stacked(x) if isinstance(x, (list, tuple)) else x for x in nest]  # pyright: ignore[reportUnknownArgumentType]
+    if not any(isinstance(x, Tensor) for x in parts):
+        return asarray(parts)
+    return stack(elementwise.common(*parts))
+
+
 def _array(obj: Any, dtype: DType | None) -> npt.NDArray[Any]:
-    if isinstance(obj, (list, tuple)) and _holds_tensor(obj):  # pyright: ignore[reportUnknownArgumentType]
-        raise DTypeError("asarray takes numbers, not a list of tensors; use stack or concat")
     if isinstance(obj, (np.ndarray, np.generic)) or hasattr(obj, "__array__") or hasattr(obj, "__dlpack__"):
         array = np.asarray(obj)
         wanted = from_numpy_dtype(array.dtype) if dtype is None else dtype
@@ -77,23 +101,23 @@ def full(
     if dtype is None:
         kind = type(fill_value)
         dtype = types.bool_ if kind is bool else types.int64 if kind is int else types.float32
-    home = context.TRACE.get() or context.current_session()
+    home = context.TRACE.get() or _session(device)
     return BroadcastTo(_shape(shape, "full"))(home.number(fill_value, dtype))
 
 
 def zeros(shape: int | Sequence[int], *, dtype: DType | None = None, device: str | None = None) -> Tensor:
     """A tensor of zeros, float32 if no dtype is given."""
-    return full(_shape(shape, "zeros"), 0, dtype=dtype or types.float32)
+    return full(_shape(shape, "zeros"), 0, dtype=dtype or types.float32, device=device)
 
 
 def ones(shape: int | Sequence[int], *, dtype: DType | None = None, device: str | None = None) -> Tensor:
     """A tensor of ones, float32 if no dtype is given."""
-    return full(_shape(shape, "ones"), 1, dtype=dtype or types.float32)
+    return full(_shape(shape, "ones"), 1, dtype=dtype or types.float32, device=device)
 
 
 def empty(shape: int | Sequence[int], *, dtype: DType | None = None, device: str | None = None) -> Tensor:
     """A tensor of zeros: memory that nobody has written is never shown."""
-    return zeros(shape, dtype=dtype)
+    return zeros(shape, dtype=dtype, device=device)
 
 
 def arange(
@@ -112,7 +136,7 @@ def arange(
         raise GraphError("arange: step must not be 0")
     is_float = any(isinstance(x, float) for x in (start, stop, step))
     dtype = dtype or (types.float32 if is_float else types.int64)
-    return asarray(np.arange(start, stop, step).astype(numpy_dtype(dtype)))
+    return asarray(np.arange(start, stop, step).astype(numpy_dtype(dtype)), device=device)
 
 
 def linspace(
@@ -126,19 +150,24 @@ def linspace(
     endpoint: bool = True,
 ) -> Tensor:
     """``num`` numbers at equal distances from ``start`` to ``stop``."""
-    return asarray(np.linspace(start, stop, num, endpoint=endpoint).astype(numpy_dtype(dtype or types.float32)))
+    line = np.linspace(start, stop, num, endpoint=endpoint)
+    return asarray(line.astype(numpy_dtype(dtype or types.float32)), device=device)
 
 
 def eye(
     n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: DType | None = None, device: str | None = None
 ) -> Tensor:
     """A matrix with ones on the k-th diagonal."""
-    return asarray(np.eye(n_rows, n_cols, k=k, dtype=numpy_dtype(dtype or types.float32)))
+    return asarray(np.eye(n_rows, n_cols, k=k, dtype=numpy_dtype(dtype or types.float32)), device=device)
 
 
 def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = None) -> Tensor:
-    """A tensor with the contents of any array that speaks DLPack."""
-    return asarray(np.from_dlpack(x))
+    """A tensor with the contents of any array that speaks DLPack. BufferError for ``copy=False`` of a foreign one."""
+    if isinstance(x, Tensor):
+        return asarray(x, device=device, copy=copy)
+    if copy is False:
+        raise BufferError("from_dlpack: the elements are copied to the server; leave copy out")
+    return asarray(np.from_dlpack(x), device=device)
 
 
 def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:

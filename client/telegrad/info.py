@@ -128,8 +128,8 @@ class _Info:
     """What this array namespace offers."""
 
     def capabilities(self) -> dict[str, Any]:
-        """Shapes are static, so results whose shape depends on data are not offered."""
-        return {"boolean indexing": False, "data-dependent shapes": False, "max dimensions": types.MAX_RANK}
+        """Outside `tg.function` a shape may depend on data: it is read then."""
+        return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": types.MAX_RANK}
 
     def default_device(self) -> str:
         """The device of the current session."""
@@ -140,8 +140,8 @@ class _Info:
         return {"real floating": types.float32, "integral": types.int64, "indexing": types.int64}
 
     def dtypes(self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None) -> dict[str, DType]:
-        """The dtypes by name, of all kinds or of some."""
-        found = [d for d in DTYPES if d is not types.bfloat16]
+        """The standard's dtypes by name, of all kinds or of some; float16 and bfloat16 are offered beside them."""
+        found = [d for d in DTYPES if d not in (types.float16, types.bfloat16)]
         return {d.name: d for d in found if kind is None or isdtype(d, kind)}
 
     def devices(self) -> list[str]:

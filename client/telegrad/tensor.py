@@ -2,7 +2,7 @@
 
 A tensor computes nothing by itself. Operators and functions build graph values; a read (``numpy()``,
 ``item()``, ``print``), a function call, ``optimizer.step()`` or the end of a scope sends what is pending.
-The methods follow NumPy and PyTorch, which agree on most of them; the functions are in `telegrad.ops`.
+The methods with NumPy's and PyTorch's names are a table in `telegrad.methods`; the functions are in `telegrad.ops`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from telegrad import context, ops
 from telegrad.errors import DTypeError, GraphError, ShapeError, TraceError
 from telegrad.ir.graph import Graph
 from telegrad.ir.op import Op
-from telegrad.ir.types import DType, Type
-from telegrad.ir.value import Number, Operators, Value, apply
+from telegrad.ir.types import DType, Type, int64
+from telegrad.ir.value import Number, Value, apply
 from telegrad.lazy import GradientPoint, Handle, Leaf, Line, Version, caller, gradient_points, show
+from telegrad.methods import Methods
 from telegrad.ops import elementwise, indexing
-from telegrad.ops.control import Gradient, StopGradient, stop_gradient
+from telegrad.ops.control import Alias, Gradient, StopGradient, stop_gradient
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from telegrad.session import Session
 
 
-class Tensor(Operators):
+class Tensor(Methods):
     """An array on the server, or the promise of one. Made by `asarray`, by functions and by operators.
 
     ``requires_grad`` says whether ``backward()`` of something computed from it gives it a ``grad``.
@@ -95,6 +96,23 @@ class Tensor(Operators):
             raise GraphError(f"this session's device is {self.device!r}, not {device!r}")
         return self
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The host's memory: elements leave the server as a copy on this machine."""
+        return 1, 0
+
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A copy of the elements for another library. BufferError for a device that is not the host's memory."""
+        if dl_device not in (None, (1, 0)):
+            raise BufferError(f"a tensor's elements are handed over in the host's memory (1, 0), not on {dl_device}")
+        return self.numpy().__dlpack__(max_version=max_version)
+
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return sys.modules["telegrad"]
 
@@ -130,6 +148,11 @@ class Tensor(Operators):
         literal._weak = self._weak
         return literal
 
+    def fresh(self) -> Tensor:
+        """Another handle on the same value: ``x[i] = y`` on the one leaves the other alone."""
+        home = context.TRACE.get() or self._home
+        return home.tensor(home.value_of(self), requires_grad=self._requires_grad, weak=self._weak)
+
     # ---- reading
 
     def numpy(self, *, timeout_seconds: float | None = None) -> npt.NDArray[Any]:
@@ -139,6 +162,15 @@ class Tensor(Operators):
         """
         self._refuse_in_trace("read")
         return self.session.fetch(self, timeout_seconds=timeout_seconds)
+
+    def concrete(self, asker: str) -> Any:
+        """The elements in nested lists, for ``asker``, whose result has a shape that they decide."""
+        if self._is_unknown():
+            raise TraceError(
+                f"{asker} depends on data, which is not known while a function is traced, at {show(caller())}; give"
+                " size= where there is one, use tg.where(mask, x, 0), or call it outside"
+            )
+        return self.tolist()
 
     def item(self) -> Any:
         """The one element as a Python number."""
@@ -178,8 +210,11 @@ class Tensor(Operators):
             raise builtins.TypeError(f"only an integer tensor can be an index, not {self.type}")
         return int(self._number("int"))
 
+    def _is_unknown(self) -> bool:
+        return context.TRACE.get() is not None or self._home.is_trace or context.REGION.get() is not None
+
     def _refuse_in_trace(self, what: str) -> None:
-        if context.TRACE.get() is not None or self._home.is_trace or context.REGION.get() is not None:
+        if self._is_unknown():
             raise TraceError(
                 f"a tensor ({self.type}) was {what} while a function is traced, at {show(caller())}; its value is not"
                 " known yet: use tg.where to choose, or return the tensor and read it outside"
@@ -196,7 +231,7 @@ class Tensor(Operators):
         return (self[i] for i in range(self.shape[0]))
 
     def __repr__(self) -> str:
-        if context.TRACE.get() is not None or self._home.is_trace or context.REGION.get() is not None:
+        if self._is_unknown():
             return f"<traced {self.type}>"
         if self._scope.is_closed:
             return f"<freed {self.type}>"
@@ -223,14 +258,84 @@ class Tensor(Operators):
         return ops.matmul(other, self)
 
     def __getitem__(self, key: Any) -> Tensor:
-        """x[key] with ints, slices, None, ... and integer tensors, arrays or lists, by NumPy's rules."""
-        return indexing.getitem(self, _key(key))
+        """x[key] with ints, slices, None, ..., and integers or masks in tensors, arrays or lists, by NumPy's rules.
+
+        How many elements a mask selects is read from it; inside `tg.function` a mask must be a NumPy array.
+        """
+        return indexing.getitem(self, _key(self, key))
 
     def __setitem__(self, key: Any, new: Tensor | Number) -> None:
         """Rebind this handle to a copy with the selected elements replaced; other handles do not change."""
-        self._rebind(indexing.set_items(self, _key(key), new))
+        self._change(indexing.set_items(self, _key(self, key), new))
+
+    def __iadd__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self + other)
+
+    def __isub__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self - other)
+
+    def __imul__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self * other)
+
+    def __itruediv__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self / other)
+
+    def __ifloordiv__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self // other)
+
+    def __imod__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self % other)
+
+    def __ipow__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self**other)
+
+    def __imatmul__(self, other: Tensor) -> Tensor:
+        return self._changed(self @ other)
+
+    def __iand__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self & other)
+
+    def __ior__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self | other)
+
+    def __ixor__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self ^ other)
+
+    def __ilshift__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self << other)
+
+    def __irshift__(self, other: Tensor | Number) -> Tensor:
+        return self._changed(self >> other)
+
+    def _changed(self, new: Tensor) -> Tensor:
+        """This handle, standing for ``new``: what ``x += y`` binds. Its type stays."""
+        if self._weak:
+            return new  # a number that stands for itself in several places
+        if new.dtype is not self.dtype:
+            raise DTypeError(f"a {self.type} cannot become a {new.type} in place; write x = x + y, or use astype")
+        if new.shape != self.shape:
+            raise ShapeError(f"a {self.type} cannot become a {new.type} in place; write x = x + y")
+        self._change(new)
+        return self
+
+    def _change(self, new: Tensor) -> None:
+        if self._requires_grad and self.is_leaf:
+            if context.GRADIENTS.get():
+                raise GraphError(
+                    f"a leaf that requires a gradient ({self.type}) cannot change in place: the gradient would be that"
+                    " of another value; compute a new tensor, or change it inside tg.no_grad()"
+                )
+            self._rebind(new)
+            self.requires_grad_()
+        else:
+            self._rebind(new)
 
     def _rebind(self, other: Tensor) -> None:
+        if other._home is not self._home:
+            raise TraceError(
+                f"a tensor from outside ({self.type}) was changed in place while a function is traced, at"
+                f" {show(caller())}; return the new value, or use a tg.Variable"
+            )
         self._value, self._requires_grad, self._weak = other._value, other._requires_grad, other._weak
         self._home.watch(self)
 
@@ -261,7 +366,9 @@ class Tensor(Operators):
     def is_leaf(self) -> bool:
         """Whether a backward ends here."""
         node = self._value.node
-        return not self._requires_grad or (isinstance(node, (Leaf, GradientPoint)) and node.tensor is not None)
+        if not self._requires_grad:
+            return True
+        return isinstance(node, (Leaf, GradientPoint)) and node.tensor is not None and node.tensor() is self
 
     @property
     def grad(self) -> Tensor | None:
@@ -310,149 +417,26 @@ class Tensor(Operators):
                 known = leaf.grad
                 leaf.grad = g if known is None else known + g
 
-    # ---- methods with NumPy's and PyTorch's names
+    # ---- other handles
 
-    def astype(self, dtype: DType, /, *, copy: bool = True) -> Tensor:
-        """The elements converted to another dtype."""
-        return elementwise.astype(self, dtype)
+    def to(self, *target: DType | str | Tensor, dtype: DType | None = None, device: str | None = None) -> Tensor:
+        """The elements in another dtype, or that of another tensor. A device can only be the session's own."""
+        for each in target:
+            if isinstance(each, str):
+                device = each
+            else:
+                dtype = each.dtype if isinstance(each, Tensor) else each
+        if device is not None:
+            self.to_device(device)
+        return self if dtype is None else elementwise.astype(self, dtype, copy=False)
 
-    def to(self, dtype: DType) -> Tensor:
-        """The elements converted to another dtype."""
-        return elementwise.astype(self, dtype)
+    def cpu(self) -> Tensor:
+        """The tensor itself, of which `numpy` makes a copy on this machine wherever it lives."""
+        return self
 
     def clone(self) -> Tensor:
         """The same value under another handle; gradients flow through it."""
-        return self + 0 if self.dtype.kind != "bool" else elementwise.logical_or(self, False)
-
-    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
-        """The same elements under another shape; one size may be -1."""
-        return ops.reshape(self, _ints(shape))
-
-    view = reshape
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Axes ``start_dim`` to ``end_dim`` joined into one."""
-        return ops.flatten(self, start_dim, end_dim)
-
-    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
-        """Without axes of size 1: all of them, or those named."""
-        if dim is None:
-            dim = tuple(i for i, size in enumerate(self.shape) if size == 1)
-        return ops.squeeze(self, dim if isinstance(dim, int) else tuple(dim))
-
-    def unsqueeze(self, dim: int) -> Tensor:
-        """With a new axis of size 1 at ``dim``."""
-        return ops.expand_dims(self, axis=dim)
-
-    def permute(self, *dims: int | Sequence[int]) -> Tensor:
-        """The axes in another order."""
-        return ops.permute_dims(self, _ints(dims))
-
-    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
-        """Two axes swapped (PyTorch), or all axes in a new order, reversed if none is given (NumPy)."""
-        order = _ints(axes) if axes else tuple(reversed(range(self.ndim)))
-        if len(order) == 2 and self.ndim != 2:
-            swapped = list(range(self.ndim))
-            i, j = order[0] % self.ndim, order[1] % self.ndim
-            swapped[i], swapped[j] = j, i
-            order = tuple(swapped)
-        return ops.permute_dims(self, order)
-
-    def expand(self, *shape: int | Sequence[int]) -> Tensor:
-        """Broadcast to a shape; -1 keeps a size."""
-        wanted = _ints(shape)
-        lead = len(wanted) - self.ndim
-        return ops.broadcast_to(
-            self, tuple(self.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted))
-        )
-
-    def sum(
-        self, axis: int | Sequence[int] | None = None, dtype: DType | None = None, keepdims: bool = False
-    ) -> Tensor:
-        """The sum over axes."""
-        return ops.sum(self, axis=_axes(axis), dtype=dtype, keepdims=keepdims)
-
-    def prod(
-        self, axis: int | Sequence[int] | None = None, dtype: DType | None = None, keepdims: bool = False
-    ) -> Tensor:
-        """The product over axes."""
-        return ops.prod(self, axis=_axes(axis), dtype=dtype, keepdims=keepdims)
-
-    def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        """The mean over axes."""
-        return ops.mean(self, axis=_axes(axis), keepdims=keepdims)
-
-    def var(self, axis: int | Sequence[int] | None = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-        """The variance over axes, divided by n - correction."""
-        return ops.var(self, axis=_axes(axis), correction=correction, keepdims=keepdims)
-
-    def std(self, axis: int | Sequence[int] | None = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-        """The standard deviation over axes, from the variance with n - correction."""
-        return ops.std(self, axis=_axes(axis), correction=correction, keepdims=keepdims)
-
-    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        """The largest element over axes."""
-        return ops.max(self, axis=_axes(axis), keepdims=keepdims)
-
-    def min(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        """The smallest element over axes."""
-        return ops.min(self, axis=_axes(axis), keepdims=keepdims)
-
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The position of the first largest element."""
-        return ops.argmax(self, axis=axis, keepdims=keepdims)
-
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The position of the first smallest element."""
-        return ops.argmin(self, axis=axis, keepdims=keepdims)
-
-    def any(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        """Whether any element is true."""
-        return ops.any(self, axis=_axes(axis), keepdims=keepdims)
-
-    def all(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        """Whether all elements are true."""
-        return ops.all(self, axis=_axes(axis), keepdims=keepdims)
-
-    def matmul(self, other: Tensor) -> Tensor:
-        """The matrix product."""
-        return ops.matmul(self, other)
-
-    def exp(self) -> Tensor:
-        """e**x."""
-        return elementwise.exp(self)
-
-    def log(self) -> Tensor:
-        """The natural logarithm."""
-        return elementwise.log(self)
-
-    def sqrt(self) -> Tensor:
-        """The square root."""
-        return elementwise.sqrt(self)
-
-    def abs(self) -> Tensor:
-        """|x|."""
-        return elementwise.abs(self)
-
-    def tanh(self) -> Tensor:
-        """The hyperbolic tangent."""
-        return elementwise.tanh(self)
-
-    def sigmoid(self) -> Tensor:
-        """1 / (1 + exp(-x))."""
-        return elementwise.sigmoid(self)
-
-    def relu(self) -> Tensor:
-        """max(x, 0)."""
-        return elementwise.relu(self)
-
-    def softmax(self, dim: int = -1) -> Tensor:
-        """exp(x) over its sum along ``dim``."""
-        return ops.softmax(self, axis=dim)
-
-    def clip(self, min: Tensor | Number | None = None, max: Tensor | Number | None = None) -> Tensor:
-        """x limited to [min, max]."""
-        return elementwise.clip(self, min, max)
+        return self.fresh()
 
 
 class Variable(Tensor):
@@ -498,6 +482,18 @@ class Variable(Tensor):
     def type(self) -> Type:  # type: ignore[override]
         """The shape and dtype, which never change."""
         return self._value.type
+
+    def _change(self, new: Tensor) -> None:
+        if self._requires_grad and context.GRADIENTS.get():
+            raise GraphError(
+                f"{self.describe()} requires a gradient and cannot change in place: the gradient would be that of"
+                " another value; change it inside tg.no_grad(), or use assign"
+            )
+        self.assign(new)
+
+    def fresh(self) -> Tensor:
+        """The present version as a tensor of its own."""
+        return Alias()(self)
 
     def describe(self) -> str:
         """The variable in words, for messages."""
@@ -558,27 +554,28 @@ class Parameter(Variable):
         super().__init__(data, name=name, requires_grad=requires_grad)
 
 
-def _key(key: Any) -> Any:
-    """The key with arrays and lists of integers as tensors."""
+def _key(x: Tensor, key: Any) -> Any:
+    """The key with arrays and lists of integers as tensors, and a mask that is known here as the places it selects."""
     parts = key if isinstance(key, tuple) else (key,)
     if not any(isinstance(p, list) or (hasattr(p, "dtype") and not isinstance(p, Tensor)) for p in parts):
         return key
+    import numpy as np
+
     from telegrad.creation import asarray
 
     def part(p: Any) -> Any:
         if isinstance(p, list):
-            return asarray(p) if p else asarray(p, dtype=sys.modules["telegrad"].int64)
-        return asarray(p) if hasattr(p, "dtype") and hasattr(p, "shape") and p.shape != () else p
+            return asarray(p) if p else asarray(p, dtype=int64)
+        return asarray(p) if hasattr(p, "dtype") and (p.shape != () or p.dtype == np.bool_) else p
+
+    if len(parts) == 1 and not _holds_tensor(parts[0]):
+        mask = np.asarray(parts[0])
+        if mask.dtype == np.bool_ and mask.ndim:
+            indexing.check_mask(mask.shape, x.shape[: mask.ndim])
+            return tuple([asarray(places) for places in np.nonzero(mask)])
 
     return tuple(part(p) for p in parts) if isinstance(key, tuple) else part(key)
 
 
-def _ints(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
-    """f(2, 3) and f((2, 3)) alike."""
-    if len(values) == 1 and not isinstance(values[0], int):
-        return tuple(values[0])
-    return tuple(int(v) for v in values)  # type: ignore[arg-type]
-
-
-def _axes(axis: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
-    return axis if axis is None or isinstance(axis, int) else tuple(axis)
+def _holds_tensor(part: Any) -> bool:
+    return isinstance(part, Tensor) or (isinstance(part, list) and any(_holds_tensor(p) for p in part))  # pyright: ignore[reportUnknownVariableType]

@@ -14,7 +14,7 @@ from telegrad.ir import types as t
 from telegrad.ops import activation, cross_entropy, linalg, loss, norm
 
 from tests.ops.checks import Array, call, check_gradients, generator
-from tests.ops.table import Operand, booleans, integers, number, positive, real, values
+from tests.ops.operands import Operand, booleans, integers, number, positive, real, values
 
 Row = tuple[Callable[..., Any], tuple[Operand, ...]]
 """An expression in a library (`telegrad.ops` or NumPy) and operands, and the operands."""
@@ -39,6 +39,15 @@ def named(name: str, *operands: Operand) -> list[Row]:
 
 AXES = (None, 0, -1, (0, 2), (-1, 1), ())
 CUBE = real(2, 3, 2)
+SPARSE = values([1.5, 0.0, -2.0], [0.25, 0.0, 1.5])
+REPEATED = values([3, 0, -2], [9, 0, 3], dtype=np.int64)
+
+
+def sized(m: Any, size: int) -> dict[str, int]:
+    """A graph must be told how many elements there will be; NumPy sees it."""
+    return {"size": size} if m is ops else {}
+
+
 POSITION = values([1, -1], [0, 2], dtype=np.int64)
 
 ARRAY_API: dict[str, list[Row]] = {
@@ -120,7 +129,28 @@ ARRAY_API: dict[str, list[Row]] = {
         *rows(lambda m, x: m.roll(x, 1, axis=0), real(0, 2)),
     ],
     "tile": [(lambda m, x, r=r: m.tile(x, r), (real(2, 3),)) for r in ((2,), (2, 1, 2), (1, 0), ())],
-    "repeat": [(lambda m, x, a=a: m.repeat(x, 2, axis=a), (real(2, 3),)) for a in (None, 0, -1)],
+    "repeat": [
+        *[(lambda m, x, a=a: m.repeat(x, 2, axis=a), (real(2, 3),)) for a in (None, 0, -1)],
+        *[(lambda m, x, n=n: m.repeat(x, n, axis=1), (real(2, 3),)) for n in ([2, 0, 1], [3], [0, 0, 0])],
+    ],
+    # the parts of a complex number
+    **{name: named(name, real(2)) for name in ("conj", "real", "imag")},
+    # what has a shape that data decides
+    "nonzero": [
+        *rows(lambda m, x: list(m.nonzero(x, **sized(m, 4))), SPARSE),
+        *rows(lambda m, x: list(m.nonzero(m.equal(x, 0), **sized(m, 2))), SPARSE),
+    ],
+    **{
+        name: [
+            *rows(lambda m, x, name=name: list(getattr(m, name)(x, **sized(m, 4))), REPEATED),
+            *rows(lambda m, x, name=name: list(getattr(m, name)(x, **sized(m, 6))), real(2, 3)),
+        ]
+        for name in ("unique_all", "unique_counts", "unique_inverse")
+    },
+    "unique_values": [
+        *rows(lambda m, x: m.sort(m.unique_values(x, **sized(m, 4))), REPEATED),
+        *rows(lambda m, x: m.sort(m.unique_values(x, **sized(m, 6))), real(2, 3)),
+    ],
     "pad": rows(
         lambda m, x: m.pad(x, ((1, 0), (0, 2)), **({"value": 2.0} if m is ops else {"constant_values": 2.0})),
         real(2, 2),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from telegrad import ops
-from telegrad.errors import AxisError, DTypeError, GraphError, IndexRange, ShapeError
+from telegrad.errors import AxisError, DTypeError, GraphError, IndexRange, ShapeError, TraceError
 from telegrad.ir import Value, new_input
 from telegrad.ir import types as t
 from telegrad.ir.types import Type
@@ -163,11 +163,14 @@ MASK = new_input(Type((3, 4), t.bool_))
         ((0, -5), AxisError, "index -5 is out of range for axis 1 of size 4"),
         ((0, 0, 0), AxisError, "3 indices are too many for the 2 axes"),
         ((..., ...), AxisError, "one ellipsis"),
-        (MASK, GraphError, "depends on data"),
-        ([True, False, True], GraphError, "depends on data"),
-        (np.array([True, False, True]), GraphError, "depends on data"),
-        (np.True_, GraphError, "depends on data"),
-        (True, GraphError, "depends on data"),
+        (MASK, TraceError, "depends on data"),
+        ((MASK, ...), TraceError, "depends on data"),
+        ((slice(None), MASK[0]), TraceError, "depends on data"),
+        (MASK[:2], AxisError, r"a mask of shape \[2, 4\] does not fit axes of sizes \[3, 4\]"),
+        ((MASK, 0), AxisError, "3 indices are too many"),
+        ((0, True), GraphError, "stands alone"),
+        ([True, False, True], GraphError, "a mask is a tensor"),
+        (np.array([True, False, True]), GraphError, "a mask is a tensor"),
         (VALUE, DTypeError, "must be integers"),
         ([0.5], DTypeError, "must be integers"),
         (0.5, GraphError, "float is no index"),

@@ -15,6 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import telegrad.ir.op as ir_op
+from telegrad.errors import TraceError
 from telegrad.ir.types import DType, Shape, Type
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ class Operators:
     def literal(self, number: Number, dtype: DType) -> Self:
         """A Python number as a 0-d operand beside self."""
         raise NotImplementedError
+
+    def fresh(self) -> Self:
+        """Another handle on the same value, which ``x[i] = y`` on this one leaves alone; a graph value is its own."""
+        return self
+
+    def concrete(self, asker: str) -> Any:
+        """The elements now, in nested lists, for a function whose result's shape they decide. TraceError in a graph."""
+        raise TraceError(f"{asker} depends on data, which is not known while a graph is built")
 
     @property
     def is_weak(self) -> bool:
@@ -170,7 +179,7 @@ class Operators:
         return FUNCTIONS["negative"](self)
 
     def __pos__(self) -> Self:
-        return self
+        return self.fresh()
 
     def __abs__(self) -> Self:
         return FUNCTIONS["abs"](self)

@@ -289,9 +289,11 @@ class Cast(Op):
         return xp.astype(x, self.dtype)
 
 
-def astype(x: V, dtype: DType, /, *, copy: bool = True) -> V:
-    """x converted to ``dtype``. ``copy`` is accepted for the array API; values never change, so none is needed."""
-    return x if x.dtype is dtype and not x.is_weak else Cast(dtype)(x)
+def astype(x: V, dtype: DType, /, *, copy: bool = True, device: str | None = None) -> V:
+    """x converted to ``dtype``. Without ``copy``, x itself if that is its dtype."""
+    if x.dtype is not dtype or x.is_weak:
+        return Cast(dtype)(x)
+    return x.fresh() if copy else x
 
 
 # ---- arithmetic
@@ -906,9 +908,10 @@ def _float1(op: Op, x: V) -> V:
     return op(inexact(x))
 
 
+@operator
 def abs(x: V, /) -> V:
     """|x|. The derivative at 0 is 0."""
-    return x if x.dtype.kind in ("bool", "uint") else Abs()(x)
+    return x.fresh() if x.dtype.kind in ("bool", "uint") else Abs()(x)
 
 
 def acos(x: V, /) -> V:
@@ -997,11 +1000,13 @@ def bitwise_xor(x1: V | Number, x2: V | Number, /) -> V:
 
 def ceil(x: V, /) -> V:
     """The smallest integer not below x, in x's dtype."""
-    return Ceil()(x) if x.dtype.is_float else x
+    return Ceil()(x) if x.dtype.is_float else x.fresh()
 
 
 def clip(x: V, /, min: V | Number | None = None, max: V | Number | None = None) -> V:
     """x limited to [min, max]. Inside the limits the gradient passes, outside it goes to the limit."""
+    if min is None and max is None:
+        return x.fresh()
     result = x
     if min is not None:
         result = where(less(x, min), min, x)
@@ -1054,7 +1059,7 @@ def expm1(x: V, /) -> V:
 
 def floor(x: V, /) -> V:
     """The largest integer not above x, in x's dtype."""
-    return Floor()(x) if x.dtype.is_float else x
+    return Floor()(x) if x.dtype.is_float else x.fresh()
 
 
 @operator
@@ -1190,7 +1195,7 @@ def not_equal(x1: V | Number, x2: V | Number, /) -> V:
 
 def positive(x: V, /) -> V:
     """x."""
-    return x
+    return x.fresh()
 
 
 @operator
@@ -1198,7 +1203,7 @@ def pow(x1: V | Number, x2: V | Number, /) -> V:
     """x1**x2. A Python integer as exponent is part of the graph and costs multiplications only."""
     if isinstance(x1, Operators) and isinstance(x2, int) and not isinstance(x2, bool) and -16 <= x2 <= 16:
         if x2 == 1:
-            return x1
+            return x1.fresh()
         return Square()(x1) if x2 == 2 else IntegerPower(x2)(x1)
     return Power()(*common(x1, x2))
 
@@ -1216,7 +1221,7 @@ def remainder(x1: V | Number, x2: V | Number, /) -> V:
 
 def round(x: V, /) -> V:
     """x to the nearest integer, ties to even, in x's dtype."""
-    return Round()(x) if x.dtype.is_float else x
+    return Round()(x) if x.dtype.is_float else x.fresh()
 
 
 def sign(x: V, /) -> V:
@@ -1267,7 +1272,7 @@ def tanh(x: V, /) -> V:
 
 def trunc(x: V, /) -> V:
     """The integer nearest to x towards zero, in x's dtype."""
-    return Trunc()(x) if x.dtype.is_float else x
+    return Trunc()(x) if x.dtype.is_float else x.fresh()
 
 
 def where(condition: V, x1: V | Number, x2: V | Number, /) -> V:

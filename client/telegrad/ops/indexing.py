@@ -1,7 +1,8 @@
 """What ``x[key]`` and ``x[key] = y`` mean: NumPy's rules for integers, slices, None, ... and integer arrays.
 
 Integers and slices become one `Slice`; integer arrays, joined into one index over their axes, one `Gather`. The shape
-of the result is known from the key alone, so a boolean mask is refused.
+of the result is known from the key alone, but for a boolean mask: how many elements it selects is read from it first,
+which inside a trace is refused. ``x[mask] = y`` needs no such number where y is the same for all of them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from telegrad.ir.types import Shape, product
 from telegrad.ir.value import Number, Operators, V, operator
 from telegrad.ops import elementwise as e
 from telegrad.ops.index import CheckedIndex, Gather, ScatterSet
-from telegrad.ops.shape import broadcast_to, moveaxis, permute_dims, reshape, stack
+from telegrad.ops.selection import how_many, nonzero, true_places
+from telegrad.ops.shape import broadcast_to, expand_dims, moveaxis, permute_dims, reshape, stack
 from telegrad.ops.slices import Slice, SliceSet, slice_length
 
-_MASK = "the shape of x[mask] depends on data, which a graph cannot hold; use where(mask, x, 0)"
+_MASK = "the shape of x[mask]"
 
 Part = Any
 """A part of a key once read: an int, a slice, None, or an integer operand."""
@@ -27,7 +29,12 @@ Part = Any
 
 @operator
 def getitem(x: V, key: Any) -> V:
-    """x[key] with ints, slices, None, ... and integer tensors or lists, by NumPy's rules. A mask is refused."""
+    """x[key] with ints, slices, None, ..., integer tensors or lists, and boolean masks, by NumPy's rules."""
+    if isinstance(key, bool):
+        return expand_dims(x)[: int(key)]
+    mask = _sole_mask(key)
+    if mask is not None:
+        return _masked(x, mask)
     parts = _parts(x, key)
     bounds = _bounds(x, parts)
     sliced = x if _is_whole(bounds, x.shape) else Slice(*_columns(bounds))(x)
@@ -49,8 +56,15 @@ def getitem(x: V, key: Any) -> V:
 
 def set_items(x: V, key: Any, new: V | Number) -> V:
     """x with the elements that ``key`` selects replaced by ``new``, which broadcasts. What ``x[key] = new`` binds."""
-    parts = _parts(x, key)
     value = e.astype(new, x.dtype) if isinstance(new, Operators) else x.literal(new, x.dtype)
+    mask = _sole_mask(x.literal(key, t.bool_) if isinstance(key, bool) else key)
+    if mask is not None:
+        check_mask(mask.shape, x.shape[: mask.ndim])
+        if value.ndim <= x.ndim - mask.ndim:
+            _check_assigned(value, x.shape[mask.ndim :])
+            return e.where(_over(mask, x.ndim), value, x) if mask.size else x
+        return _scattered(x, key, value)
+    parts = _parts(x, key)
     if any(isinstance(part, Operators) for part in parts):
         return _scattered(x, key, value)
     bounds = _bounds(x, parts)
@@ -73,6 +87,38 @@ def _scattered(x: V, key: Any, value: V) -> V:
     return reshape(flat, x.shape)
 
 
+# ---- masks
+
+
+def _sole_mask(key: Any) -> Any:
+    """The mask, if the key is one and nothing else but an ellipsis behind it."""
+    given: Sequence[Any] = key if isinstance(key, tuple) else (key,)
+    if len(given) == 2 and given[1] is Ellipsis:
+        given = given[:1]
+    if len(given) != 1:
+        return None
+    key = given[0]
+    return key if isinstance(key, Operators) and key.dtype is t.bool_ else None
+
+
+def check_mask(mask: Shape, axes: Shape) -> None:
+    """Raise AxisError unless a mask of this shape selects from axes of these sizes; of size 0 it selects nothing."""
+    if len(mask) != len(axes) or any(m not in (n, 0) for m, n in zip(mask, axes, strict=True)):
+        raise AxisError(f"a mask of shape {list(mask)} does not fit axes of sizes {list(axes)}")
+
+
+def _over(mask: V, ndim: int) -> V:
+    """The mask with axes of size 1 behind it, so that it broadcasts over those that it does not name."""
+    return reshape(mask, mask.shape + (1,) * (ndim - mask.ndim))
+
+
+def _masked(x: V, mask: V) -> V:
+    check_mask(mask.shape, x.shape[: mask.ndim])
+    flat = reshape(mask, (mask.size,))
+    places = true_places(flat, how_many(flat, _MASK))
+    return Gather()(reshape(x, (product(x.shape[: mask.ndim]), *x.shape[mask.ndim :])), places)
+
+
 def _check_assigned(value: Operators, shape: Shape) -> None:
     lead = len(shape) - value.ndim
     if lead < 0 or any(size not in (1, shape[lead + a]) for a, size in enumerate(value.shape)):
@@ -86,14 +132,34 @@ def _parts(x: Operators, key: Any) -> list[Part]:
     """The key as one part for each axis of x, with None where a new axis goes."""
     given: Sequence[Any] = key if isinstance(key, tuple) else (key,)
     parts = [_part(x, part) for part in given]
-    used = sum(part is not None and part is not Ellipsis for part in parts)
+    used = sum(_axes_of(part) for part in parts)
     if used > x.ndim:
         raise AxisError(f"{used} indices are too many for the {x.ndim} axes of a {x.type}")
     dots = [i for i, part in enumerate(parts) if part is Ellipsis]
     if len(dots) > 1:
         raise AxisError("an index can only have one ellipsis")
     at = dots[0] if dots else len(parts)
-    return [*parts[:at], *([slice(None)] * (x.ndim - used)), *parts[at + len(dots) :]]
+    parts = [*parts[:at], *([slice(None)] * (x.ndim - used)), *parts[at + len(dots) :]]
+    found: list[Part] = []
+    axis = 0
+    for part in parts:
+        n = _axes_of(part)
+        if isinstance(part, Operators) and part.dtype is t.bool_:
+            check_mask(part.shape, x.shape[axis : axis + n])
+            if n == 0:
+                raise GraphError("a 0-d mask stands alone in its key: x[mask]")
+            found.extend(nonzero(part))
+        else:
+            found.append(part)
+        axis += n
+    return found
+
+
+def _axes_of(part: Part) -> int:
+    """How many axes of x the part of a key takes."""
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if isinstance(part, Operators) and part.dtype is t.bool_ else 1
 
 
 def _part(x: Operators, part: Any) -> Part:
@@ -101,13 +167,11 @@ def _part(x: Operators, part: Any) -> Part:
     if part is None or part is Ellipsis or isinstance(part, slice):
         return part  # pyright: ignore[reportUnknownVariableType]
     if isinstance(part, Operators):
-        if part.dtype is t.bool_:
-            raise GraphError(_MASK)
-        if part.dtype.kind not in ("int", "uint"):
+        if part.dtype.kind not in ("bool", "int", "uint"):
             raise DTypeError(f"an index must be integers, not {part.type}")
         return part
     if isinstance(part, bool):
-        raise GraphError(_MASK)
+        return x.literal(part, t.bool_)
     try:
         return py.index(part)
     except TypeError:
@@ -126,7 +190,7 @@ def _constant_index(x: Operators, numbers: list[Any]) -> Operators:
     rows: list[Operators] = []
     for number in numbers:
         if isinstance(number, bool):
-            raise GraphError(_MASK)
+            raise GraphError("a mask is a tensor of booleans, not a list of them; use asarray")
         if isinstance(number, list):
             rows.append(_constant_index(x, number))  # pyright: ignore[reportUnknownArgumentType]
             continue

@@ -106,12 +106,14 @@ def cond(x: V, /, p: Order | None = None) -> V:
     return matrix_norm(x, ord=p) * matrix_norm(inv(x), ord=p)
 
 
-def matrix_rank(x: V, /, *, rtol: float | None = None) -> V:
+def matrix_rank(x: V, /, *, rtol: float | V | None = None) -> V:
     """How many singular values of each x[..., m, n] are above ``rtol`` times the largest, as int64.
 
-    By default it is max(m, n) times the spacing of floats at 1.
+    ``rtol`` is for all or for each matrix, by default max(m, n) times the spacing of floats at 1.
     """
     values = svdvals(stop_gradient(x))
     if values.shape[-1] == 0:
         return e.astype(r.sum(full_like(values, 0), axis=-1), t.int64)
+    if isinstance(rtol, Operators):
+        rtol = expand_dims(rtol, axis=-1)
     return r.count_nonzero(values > values[..., :1] * (default_rtol(x) if rtol is None else rtol), axis=-1)

@@ -20,9 +20,9 @@ from telegrad.ops import elementwise as e
 from telegrad.ops.slices import Slice
 
 __all__ = [
-    "broadcast_arrays", "broadcast_to", "concat", "empty_like", "expand_dims", "flatten", "flip", "full_like",
-    "matrix_transpose", "moveaxis", "ones_like", "pad", "permute_dims", "repeat", "reshape", "roll", "squeeze", "stack",
-    "tile", "tril", "triu", "unstack", "zeros_like",
+    "broadcast_arrays", "broadcast_to", "concat", "conj", "empty_like", "expand_dims", "flatten", "flip", "full_like",
+    "imag", "matrix_transpose", "moveaxis", "ones_like", "pad", "permute_dims", "real", "repeat", "reshape", "roll",
+    "squeeze", "stack", "tile", "tril", "triu", "unstack", "zeros_like",
 ]  # fmt: skip
 
 
@@ -247,7 +247,9 @@ def reshape(x: V, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
         if known == 0 or x.size % known:
             raise ShapeError(f"reshape({x.type}): {x.size} elements do not divide into {sizes}")
         sizes[sizes.index(-1)] = x.size // known
-    return x if tuple(sizes) == x.shape else Reshape(tuple(sizes))(x)
+    if tuple(sizes) != x.shape:
+        return Reshape(tuple(sizes))(x)
+    return x.fresh() if copy else x
 
 
 def broadcast_to(x: V, /, shape: int | Sequence[int]) -> V:
@@ -295,7 +297,7 @@ def moveaxis(x: V, source: int | Sequence[int], destination: int | Sequence[int]
     return permute_dims(x, order)
 
 
-def expand_dims(x: V, /, *, axis: int | tuple[int, ...] = 0) -> V:
+def expand_dims(x: V, /, axis: int | tuple[int, ...] = 0) -> V:
     """x with new axes of size 1 at the given positions of the result."""
     axes = (axis,) if isinstance(axis, int) else axis
     new = normalize_axes(axes, x.ndim + len(axes), op="expand_dims")
@@ -330,7 +332,7 @@ def concat(arrays: Sequence[V], /, *, axis: int | None = 0) -> V:
         arrays, axis = [reshape(x, (-1,)) for x in arrays], 0
     if len(arrays) == 1:
         normalize_axis(axis, arrays[0].ndim, op="concat")
-        return arrays[0]
+        return arrays[0].fresh()
     same = e.common(*arrays)
     return Concat(normalize_axis(axis, same[0].ndim, op="concat"))(*same)
 
@@ -387,15 +389,38 @@ def tile(x: V, repetitions: Sequence[int], /) -> V:
     return reshape(wide, tuple(r * size for r, size in zip(reps, shape, strict=True)))
 
 
-def repeat(x: V, repeats: int, /, *, axis: int | None = None) -> V:
-    """Each element of x ``repeats`` times, along an axis or of the flattened x."""
-    if isinstance(repeats, Operators):
-        raise DTypeError("repeat: repeats must be a Python integer, for the result's shape may not depend on data")
+def repeat(x: V, repeats: int | Sequence[int] | V, /, *, axis: int | None = None) -> V:
+    """Each element of x ``repeats`` times, along an axis or of the flattened x: so many for all, or one for each.
+
+    A tensor of ``repeats`` is read, for it decides the shape; inside `tg.function` give Python integers.
+    """
     if axis is None:
-        x, axis = reshape(x, (-1,)), 0
+        x, axis = reshape(x, (x.size,)), 0
     at = normalize_axis(axis, x.ndim, op="repeat")
+    if isinstance(repeats, Operators):
+        if repeats.dtype.kind not in ("int", "uint") or repeats.ndim > 1:
+            raise DTypeError(f"repeat: repeats must be integers in at most one axis, not {repeats.type}")
+        repeats = repeats.concrete("the shape of repeat(x, repeats)")
+    times = as_shape(repeats)  # type: ignore[arg-type]
+    if any(n < 0 for n in times):
+        raise ShapeError(f"repeat: repeats must not be negative, as {min(times)} is")
+    if not isinstance(repeats, int) and len(times) != 1:
+        return _repeated_each(x, times, at)
+    (repeats,) = times
     wide = broadcast_to(expand_dims(x, axis=at + 1), (*x.shape[: at + 1], repeats, *x.shape[at + 1 :]))
     return reshape(wide, (*x.shape[:at], x.shape[at] * repeats, *x.shape[at + 1 :]))
+
+
+def _repeated_each(x: V, times: Shape, axis: int) -> V:
+    if len(times) != x.shape[axis]:
+        raise ShapeError(f"repeat({x.type}): axis {axis} has {x.shape[axis]} elements, and repeats {len(times)}")
+    head = (slice(None),) * axis
+    pieces = [
+        broadcast_to(x[(*head, slice(i, i + 1))], (*x.shape[:axis], n, *x.shape[axis + 1 :]))
+        for i, n in enumerate(times)
+        if n
+    ]
+    return concat(pieces, axis=axis) if pieces else x[(*head, slice(0, 0))]
 
 
 def pad(x: V, /, pad_width: Sequence[tuple[int, int]], *, value: Number = 0) -> V:
@@ -431,3 +456,27 @@ def ones_like(x: V, /, *, dtype: t.DType | None = None, device: str | None = Non
 def empty_like(x: V, /, *, dtype: t.DType | None = None, device: str | None = None) -> V:
     """Zeros of x's shape and dtype: memory that nobody has written is never shown."""
     return full_like(x, 0, dtype=dtype)
+
+
+# ---- the parts of a complex number, for programs that also run on libraries that have them; here all are real
+
+
+def conj(x: V, /) -> V:
+    """x: the conjugate of a real number is itself."""
+    return _number(x, "conj").fresh()
+
+
+def real(x: V, /) -> V:
+    """x: a real number is its own real part."""
+    return _number(x, "real").fresh()
+
+
+def imag(x: V, /) -> V:
+    """Zeros of x's shape and dtype: the imaginary part of real numbers."""
+    return zeros_like(_number(x, "imag"))
+
+
+def _number(x: V, op: str) -> V:
+    if x.dtype is t.bool_:
+        raise DTypeError(f"{op}({x.type}): takes numbers; use astype")
+    return x

@@ -130,34 +130,29 @@ class Inv(SquareOp):
         return self.cost_of(2 * types[0].shape[-1] ** 3, *types)
 
 
-@dataclass(frozen=True)
-class Pinv(MatrixOp):
-    """The pseudo-inverse [..., n, m] of x[..., m, n]: singular values up to ``rtol`` times the largest count as 0.
+class PseudoInverse(MatrixOp, abstract=True):
+    """The pseudo-inverse [..., n, m] of x[..., m, n]: singular values up to a part of the largest count as 0.
 
     The gradient is that for matrices of the same rank, outside of which the pseudo-inverse is not continuous.
     """
 
-    rtol: float
-
     reference = "Golub and Pereyra 1973, The Differentiation of Pseudo-Inverses, theorem 4.3"
 
-    def infer(self, x: Type) -> Type:
-        self.check_matrices(x)
-        return Type((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
-
-    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+    def gradient(self, g: Value, out: Value, x: Value) -> Value:
+        """The gradient for x."""
         p, pt, gt = out, matrix_transpose(out), matrix_transpose(g)
         left = gt - x @ (p @ gt)  # (I - x p) g^T
         right = gt - (gt @ p) @ x  # g^T (I - p x)
-        return (left @ (p @ pt) + (pt @ p) @ right - pt @ g @ pt,)
+        return left @ (p @ pt) + (pt @ p) @ right - pt @ g @ pt
 
-    def eval(self, xp: ArrayModule, x: Array) -> Array:
+    def inverted(self, xp: ArrayModule, x: Array, rtol: Array) -> Array:
+        """The pseudo-inverse, with ``rtol`` for each matrix or for all."""
         u, s, vt = xp.svd(x, False)
         axes, zero = len(x.shape), xp.literal(0, s)
         if 0 in s.shape:
             return xp.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), xp.dtype_of(x))
         largest = xp.max(s, axis=(axes - 2,), keepdims=True)
-        counts = xp.greater(s, xp.multiply(xp.literal(self.rtol, s), largest))
+        counts = xp.greater(s, xp.multiply(rtol, largest))
         inverse = xp.where(counts, xp.reciprocal(xp.where(counts, s, xp.literal(1, s))), zero)
         swap = (*range(axes - 2), axes - 1, axes - 2)
         scaled = xp.multiply(u, xp.reshape(inverse, (*s.shape[:-1], 1, s.shape[-1])))
@@ -167,6 +162,39 @@ class Pinv(MatrixOp):
         m, n = types[0].shape[-2:]
         k = min(m, n)
         return self.cost_of(14 * max(m, n) * k**2 + 8 * k**3 + 2 * m * n * k, *types)
+
+
+@dataclass(frozen=True)
+class Pinv(PseudoInverse):
+    """The pseudo-inverse [..., n, m] of x[..., m, n]: singular values up to ``rtol`` times the largest count as 0."""
+
+    rtol: float
+
+    def infer(self, x: Type) -> Type:
+        self.check_matrices(x)
+        return Type((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
+
+    def vjp(self, g: Value, out: Value, x: Value) -> tuple[Value]:
+        return (self.gradient(g, out, x),)
+
+    def eval(self, xp: ArrayModule, x: Array) -> Array:
+        return self.inverted(xp, x, xp.full((), self.rtol, xp.dtype_of(x)))
+
+
+class PinvAbove(PseudoInverse):
+    """The pseudo-inverse [..., n, m] of x[..., m, n] with a tolerance rtol[...] for each matrix."""
+
+    def infer(self, x: Type, rtol: Type) -> Type:
+        self.check_matrices(x)
+        if rtol.dtype is not x.dtype or rtol.shape != x.shape[:-2]:
+            raise ShapeError(f"pinv({x}): rtol must be {Type(x.shape[:-2], x.dtype)}, not {rtol}")
+        return Type((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
+
+    def vjp(self, g: Value, out: Value, x: Value, rtol: Value) -> tuple[Value, None]:
+        return self.gradient(g, out, x), None
+
+    def eval(self, xp: ArrayModule, x: Array, rtol: Array) -> Array:
+        return self.inverted(xp, x, xp.reshape(rtol, (*x.shape[:-2], 1)))
 
 
 @dataclass(frozen=True)
@@ -251,20 +279,22 @@ def default_rtol(x: Operators) -> float:
     return max(x.shape[-2:], default=0) * (2.0**-23 if x.dtype is t.float32 else 2.0**-52)
 
 
-def pinv(x: V, /, *, rtol: float | None = None) -> V:
+def pinv(x: V, /, *, rtol: float | V | None = None) -> V:
     """The pseudo-inverse [..., n, m] of x[..., m, n].
 
-    Singular values up to ``rtol`` times the largest count as 0; by default it is max(m, n) times the spacing of floats
-    at 1. The gradient holds for matrices of the same rank.
+    Singular values up to ``rtol``, for all or for each matrix, times the largest count as 0; by default it is max(m, n)
+    times the spacing of floats at 1. The gradient holds for matrices of the same rank.
     """
     if rtol is None:
         return Pinv(default_rtol(x))(x)
+    if isinstance(rtol, Operators):
+        return PinvAbove()(x, broadcast_to(e.astype(rtol, x.dtype), x.shape[:-2]))
     if not 0 <= rtol < float("inf"):
         raise GraphError(f"pinv({x.type}): rtol must be a finite number not below 0, not {rtol!r:.40}")
     return Pinv(float(rtol))(x)
 
 
-def lstsq(x1: V, x2: V, /, *, rtol: float | None = None) -> V:
+def lstsq(x1: V, x2: V, /, *, rtol: float | V | None = None) -> V:
     """z[..., n, k] of least norm among those that minimise |x1[..., m, n] @ z - x2|, where x2 is [..., m, k] or [m].
 
     It is `pinv` times x2, so singular values up to ``rtol`` times the largest count as 0; rank and residuals are not

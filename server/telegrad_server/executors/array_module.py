@@ -43,7 +43,6 @@ class LibraryModule:
         self.subtract = lib.subtract
         self.multiply = lib.multiply
         self.divide = lib.divide
-        self.floor_divide = lib.floor_divide
         self.remainder = lib.remainder
         self.power = lib.power
         self.negative = lib.negative
@@ -136,6 +135,13 @@ class LibraryModule:
 
     def _on_numbers(self, function: Any, x: Array) -> Array:
         return x if x.dtype.kind in "iu" else function(x)
+
+    def floor_divide(self, x: Array, y: Array) -> Array:
+        """floor(x / y); the quotient itself where either is infinite, as the array API has it and NumPy not."""
+        result = self.lib.floor_divide(x, y)
+        if result.dtype.kind in "iu":
+            return result
+        return self.lib.where(self.lib.isinf(x) | self.lib.isinf(y), self.lib.divide(x, y), result)
 
     def floor(self, x: Array) -> Array:
         """The largest integer not above x."""

@@ -122,6 +122,23 @@ def test_two_towers_find_what_belongs_together() -> None:
     assert own.mean() > 0.7, own.mean()
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("norm", [None, "BatchNorm1d", "LayerNorm"])
+def test_an_mlp_is_torchvisions(norm: str | None) -> None:
+    """Whose class is this Sequential: the keys are the same."""
+    torch = pytest.importorskip("torch")
+    layers = [torch.nn.Linear(3, 6), *([getattr(torch.nn, norm)(6)] if norm else []), torch.nn.GELU(),
+              torch.nn.Dropout(0.0), torch.nn.Linear(6, 4), torch.nn.Dropout(0.0)]  # fmt: skip
+    theirs = torch.nn.Sequential(*layers)
+    ours = models.MLP(3, [6, 4], getattr(nn, norm) if norm else None, nn.GELU)
+
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+    x = RNG.normal(size=(5, 3)).astype(np.float32)
+    found, wanted = ours(tg.asarray(x)).numpy(), theirs(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_the_same_item_is_no_wrong_answer_and_frequency_is_taken_off() -> None:
     model = models.TwoTower(nn.Identity(), nn.Identity(), temperature=0.5)
     q, v = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 3))
@@ -143,6 +160,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     model = models.EncoderDecoder(9, 16, 2, 1, 32, max_length=8)
     tokens = tg.ones((2, 9), dtype=tg.int64)
     for make, words in (
+        (lambda: models.MLP(3, []), "one width at least"),
         (lambda: models.Tower([]), "one category or number"),
         (lambda: tower(tg.ones((3, 1), dtype=tg.int64)), "takes 1 categories and 2 numbers"),
         (lambda: models.TwoTower(tower, tower, temperature=0.0), "must be positive"),

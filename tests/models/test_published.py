@@ -129,6 +129,42 @@ def test_gpt2_writes_what_follows() -> None:
     assert not model.training
 
 
+def test_a_token_that_goes_on_from_what_was_seen_has_the_features_of_the_whole_text() -> None:
+    from telegrad.models.gpt2 import Past
+
+    model = models.GPT2Model(GPT2, dtype=tg.float64).eval()
+    _random_state(model)
+    ids, place, places = RNG.integers(0, 31, (2, 7)), 4, tg.arange(7)
+    whole, seen = model.seeing(tg.asarray(ids), places, None)
+    is_later = (places > place).unsqueeze(1)  # whatever stands there
+    kept = [tuple(tg.where(is_later, 9.0, x) for x in each) for each in seen]
+
+    is_here = (places == place).unsqueeze(1)
+    pasts = [Past((tg.where(is_here, 7.0, k), tg.where(is_here, 8.0, v)), is_here) for k, v in kept]
+    token, at = tg.asarray(ids[:, place : place + 1]), tg.asarray([place])
+    found, after = model.seeing(token, at, (places <= place).unsqueeze(0), pasts)
+
+    _close(found[:, 0].numpy(), whole[:, place].numpy())
+    for (k, v), (a, b) in zip(after, kept, strict=True):
+        _close(k.numpy(), a.numpy())
+        _close(v.numpy(), b.numpy())
+
+
+def test_what_is_written_likeliest_first_has_the_scores_of_the_whole_text() -> None:
+    config = models.GPT2Config(vocab_size=31, n_positions=40, n_embd=12, n_layer=2, n_head=3)
+    model = models.GPT2LMHeadModel(config, dtype=tg.float64).eval()
+    _random_state(model)
+    model.transformer.ln_f.bias.assign(np.zeros(12))  # which would make one token the likeliest everywhere
+    for block in model.transformer.h:  # what was seen counts for what is likeliest, beside the token itself
+        block.attn.c_proj.weight.assign(4 * block.attn.c_proj.weight.numpy())
+    written = model.generate(tg.asarray(RNG.integers(0, 31, (32, 3))), 37)
+
+    scores = model(written).numpy()[:, 2:-1]
+
+    np.testing.assert_array_equal(scores.argmax(-1), written.numpy()[:, 3:])
+    assert (np.diff(written.numpy()[:, 3:]) != 0).mean() > 0.3, "else nothing is tested"
+
+
 def test_gpt2_draws_by_the_scores() -> None:
     model = models.GPT2LMHeadModel(GPT2, dtype=tg.float64)
     state, ids = _random_state(model), np.repeat([[1, 2, 3]], 4000, axis=0)

@@ -13,6 +13,7 @@ from telegrad.models.bert import (
 )
 from telegrad.models.encoder_decoder import EncoderDecoder, sinusoidal_positions
 from telegrad.models.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model
+from telegrad.models.mlp import MLP
 from telegrad.models.pretrained import load_config, load_pretrained
 from telegrad.models.resnet import (
     ResNet,
@@ -29,28 +30,8 @@ from telegrad.models.resnet import (
 from telegrad.models.two_tower import Tower, TwoTower
 
 __all__ = [
-    "BertConfig",
-    "BertForMaskedLM",
-    "BertForPreTraining",
-    "BertForSequenceClassification",
-    "BertModel",
-    "EncoderDecoder",
-    "GPT2Config",
-    "GPT2LMHeadModel",
-    "GPT2Model",
-    "ResNet",
-    "Tower",
-    "TwoTower",
-    "load_config",
-    "load_pretrained",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "sinusoidal_positions",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
+    "MLP", "BertConfig", "BertForMaskedLM", "BertForPreTraining", "BertForSequenceClassification", "BertModel",
+    "EncoderDecoder", "GPT2Config", "GPT2LMHeadModel", "GPT2Model", "ResNet", "Tower", "TwoTower", "load_config",
+    "load_pretrained", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
+    "resnext101_32x8d", "sinusoidal_positions", "wide_resnet50_2", "wide_resnet101_2",
 ]  # fmt: skip

@@ -12,11 +12,10 @@ from telegrad import creation, ops
 from telegrad.errors import GraphError, ShapeError
 from telegrad.ir import types
 from telegrad.ir.types import DType
+from telegrad.models.mlp import MLP
 from telegrad.nn import functional as F
-from telegrad.nn.activation import Dropout, ReLU
-from telegrad.nn.container import ModuleList, Sequential
+from telegrad.nn.container import ModuleList
 from telegrad.nn.embedding import Embedding
-from telegrad.nn.linear import Linear
 from telegrad.nn.module import Module
 from telegrad.ops.searching import topk
 from telegrad.tensor import Tensor
@@ -26,7 +25,7 @@ class Tower(Module):
     """Categories and numbers to a vector of length 1.
 
     ``categories`` are the sizes of the vocabularies, each with an embedding of its own; ``numbers`` is how many numbers
-    there are beside. ``hidden`` layers with ReLU and dropout follow, and a linear one to ``out_features``.
+    there are beside. An `MLP` of the widths ``hidden`` and ``out_features`` follows.
     """
 
     def __init__(
@@ -46,11 +45,7 @@ class Tower(Module):
         self.numbers = numbers
         self.embeddings = ModuleList([Embedding(size, embedding_dim, dtype=dtype) for size in categories])
         width = embedding_dim * len(categories) + numbers
-        layers: list[Module] = []
-        for outputs in hidden:
-            layers += [Linear(width, outputs, dtype=dtype), ReLU(), Dropout(dropout)]
-            width = outputs
-        self.layers = Sequential(*layers, Linear(width, out_features, dtype=dtype))
+        self.layers = MLP(width, [*hidden, out_features], dropout=dropout, dtype=dtype)
 
     def forward(self, categories: Tensor | None, numbers: Tensor | None = None) -> Tensor:
         """categories[batch, kinds] of integers, numbers[batch, n] -> [batch, out_features], each row of length 1."""

@@ -74,7 +74,7 @@ from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_gra
 from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:
-    from telegrad import linalg, nn, optim, random
+    from telegrad import linalg, nn, optim, random, sparse
 
 __version__ = "0.1.0"
 
@@ -84,14 +84,14 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16",
     "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad", "hessian", "iinfo", "inf", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp", "linalg", "linspace", "meshgrid", "nan",
-    "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random", "result_type", "scan", "scoped", "switch", "tensor",
-    "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
+    "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random", "result_type", "scan", "scoped", "sparse", "switch",
+    "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> _Any:
     """Loaded when they are first used: they would take a third of the import."""
-    if name in ("linalg", "nn", "optim", "random"):
+    if name in ("linalg", "nn", "optim", "random", "sparse"):
         return _import_module(f"telegrad.{name}")
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

@@ -26,6 +26,7 @@ from telegrad.ops import (
     searching,
     shape,
     slices,
+    sparse,
     systems,
 )
 from telegrad.ops import elementwise as e
@@ -182,6 +183,12 @@ def _triangle(x: Array, op: systems.TriangularSolve) -> Array:
     if op.unit:
         x = x - x * np.eye(x.shape[-1]) + np.eye(x.shape[-1])
     return np.swapaxes(x, -1, -2) if op.transposed else x
+
+
+def _sparse_matmul(values: Array, rows: Array, columns: Array, x: Array) -> Array:
+    matrix = np.zeros((3, 4))
+    np.add.at(matrix, (rows, columns), values)
+    return matrix @ x
 
 
 def _expm(x: Array) -> Array:
@@ -568,6 +575,27 @@ CASES: dict[str, list[Case]] = {
     ],
     "matrix_exp": [
         case(systems.MatrixExp(), real(*s), expected=_expm, tolerance=1e-5) for s in ((1, 1), (3, 3), (2, 2, 2), (0, 0))
+    ],
+    # sparse
+    "sparse_matmul": [
+        case(sparse.SparseMatmul(3), real(n), number(rows), number(columns), real(4, k), expected=_sparse_matmul)
+        for n, rows, columns, k in (
+            (4, [2, 0, 2, 2], [0, 3, 0, 1], 2),
+            (1, [1], [3], 1),
+            (2, [0, 0], [1, 2], 0),
+            (0, [], [], 3),
+        )
+    ],
+    "sampled_matmul": [
+        case(
+            sparse.SampledMatmul(),
+            real(3, k),
+            real(4, k),
+            number(rows),
+            number(columns),
+            expected=lambda x, y, rows, columns: np.einsum("ik,ik->i", x[rows], y[columns]),
+        )
+        for rows, columns, k in (([2, 0, 2, 2], [0, 3, 0, 1], 2), ([0], [1], 1), ([0, 0], [1, 2], 0), ([], [], 3))
     ],
     # by index
     "checked_index": [

@@ -27,6 +27,7 @@ from telegrad.ops import (
     registry,
     shape,
     slices,
+    sparse,
     systems,
 )
 from telegrad.ops import elementwise as e
@@ -41,6 +42,8 @@ def ty(*sizes: int, dtype: t.DType = F) -> Type:
     return Type(sizes, dtype)
 
 
+LINE = ty(2, dtype=t.int64)
+
 REFUSED: list[tuple[Op, tuple[Type, ...], type[Exception], str]] = [
     # A01 a negative size
     (shape.Reshape((-2, 3)), (ty(6),), ShapeError, "reshape: axis 0 has negative size -2"),
@@ -50,6 +53,14 @@ REFUSED: list[tuple[Op, tuple[Type, ...], type[Exception], str]] = [
     (index.AddAlong(0, -1), (ty(2), ty(2, dtype=t.int64)), ShapeError, "negative size -1"),
     (index.CheckedIndex(-1), (ty(2, dtype=t.int64),), ShapeError, "no size -1"),
     (slices.Unslice((0,), (0,), (1,), (-3,)), (ty(0),), ShapeError, "negative size -3"),
+    (sparse.SparseMatmul(-1), (ty(2), LINE, LINE, ty(3, 1)), ShapeError, "negative size -1"),
+    (sparse.SparseMatmul(HUGE), (ty(2), LINE, LINE, ty(3, HUGE)), ShapeError, "more elements than can be addressed"),
+    (sparse.SparseMatmul(3), (ty(3), LINE, LINE, ty(3, 1)), ShapeError, "a value for each place"),
+    (sparse.SparseMatmul(3), (ty(2), LINE, LINE, ty(3)), ShapeError, "a value for each place, and a matrix"),
+    (sparse.SparseMatmul(3), (ty(2), LINE, ty(2), ty(3, 1)), DTypeError, "rows and columns must be integers"),
+    (sparse.SparseMatmul(3), (ty(2), LINE, ty(3, dtype=t.int64), ty(3, 1)), ShapeError, "vectors of one length"),
+    (sparse.SparseMatmul(3), (ty(2), LINE, LINE, ty(3, 1, dtype=t.float64)), DTypeError, "numbers of one dtype"),
+    (sparse.SampledMatmul(), (ty(3, 2), ty(3, 1), LINE, LINE), ShapeError, "as many columns"),
     # A02, A03 products beyond what can be addressed
     (shape.BroadcastTo((2**4, 2**60 + 2)), (ty(1),), ShapeError, "more elements than can be addressed"),
     (shape.BroadcastTo((4, 2**60 + 2)), (ty(1),), ShapeError, "more elements than can be addressed"),

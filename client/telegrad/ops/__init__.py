@@ -31,7 +31,7 @@ FAMILIES = (
     "activation", "attention", "control", "convolution", "cross_entropy", "decompositions", "determinants", "distance",
     "dropout", "einstein", "elementwise", "embedding", "index", "indexing", "interpolation", "linalg", "loops", "loss",
     "matrix_norms", "norm", "padding", "pooling", "probability", "random", "rearrange", "recurrent", "reduce",
-    "searching", "selection", "shape", "slices", "systems", "unpooling",
+    "searching", "selection", "shape", "slices", "sparse", "systems", "unpooling",
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

@@ -52,7 +52,23 @@ def test_no_module_has_grown_past_a_second_idea() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [tg, nn, optim, tg.random, tg.linalg, nn.functional, nn.init, errors], ids=lambda m: m.__name__
+    "module",
+    [
+        tg,
+        nn,
+        optim,
+        tg.random,
+        tg.linalg,
+        nn.functional,
+        nn.init,
+        nn.utils,
+        nn.utils.parametrize,
+        nn.utils.parametrizations,
+        tg.models,
+        tg.safetensors,
+        errors,
+    ],
+    ids=lambda m: m.__name__,
 )
 def test_every_public_name_has_a_docstring(module: object) -> None:
     names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
@@ -84,7 +100,7 @@ def _inherited_doc(cls: type, name: str) -> bool:
 
 
 def test_everything_public_is_there() -> None:
-    for module in (tg, nn, optim):
+    for module in (tg, nn, nn.functional, nn.utils, optim, tg.models, tg.safetensors):
         missing = [name for name in module.__all__ if not hasattr(module, name)]
         assert missing == []
         assert len(set(module.__all__)) == len(module.__all__)

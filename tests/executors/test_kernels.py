@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pytest
 from telegrad.ir import Function, Graph, Value, new_input
@@ -15,20 +14,12 @@ from telegrad_server.compiler.plan import make_plan
 from telegrad_server.executors.array import numpy_executor
 
 from tests.compiler.graphs import interpret, same_bits
-from tests.ops.table import CASES, Case
+from tests.ops.registry import FACTS, Sample
 
 Array = npt.NDArray[Any]
 ROWS = [
-    pytest.param(row, id=f"{name}-{i}")
-    for name, rows in CASES.items()
-    for i, row in enumerate(rows)
-    if hasattr(row.op, "eval")
+    pytest.param(sample, id=f"{name}-{i}") for name, facts in FACTS.items() for i, sample in enumerate(facts.samples)
 ]
-
-
-def operands(row: Case) -> list[Array]:
-    rng = np.random.default_rng(0)
-    return [np.asarray(make(rng)) for make in row.operands]
 
 
 def copied(x: Value) -> Value:
@@ -37,8 +28,8 @@ def copied(x: Value) -> Value:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_body_has_the_bits_of_eval(row: Case) -> None:
-    arrays = operands(row)
+def test_a_body_has_the_bits_of_eval(row: Sample) -> None:
+    arrays = row.arrays
     inputs = [new_input(type_of(a)) for a in arrays]
     outputs = [*apply(row.op, inputs), *apply(row.op, [copied(x) for x in inputs])]
     scratch = [copied(y) for y in apply(row.op, [copied(x) for x in inputs])]

@@ -36,7 +36,7 @@ def inputs_for(arrays: Sequence[Array]) -> tuple[Value, ...]:
 
 def evaluate(outputs: Sequence[Value], known: Mapping[Value, Array], xp: Any = XP) -> list[Array]:
     """The arrays of the outputs, given those of the inputs. Checks the type of every value on the way."""
-    memory: dict[Value, Any] = dict(known)
+    memory: dict[Value, Any] = {value: np.asarray(array) for value, array in known.items()}  # 0-d numbers are none
     pending = list(expand_gradients(outputs))
     results = list(pending)
     with np.errstate(all="ignore"):
@@ -51,8 +51,9 @@ def evaluate(outputs: Sequence[Value], known: Mapping[Value, Array], xp: Any = X
             else:
                 result = node.op.eval(xp, *operands)
                 found = list(result) if len(node.types) > 1 else [result]
+            found = [np.asarray(array) for array in found]  # NumPy's 0-d results are no arrays
             for value, array in zip(node.outputs, found, strict=True):
-                assert type_of(np.asarray(array)) == value.type, (node, array)
+                assert type_of(array) == value.type, (node, array)
                 memory[value] = array
     return [np.asarray(memory[v]) for v in results]
 

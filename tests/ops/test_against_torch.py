@@ -18,7 +18,7 @@ from telegrad.ops import activation, cross_entropy, indexing, linalg, loss, norm
 
 from tests.ops import torch_rows
 from tests.ops.checks import Array, evaluate, generator, inputs_for
-from tests.ops.table import Operand, integers, number, positive, real, values
+from tests.ops.operands import Operand, integers, number, positive, real, values
 
 torch: Any = pytest.importorskip("torch")
 F: Any = torch.nn.functional

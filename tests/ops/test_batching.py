@@ -1,4 +1,4 @@
-"""vmap's rules: for every row of the table and every choice of batched operands, a batch is its examples one by one."""
+"""vmap's rules: for every sample of the registry and every choice of batched operands, a batch is its examples."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from telegrad.ops.control import Barrier, Checkpoint, CustomVjp
 from telegrad.ops.loops import INDEX, Loop, Scan, Switch
 
 from tests.ops.checks import Array, call, check_gradients, evaluate, generator, type_of
-from tests.ops.table import CASES
-from tests.ops.test_ops import arrays_of
+from tests.ops.registry import FACTS
 
 SIZE = 3
-ROWS = [
-    pytest.param(row.op, arrays_of(row), id=f"{name}-{i}") for name, rows in CASES.items() for i, row in enumerate(rows)
-]
+SAMPLES = [(f"{name}-{i}", sample) for name, facts in FACTS.items() for i, sample in enumerate(facts.samples)]
+ROWS = [pytest.param(sample.op, sample.arrays, id=name) for name, sample in SAMPLES]
 
 
 def variant(array: Array, number: int) -> Array:
@@ -72,19 +70,18 @@ def choices(count: int) -> list[tuple[bool, ...]]:
 
 
 @pytest.mark.parametrize(("op", "arrays"), ROWS)
-def test_a_batch_is_its_examples_one_by_one(op: Op, arrays: list[Array]) -> None:
+def test_a_batch_is_its_examples_one_by_one(op: Op, arrays: Sequence[Array]) -> None:
     for flags in choices(len(arrays)):
         check_batch(graph_of(op, arrays), arrays, flags)
 
 
 def test_common_ops_need_no_loop() -> None:
     slow = {
-        row.op.name
-        for rows in CASES.values()
-        for row in rows
-        for flags in choices(len(row.operands))
-        for node in check_batch(graph_of(row.op, arrays_of(row)), arrays_of(row), flags).nodes
-        if isinstance(node.op, Loop) and row.operands
+        sample.op.name
+        for _, sample in SAMPLES
+        for flags in choices(len(sample.arrays))
+        for node in check_batch(graph_of(sample.op, sample.arrays), sample.arrays, flags).nodes
+        if isinstance(node.op, Loop) and sample.operands
     }
 
     # of gather, scatter_add and convolutions only some choices are; random numbers follow their key
@@ -92,14 +89,14 @@ def test_common_ops_need_no_loop() -> None:
 
 
 SLOW = {
-    "convolution", "convolution_input", "convolution_weight", "gather", "random_bits", "random_normal",
+    "convolution", "convolution_input", "convolution_weight", "fold_in", "gather", "random_bits", "random_normal",
     "random_uniform", "scatter_add", "scatter_set", "searchsorted",
 }  # fmt: skip
 
 
 def test_every_rule_is_used_by_the_table_or_below() -> None:
     elsewhere = {Barrier, Checkpoint, CustomVjp, Scan, Switch}
-    classes = {type(row.op) for rows in CASES.values() for row in rows}
+    classes = {type(sample.op) for _, sample in SAMPLES}
 
     assert [cls for cls in RULES if cls not in elsewhere and not any(issubclass(c, cls) for c in classes)] == []
 

@@ -182,6 +182,18 @@ def test_16_bit_floats_are_added_up_in_float32_and_rounded_once(dtype: Any) -> N
     assert np.isfinite(normal.astype(np.float64)).all() and normal.dtype == dtype
 
 
+@pytest.mark.parametrize("f", [ops.prod, ops.cumulative_prod])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_gradients_of_long_16_bit_products_are_rounded_once(f: Callable[..., Value], dtype: Any) -> None:
+    x = np.random.default_rng(0).uniform(0.99, 1.01, 3000).astype(dtype)
+
+    (found,) = slopes(f, x)
+    (exact,) = slopes(f, x.astype(np.float64))
+
+    error = np.abs(found.astype(np.float64) - exact).max() / np.abs(exact).max()
+    assert error <= float(ml_dtypes.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(
     ("dtype", "wanted"),
     [

@@ -14,7 +14,7 @@ from telegrad.ir import types as t
 from telegrad.ops import activation, cross_entropy, linalg, loss, norm
 
 from tests.ops.checks import Array, call, check_gradients, generator
-from tests.ops.table import Operand, booleans, integers, number, positive, real, values
+from tests.ops.operands import Operand, booleans, integers, number, positive, real, values
 
 Row = tuple[Callable[..., Any], tuple[Operand, ...]]
 """An expression in a library (`telegrad.ops` or NumPy) and operands, and the operands."""

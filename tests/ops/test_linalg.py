@@ -18,7 +18,7 @@ from telegrad.ir import types as t
 from telegrad.ir.types import Type
 
 from tests.ops.checks import XP, Array, call, check_gradients, evaluate, generator, inputs_for
-from tests.ops.table import definite, regular
+from tests.ops.operands import definite, regular
 
 RNG = np.random.default_rng(7)
 F = t.float32

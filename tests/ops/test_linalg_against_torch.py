@@ -10,7 +10,7 @@ import pytest
 from telegrad import linalg, ops
 
 from tests.ops.checks import Array
-from tests.ops.table import Operand, definite, real, regular, values, with_singular_values
+from tests.ops.operands import Operand, definite, real, regular, values, with_singular_values
 from tests.ops.test_against_torch import Row, both, compare, torch
 
 pytestmark = pytest.mark.torch

@@ -7,7 +7,7 @@ from typing import Any
 
 from telegrad.ops import activation, attention, convolution, distance, loss, norm, pooling
 
-from tests.ops.table import Operand, integers, number, positive, real, values
+from tests.ops.operands import Operand, integers, number, positive, real, values
 
 Made = tuple[str, Callable[..., Any], Callable[..., Any], tuple[Operand, ...], int]
 

@@ -19,6 +19,7 @@ from telegrad.nn.activation import (
     PReLU,
     ReLU,
     ReLU6,
+    RReLU,
     Sigmoid,
     SiLU,
     Softmax,
@@ -31,6 +32,7 @@ from telegrad.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from telegrad.nn.adaptive import AdaptiveLogSoftmaxWithLoss
 from telegrad.nn.attention import MultiheadAttention
 from telegrad.nn.cells import GRUCell, LSTMCell, RNNCell
 from telegrad.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
@@ -38,6 +40,23 @@ from telegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTransp
 from telegrad.nn.distance import CosineSimilarity, PairwiseDistance
 from telegrad.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from telegrad.nn.embedding import Embedding, EmbeddingBag
+from telegrad.nn.fractional_pooling import FractionalMaxPool2d, FractionalMaxPool3d
+from telegrad.nn.graph import (
+    MPNN,
+    GATConv,
+    GATv2Conv,
+    GCNConv,
+    GINConv,
+    GraphBatch,
+    GraphConv,
+    MessagePassing,
+    SAGEConv,
+    TransformerConv,
+    batch_graphs,
+    global_add_pool,
+    global_max_pool,
+    global_mean_pool,
+)
 from telegrad.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from telegrad.nn.loss import (
     BCELoss,
@@ -50,6 +69,7 @@ from telegrad.nn.loss import (
     HuberLoss,
     KLDivLoss,
     L1Loss,
+    LinearCrossEntropyLoss,
     MarginRankingLoss,
     MSELoss,
     MultiLabelMarginLoss,
@@ -62,7 +82,7 @@ from telegrad.nn.loss import (
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 )
-from telegrad.nn.module import Module
+from telegrad.nn.module import Buffer, Module
 from telegrad.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -126,11 +146,13 @@ __all__ = [
     "GLU",
     "GRU",
     "LSTM",
+    "MPNN",
     "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveLogSoftmaxWithLoss",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
@@ -144,6 +166,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Bilinear",
+    "Buffer",
     "CTCLoss",
     "ChannelShuffle",
     "CircularPad1d",
@@ -170,8 +193,16 @@ __all__ = [
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
+    "GATConv",
+    "GATv2Conv",
+    "GCNConv",
+    "GINConv",
     "GRUCell",
     "GaussianNLLLoss",
+    "GraphBatch",
+    "GraphConv",
     "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
@@ -192,6 +223,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LinearCrossEntropyLoss",
     "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
@@ -203,6 +235,7 @@ __all__ = [
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "MessagePassing",
     "Mish",
     "Module",
     "ModuleDict",
@@ -222,6 +255,7 @@ __all__ = [
     "PoissonNLLLoss",
     "RMSNorm",
     "RNNCell",
+    "RReLU",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",
@@ -230,6 +264,7 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "SAGEConv",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -245,6 +280,7 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "Transformer",
+    "TransformerConv",
     "TransformerDecoder",
     "TransformerDecoderLayer",
     "TransformerEncoder",
@@ -259,7 +295,11 @@ __all__ = [
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "batch_graphs",
     "functional",
+    "global_add_pool",
+    "global_max_pool",
+    "global_mean_pool",
     "init",
     "utils",
 ]  # fmt: skip

@@ -99,6 +99,9 @@ class ModuleDict(Module):
     def __setitem__(self, name: str, module: Module) -> None:
         self.add_module(name, module)
 
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+
     def __contains__(self, name: str) -> bool:
         return name in self._modules
 

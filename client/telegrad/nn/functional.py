@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import floor
+
+import numpy as np
+
 from telegrad import context, ops
+from telegrad.creation import asarray
 from telegrad.errors import GraphError, ShapeError
 from telegrad.ir.types import normalize_axis
 from telegrad.nn.ctc import ctc_loss
@@ -34,16 +40,19 @@ from telegrad.ops.activation import (
     threshold,
 )
 from telegrad.ops.convolution import (
+    Sizes,
     conv1d,
     conv2d,
     conv3d,
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,
+    sizes,
 )
 from telegrad.ops.cross_entropy import cross_entropy, nll_loss
 from telegrad.ops.distance import cdist, cosine_similarity, normalize, pairwise_distance
 from telegrad.ops.elementwise import relu, sigmoid, tanh
+from telegrad.ops.fractional_pooling import fractional_max_pool
 from telegrad.ops.index import one_hot
 from telegrad.ops.interpolation import interpolate
 from telegrad.ops.loss import (
@@ -84,6 +93,8 @@ from telegrad.ops.pooling import (
     max_pool3d,
 )
 from telegrad.ops.rearrange import channel_shuffle, fold, pixel_shuffle, pixel_unshuffle, unfold
+from telegrad.ops.sampling import affine_grid, grid_sample
+from telegrad.ops.segments import scatter, scatter_softmax
 from telegrad.ops.unpooling import lp_pool1d, lp_pool2d, lp_pool3d, max_unpool1d, max_unpool2d, max_unpool3d
 from telegrad.tensor import Tensor, Variable
 
@@ -94,6 +105,38 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input[..., in] @ weight[out, in].T + bias[out] -> [..., out]."""
     out = ops.matmul(input, weight.mT)
     return out if bias is None else out + bias
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The cross-entropy of linear scores: input[N, in] or [in] by linear_weight[classes, in].
+
+    linear_weight[classes, *rest, in] gives a loss at each place of the rest, as of scores[N, classes, *rest]. The
+    scores are made in whole: PyTorch's options for making them in pieces are not offered.
+    """
+    if input.ndim not in (1, 2) or linear_weight.ndim < 2 or linear_weight.shape[-1] != input.shape[-1]:
+        raise ShapeError(
+            f"linear_cross_entropy({input.type}, {linear_weight.type}): takes an input of [N, in] or [in] and a weight"
+            " of [classes, ..., in]"
+        )
+    *wide, features = linear_weight.shape
+    if linear_bias is not None and linear_bias.shape != tuple(wide):
+        raise ShapeError(f"linear_cross_entropy: the bias must be {wide}, not {linear_bias.type}")
+    flat_bias = None if linear_bias is None else linear_bias.flatten()
+    scores = linear(input, linear_weight.reshape((-1, features)), flat_bias).reshape((*input.shape[:-1], *wide))
+    ignored = -100 if ignore_index is None else ignore_index
+    return cross_entropy(
+        scores, target, weight, ignore_index=ignored, reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -235,6 +278,88 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False)
     return dropouts.feature_alpha_dropout(input, key, p=p, stream=stream)
 
 
+def rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Tensor:
+    """input where positive, else input times a slope (Xu et al. 2015).
+
+    In training each element has a slope of its own, from the uniform distribution on [lower, upper); otherwise it is
+    the mean of the two.
+    """
+    if lower > upper:
+        raise GraphError(f"rrelu: lower ({lower}) must not be above upper ({upper})")
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2)
+    key, stream = (context.TRACE.get() or input.session).random_key()
+    drawn = philox.uniform(key, shape=input.shape, stream=stream, dtype=input.dtype)
+    return ops.where(input > 0, input, input * (drawn * (upper - lower) + lower))
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norms of the differences of all pairs of rows of input[n, d]: [n (n - 1) / 2], by the first row."""
+    if input.ndim != 2:
+        raise ShapeError(f"pdist({input.type}): takes [n, d]")
+    first, second = (asarray(i) for i in np.triu_indices(input.shape[0], 1))
+    return vector_norm(ops.take(input, first, axis=0) - ops.take(input, second, axis=0), axis=-1, ord=p)
+
+
+def _fractional_max_pool(
+    axes: int,
+    input: Tensor,
+    kernel_size: Sizes,
+    output_size: Sizes | None,
+    output_ratio: float | Sequence[float] | None,
+    return_indices: bool,
+    samples: Tensor | None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    op = f"fractional_max_pool{axes}d"
+    if input.ndim not in (axes + 1, axes + 2):
+        raise ShapeError(f"{op}({input.type}): takes an input of {axes + 2} axes, or {axes + 1} without a batch")
+    if (output_size is None) == (output_ratio is None):
+        raise GraphError(f"{op}: takes either output_size or output_ratio")
+    kernel = sizes(kernel_size, axes, f"{op}: kernel_size")
+    if output_size is not None:
+        wanted = sizes(output_size, axes, f"{op}: output_size")
+    else:
+        given = (output_ratio,) * axes if isinstance(output_ratio, (int, float)) else tuple(output_ratio or ())
+        if len(given) != axes or not all(0 < r < 1 for r in given):
+            raise GraphError(f"{op}: output_ratio must be {axes} numbers between 0 and 1 or one, not {output_ratio}")
+        wanted = tuple(floor(n * r) for n, r in zip(input.shape[-axes:], given, strict=True))
+    x = input if input.ndim == axes + 2 else ops.expand_dims(input, axis=0)
+    if samples is None:
+        key, stream = (context.TRACE.get() or input.session).random_key()
+        samples = philox.uniform(key, shape=(*x.shape[:2], axes), stream=stream, dtype=input.dtype)
+    found = fractional_max_pool(x, samples, kernel, wanted, op)
+    out, at = found if input.ndim == axes + 2 else (ops.squeeze(y, axis=0) for y in found)
+    return (out, at) if return_indices else out
+
+
+def fractional_max_pool2d(
+    input: Tensor,
+    kernel_size: Sizes,
+    output_size: Sizes | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The largest element of windows of input[N, C, H, W] that lie at random distances (Graham 2014); N may be missing.
+
+    There are ``output_size`` of them, or ``output_ratio`` (below 1) times the input's size, rounded down. With
+    ``return_indices`` also their places in the channel, for `max_unpool2d`.
+    """
+    return _fractional_max_pool(2, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
+
+
+def fractional_max_pool3d(
+    input: Tensor,
+    kernel_size: Sizes,
+    output_size: Sizes | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The largest element of windows of input[N, C, D, H, W] at random distances; see `fractional_max_pool2d`."""
+    return _fractional_max_pool(3, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
+
+
 def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """softmax((logits + Gumbel noise) / tau) along ``dim`` (Jang et al. 2016, equation 2); PyTorch ignores eps too.
 
@@ -345,18 +470,19 @@ def _move(running: Tensor, batch: Tensor, momentum: float | Tensor, op: str) -> 
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-    "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "bilinear",
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cdist", "celu", "channel_shuffle", "conv1d",
-    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_embedding_loss",
+    "adaptive_max_pool3d", "affine_grid", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm",
+    "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cdist", "celu", "channel_shuffle",
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_embedding_loss",
     "cosine_similarity", "cross_entropy", "ctc_loss", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu",
-    "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "gaussian_nll_loss", "gelu", "glu", "group_norm",
-    "gumbel_softmax", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss",
-    "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "local_response_norm",
-    "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "margin_ranking_loss", "max_pool1d",
-    "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d", "mish", "mse_loss",
-    "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "normalize", "one_hot",
-    "pad", "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "prelu", "relu", "relu6",
-    "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss",
-    "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
+    "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "fractional_max_pool2d", "fractional_max_pool3d",
+    "gaussian_nll_loss", "gelu", "glu", "grid_sample", "group_norm", "gumbel_softmax", "hardshrink", "hardsigmoid",
+    "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss",
+    "layer_norm", "leaky_relu", "linear", "linear_cross_entropy", "local_response_norm", "log_softmax", "logsigmoid",
+    "lp_pool1d", "lp_pool2d", "lp_pool3d", "margin_ranking_loss", "max_pool1d", "max_pool2d", "max_pool3d",
+    "max_unpool1d", "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "multi_margin_loss", "multilabel_margin_loss",
+    "multilabel_soft_margin_loss", "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "pdist",
+    "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "prelu", "relu", "relu6", "rms_norm", "rrelu",
+    "scaled_dot_product_attention", "scatter", "scatter_softmax", "selu", "sigmoid", "silu", "smooth_l1_loss",
+    "soft_margin_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
     "triplet_margin_loss", "triplet_margin_with_distance_loss", "unfold",
 ]  # fmt: skip

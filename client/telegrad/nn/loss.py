@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+from telegrad.errors import ShapeError
+from telegrad.ir import types
+from telegrad.ir.types import DType
 from telegrad.nn import functional as F
+from telegrad.nn.linear import Linear
 from telegrad.nn.module import Module
 from telegrad.tensor import Tensor
 
@@ -40,6 +45,45 @@ class CrossEntropyLoss(Loss):
             self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+
+class LinearCrossEntropyLoss(Loss):
+    """The cross-entropy of a linear layer's scores; see `functional.linear_cross_entropy`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        dtype: DType = types.float32,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction=reduction)
+        if weight is not None and weight.shape != (num_classes,):
+            raise ShapeError(f"LinearCrossEntropyLoss: the weight must be [{num_classes}], not {weight.type}")
+        self.num_classes, self.out_features = num_classes, tuple(out_features)
+        self.register_buffer("weight", weight)
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.linear = Linear(in_features, num_classes * math.prod(out_features), bias, dtype=dtype)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """linear_cross_entropy(input, the layer's weight, target)."""
+        wide = (self.num_classes, *self.out_features)
+        return F.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape((*wide, self.linear.in_features)),
+            target,
+            linear_bias=None if self.linear.bias is None else self.linear.bias.reshape(wide),
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
 

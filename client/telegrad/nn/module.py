@@ -16,6 +16,23 @@ from telegrad.ops.elementwise import astype
 from telegrad.tensor import Parameter, Tensor, Variable
 
 
+class Buffer(Variable):
+    """A variable that a module holds and does not learn; it is saved with the module unless ``persistent`` is false."""
+
+    __slots__ = ("persistent",)
+
+    def __init__(
+        self,
+        data: Tensor | npt.ArrayLike,
+        *,
+        persistent: bool = True,
+        name: str | None = None,
+        requires_grad: bool = False,
+    ) -> None:
+        super().__init__(data, name=name, requires_grad=requires_grad)
+        self.persistent = persistent
+
+
 class Module:
     """A part of a model. Assign parameters, variables and modules as attributes, and define ``forward``.
 
@@ -36,11 +53,17 @@ class Module:
         object.__setattr__(self, "_parameters", {})
         object.__setattr__(self, "_buffers", {})
         object.__setattr__(self, "_modules", {})
+        object.__setattr__(self, "_derived", {})
+        object.__setattr__(self, "_transient", set())
         object.__setattr__(self, "_training", True)
 
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Variable | None]
     _modules: dict[str, Module | None]
+    _derived: dict[str, Callable[[Module], Tensor]]
+    """Attributes that are computed from others whenever they are read: see `nn.utils.parametrize`."""
+    _transient: set[str]
+    """Buffers that are not saved."""
     _training: bool
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -56,14 +79,16 @@ class Module:
         registries = (self._parameters, self._buffers, self._modules) if "_modules" in self.__dict__ else None
         if registries is None and isinstance(value, (Variable, Module)):
             raise GraphError(f"call super().__init__() before assigning {name}")
+        if name in self.__dict__.get("_derived", {}):
+            raise GraphError(f"{name} is computed from other parameters; assign to those, or remove what computes it")
         for registry in registries or ():
             registry.pop(name, None)
         if isinstance(value, Parameter):
             self._name(value, name)
             self._parameters[name] = value
         elif isinstance(value, Variable):
-            self._name(value, name)
-            self._buffers[name] = value
+            is_saved = value.persistent if isinstance(value, Buffer) else name not in self._transient
+            self.register_buffer(name, value, is_saved)
         elif isinstance(value, Module):
             self._modules[name] = value
         else:
@@ -78,6 +103,8 @@ class Module:
             found = self.__dict__.get(registry, {})
             if name in found:
                 return found[name]
+        if name in (derived := self.__dict__.get("_derived", {})):
+            return derived[name](self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
@@ -94,13 +121,16 @@ class Module:
             self._name(param, name)
         self._parameters[name] = param
 
-    def register_buffer(self, name: str, tensor: Variable | Tensor | npt.ArrayLike | None) -> None:
-        """State that is saved but not learnt, such as running statistics."""
+    def register_buffer(
+        self, name: str, tensor: Variable | Tensor | npt.ArrayLike | None, persistent: bool = True
+    ) -> None:
+        """State that is not learnt, such as running statistics; it is saved unless ``persistent`` is false."""
         if tensor is not None and not isinstance(tensor, Variable):
             tensor = Variable(tensor)
         if tensor is not None:
             self._name(tensor, name)
         self._buffers[name] = tensor
+        (self._transient.discard if persistent else self._transient.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """A child under a name."""
@@ -196,12 +226,14 @@ class Module:
         """Parameters and buffers by dotted name, as NumPy arrays of the caller's own."""
         return OrderedDict((name, variable.numpy()) for name, variable in self._state())
 
-    def _state(self) -> Iterator[tuple[str, Variable]]:
-        for prefix, module in self.named_modules():
-            for registry in (module._parameters, module._buffers):
-                for name, variable in registry.items():
-                    if variable is not None:
-                        yield (f"{prefix}.{name}" if prefix else name), variable
+    def _state(self, prefix: str = "") -> Iterator[tuple[str, Variable]]:
+        """What is saved. A module or variable with several names is there under each, as in PyTorch."""
+        for registry in (self._parameters, self._buffers):
+            for name, variable in registry.items():
+                if variable is not None and not (registry is self._buffers and name in self._transient):
+                    yield f"{prefix}{name}", variable
+        for name, module in self.named_children():
+            yield from module._state(f"{prefix}{name}.")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Assign parameters and buffers by name, from arrays or tensors.

@@ -260,6 +260,7 @@ RULES.update(
         systems.MatrixOp: lambda node, xs, flags, size: (
             node.op.results(*xs) if len(xs) == 1 else _by_scan(node, xs, flags, size)
         ),
+        systems.PinvAbove: _as_is,
         shape.Triangle: _as_is,
         attention.Attention: _as_is,
         probability.Normalized: _next_axis,

@@ -25,6 +25,11 @@ def _check_indices(op: str, index: Type) -> None:
         raise DTypeError(f"{op}: indices must be integers, not {index}")
 
 
+def _check_numbers(op: str, x: Type) -> None:
+    if x.dtype.kind == "bool":
+        raise DTypeError(f"{op}({x}): takes numbers; use astype")
+
+
 @dataclass(frozen=True)
 class CheckedIndex(Op):
     """An index as int64, counted from the front. IndexRange unless in [0, size), or in [-size, size) if it wraps."""
@@ -78,6 +83,7 @@ class ScatterAdd(Op):
 
     def infer(self, x: Type, index: Type) -> Type:
         _check_indices("scatter_add", index)
+        _check_numbers("scatter_add", x)
         if x.shape[: index.ndim] != index.shape:
             raise ShapeError(f"scatter_add({x}, {index}): the first axes of the values must be those of the index")
         return Type(t.check_shape((self.rows, *x.shape[index.ndim :]), op="scatter_add"), x.dtype)
@@ -157,6 +163,7 @@ class AddAlong(Op):
 
     def infer(self, x: Type, index: Type) -> Type:
         _check_indices("add_along", index)
+        _check_numbers("add_along", x)
         axis = self.axis
         check_axis(axis, x.ndim, op="add_along")
         if index.shape != x.shape:

@@ -102,8 +102,9 @@ class Prod(Reduction):
         order = rest + self.axes
         shape = tuple(x.shape[a] for a in order)
         n = t.product(x.shape[a] for a in self.axes)
-        others = reshape(product_of_others(reshape(permute_dims(x, order), (*shape[: len(rest)], n))), shape)
-        return (expanded(g, x, self.axes) * permute_dims(others, tuple(order.index(a) for a in range(x.ndim))),)
+        lines = reshape(permute_dims(widened(x), order), (*shape[: len(rest)], n))
+        others = permute_dims(reshape(product_of_others(lines), shape), tuple(order.index(a) for a in range(x.ndim)))
+        return (_rounded(expanded(widened(g), x, self.axes) * others, x),)
 
     def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.prod(x, axis=self.axes, keepdims=self.keepdims)
@@ -279,14 +280,14 @@ class CumulativeProd(Cumulative):
         last, n = x.ndim - 1, x.shape[self.axis]
         if x.size == 0:
             return (g,)
-        x, s = moveaxis(x, self.axis, -1), moveaxis(g, self.axis, -1)
-        before = CumulativeProd(last)(concat([ones_like(x[..., :1]), x[..., :-1]], axis=last))
-        factor, distance = _shifted(x, 1), 1
+        line, s = moveaxis(widened(x), self.axis, -1), moveaxis(widened(g), self.axis, -1)
+        before = CumulativeProd(last)(concat([ones_like(line[..., :1]), line[..., :-1]], axis=last))
+        factor, distance = _shifted(line, 1), 1
         while distance < n:
             s = s + factor * _shifted(s, distance)
             factor = factor * _shifted(factor, distance)
             distance *= 2
-        return (moveaxis(before * s, -1, self.axis),)
+        return (_rounded(moveaxis(before * s, -1, self.axis), x),)
 
     def eval(self, xp: ArrayModule, x: Array) -> Array:
         return xp.cumprod(x, axis=self.axis)

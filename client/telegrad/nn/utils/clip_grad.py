@@ -26,10 +26,22 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: Tensor | fl
         if not found:
             return zeros(())
         total = _total_norm([grad for _, grad in found], norm_type)
-        factor = ops.minimum(max_norm / (total + 1e-6), 1.0)
-        for parameter, grad in found:
-            parameter.grad = ops.astype(grad * factor, grad.dtype)
+        _scale(found, max_norm, total)
     return total
+
+
+def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
+    """The norm of all tensors, as of one long vector: a 0-d tensor, in float32 at least."""
+    if norm_type <= 0:
+        raise GraphError(f"get_total_norm: norm_type must be more than 0, not {norm_type}")
+    every = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    return _total_norm(every, norm_type) if every else zeros(())
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: Tensor | float, total_norm: Tensor) -> None:
+    """Scale all gradients by min(1, max_norm / (total_norm + 1e-6)), with a norm from `get_total_norm`."""
+    with context.no_grad():
+        _scale(_with_gradients(parameters), max_norm, total_norm)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -42,6 +54,12 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     every = [parameters] if isinstance(parameters, Tensor) else parameters
     return [(p, p.grad) for p in every if p.grad is not None]
+
+
+def _scale(found: list[tuple[Tensor, Tensor]], max_norm: Tensor | float, total: Tensor) -> None:
+    factor = ops.minimum(max_norm / (total + 1e-6), 1.0)
+    for parameter, grad in found:
+        parameter.grad = ops.astype(grad * factor, grad.dtype)
 
 
 def _total_norm(grads: list[Tensor], norm_type: float) -> Tensor:

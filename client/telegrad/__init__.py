@@ -74,7 +74,7 @@ from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_gra
 from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:
-    from telegrad import linalg, models, nn, optim, random, safetensors
+    from telegrad import linalg, models, nn, optim, random, safetensors, sparse
 
 __version__ = "0.1.0"
 
@@ -85,14 +85,14 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad", "hessian", "iinfo", "inf", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp", "linalg", "linspace", "meshgrid",
     "models", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random", "result_type", "safetensors", "scan",
-    "scoped", "switch", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop",
-    "zeros",
+    "scoped", "sparse", "switch", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap",
+    "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> _Any:
     """Loaded when they are first used: they would take a third of the import."""
-    if name in ("linalg", "models", "nn", "optim", "random", "safetensors"):
+    if name in ("linalg", "models", "nn", "optim", "random", "safetensors", "sparse"):
         return _import_module(f"telegrad.{name}")
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

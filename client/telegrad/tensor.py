@@ -254,6 +254,10 @@ class Tensor(Methods):
             return elementwise.not_equal(self, other)
         return NotImplemented
 
+    def __matmul__(self, other: Any) -> Any:
+        # Python asks a sparse matrix next
+        return NotImplemented if getattr(other, "is_sparse", False) else ops.matmul(self, other)
+
     def __rmatmul__(self, other: Tensor) -> Tensor:
         return ops.matmul(other, self)
 

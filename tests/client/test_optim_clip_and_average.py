@@ -192,6 +192,30 @@ def test_the_average_is_a_model_of_its_own() -> None:
     np.testing.assert_array_equal(other(x).numpy(), average(x).numpy())
 
 
+@pytest.mark.torch
+def test_batch_norms_get_the_statistics_of_a_pass_as_in_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(i, 1 + i, (6, 3)).astype(np.float32) for i in range(4)]
+    their = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.0), torch.nn.BatchNorm1d(3, momentum=0.3))
+    our = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.0), nn.BatchNorm1d(3, momentum=0.3))
+    for model in (their, our):
+        model.eval()
+        model[1].train()
+
+    torch.optim.swa_utils.update_bn([(torch.from_numpy(x), 1) for x in batches], their)
+    optim.swa_utils.update_bn([(tg.asarray(x), 1) for x in batches], our)
+
+    for name, value in their.state_dict().items():
+        np.testing.assert_allclose(our.state_dict()[name], value.numpy(), rtol=1e-5, atol=1e-6)
+    assert [m.training for m in our.modules()] == [False, False, True, False]
+    assert (our[0].momentum, our[2].momentum) == (0.1, 0.3)
+
+
+def test_a_model_without_batch_norms_is_not_run() -> None:
+    optim.swa_utils.update_bn(iter([tg.ones((1, 2))]), nn.Linear(3, 1))
+
+
 def test_copies_of_variables_and_tensors_are_leaves_of_their_own() -> None:
     w, x = tg.Parameter(np.ones(2), name="w"), tg.asarray(np.ones(2))
     twice = deepcopy([w, w, x])

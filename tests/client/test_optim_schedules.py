@@ -12,6 +12,7 @@ import telegrad as tg
 from telegrad import optim
 from telegrad.errors import GraphError
 from telegrad.optim import lr_scheduler as s
+from telegrad.optim.swa_utils import SWALR
 
 STEPS = 100
 
@@ -357,3 +358,23 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
 def test_an_argument_out_of_its_range_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(GraphError, match=message):
         make()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("epochs", [0, 1, 10, 99])
+def test_swalr_gives_pytorchs_rates(strategy: str, epochs: int) -> None:
+    torch = pytest.importorskip("torch")
+
+    wanted = torchs(lambda _, o: torch.optim.swa_utils.SWALR(o, 0.03, epochs, strategy))
+
+    # PyTorch knows no step 0: with no step to anneal it starts one late
+    start = 1 if epochs == 0 else 0
+    found = SWALR(0.1, 0.03, epochs, strategy)(tg.arange(STEPS)).numpy()
+    np.testing.assert_allclose(found[start:], wanted[start:], rtol=1e-12)
+
+
+def test_swalr_refuses_what_it_does_not_know() -> None:
+    for wrong in ((-1.0,), (0.1, -1), (0.1, 10, "sine")):
+        with pytest.raises(GraphError, match="SWALR"):
+            SWALR(0.1, *wrong)  # type: ignore[arg-type]

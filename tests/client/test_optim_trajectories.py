@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,28 @@ def sgdw_ascent(w: Array, g: Array, state: dict[str, Any], t: int) -> Array:
     return w * (1 - 0.001 * 0.1) + 0.001 * g
 
 
+def shampoo(w: Array, g: Array, state: dict[str, Any], t: int, *, freq: int = 1, longest: int = 1200) -> Array:
+    """Gupta et al. 2018, algorithm 2, with an average of the gradients in place of the last one."""
+    x = np.atleast_1d(g + 0.1 * w)
+    state["m"] = change = 0.9 * state.get("m", 0.0) + (1 - 0.9) * x
+    for axis, n in enumerate(x.shape):
+        rows = np.moveaxis(x, axis, 0).reshape(n, -1)
+        h = state[axis] = state.get(axis, 1e-2 * np.eye(n)) + rows @ rows.T
+        if n > longest:
+            h = np.diag(np.diag(h))
+        if (t - 1) % freq == 0:
+            values, vectors = np.linalg.eigh(h)
+            state[axis, "root"] = vectors @ np.diag(values ** (-1 / (2 * x.ndim))) @ vectors.T
+        change = np.moveaxis(np.tensordot(state[axis, "root"], change, ([1], [axis])), 0, axis)
+    return w - 0.05 * change.reshape(w.shape)
+
+
+SHAMPOO: Options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "eps": 1e-2}
+
 PAPERS = {
+    "Shampoo": (lambda p: optim.Shampoo(p, **SHAMPOO), shampoo),
+    "Shampoo-seldom": (lambda p: optim.Shampoo(p, update_freq=7, **SHAMPOO), partial(shampoo, freq=7)),
+    "Shampoo-diagonal": (lambda p: optim.Shampoo(p, max_dim=3, **SHAMPOO), partial(shampoo, longest=3)),
     "Lion": (lambda p: optim.Lion(p, lr=0.01, betas=(0.9, 0.98), weight_decay=0.1), lion),
     "LAMB": (lambda p: optim.LAMB(p, lr=0.01, betas=(0.8, 0.99), weight_decay=0.1), lamb),
     "Yogi": (lambda p: optim.Yogi(p, lr=0.02, betas=(0.8, 0.99), weight_decay=0.1), yogi),
@@ -306,6 +328,7 @@ EVERY: dict[str, Options] = {
     "RMSprop": {"centered": True, "momentum": 0.9},
     **{name: {} for name in ("AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "Rprop", "Adafactor")},
     **{name: {"weight_decay": 0.1} for name in ("Lion", "LAMB", "Yogi")},
+    "Shampoo": {"momentum": 0.9, "update_freq": 2},
     "Muon": {},
 }
 
@@ -450,6 +473,9 @@ REFUSED = [
     ("Lion", {"betas": (0.9, 2.0)}, "betas"),
     ("LAMB", {"eps": -1.0}, "eps"),
     ("Yogi", {"initial_accumulator_value": -1.0}, "initial_accumulator_value"),
+    ("Shampoo", {"eps": 0.0}, "eps must be a number above 0"),
+    ("Shampoo", {"update_freq": 0}, "update_freq"),
+    ("Shampoo", {"max_dim": -1}, "max_dim"),
     ("Muon", {"ns_steps": 100}, "ns_steps"),
     ("Muon", {"adjust_lr_fn": "no"}, "adjust_lr_fn"),
     ("Muon", {"ns_coefficients": (1.0, 2.0)}, "three numbers"),
@@ -474,6 +500,46 @@ def test_a_tensor_as_a_number_is_refused() -> None:
 def test_muon_refuses_a_vector() -> None:
     with pytest.raises(GraphError, match="Muon takes matrices"):
         optim.Muon([tg.Parameter(np.ones(3))])
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4), (2, 1, 2, 2)], ids=str)
+def test_shampoo_takes_tensors_of_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(5)
+    start, state = rng.normal(size=shape), {}
+    w, expected = tg.Parameter(start), start
+    optimizer = optim.Shampoo([w], **SHAMPOO)
+
+    for t in range(1, 51):
+        gradient = rng.normal(size=shape)
+        w.grad = tg.asarray(gradient)
+        optimizer.step()
+        expected = shampoo(expected, gradient, state, t)
+
+    np.testing.assert_allclose(w.numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_shampoo_takes_a_tensor_without_elements() -> None:
+    w = tg.Parameter(np.zeros((0, 3)))
+    optimizer = optim.Shampoo([w])
+    w.grad = tg.zeros((0, 3), dtype=tg.float64)
+
+    optimizer.step()
+
+    assert w.numpy().shape == (0, 3)
+
+
+def test_shampoo_finds_roots_of_16_bit_and_of_singular_statistics() -> None:
+    w = tg.Parameter(tg.ones((4, 3), dtype=tg.float16))
+    optimizer = optim.Shampoo([w], lr=0.1, eps=1e-6)
+
+    for _ in range(5):
+        w.grad = tg.ones((4, 3), dtype=tg.float16)  # of rank 1
+        optimizer.step()
+
+    # L = eps I + 5 * 3 * 11^T and R alike: along 1 the direction is G over the square root of t, whatever its size
+    wanted = 1.0 - 0.1 * sum((12 * t) ** -0.5 for t in range(1, 6))
+    assert w.dtype is tg.float16
+    np.testing.assert_allclose(w.numpy().astype(float), np.full((4, 3), wanted), atol=2e-3)
 
 
 def test_a_group_is_added_later() -> None:

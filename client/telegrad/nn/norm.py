@@ -10,6 +10,7 @@ from telegrad.ir import types
 from telegrad.ir.types import DType
 from telegrad.nn import functional as F
 from telegrad.nn.module import Module
+from telegrad.ops.shape import full_like
 from telegrad.tensor import Parameter, Tensor
 
 
@@ -89,6 +90,12 @@ class _Channels(Module):
         self.register_buffer("running_mean", zeros(shape, dtype=dtype) if track_running_stats else None)
         self.register_buffer("running_var", ones(shape, dtype=dtype) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", zeros((), dtype=types.int64) if track_running_stats else None)
+
+    def reset_running_stats(self) -> None:
+        """Running statistics as they begin: mean 0, variance 1, no batch."""
+        for buffer, number in ((self.running_mean, 0.0), (self.running_var, 1.0), (self.num_batches_tracked, 0)):
+            if buffer is not None:
+                buffer.assign(full_like(buffer, number))
 
     def _check(self, input: Tensor) -> None:
         if input.ndim not in self.ranks:

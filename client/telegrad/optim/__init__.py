@@ -16,6 +16,7 @@ from telegrad.optim.radam import RAdam
 from telegrad.optim.rmsprop import RMSprop
 from telegrad.optim.rprop import Rprop
 from telegrad.optim.sgd import SGD, SGDW
+from telegrad.optim.shampoo import Shampoo
 from telegrad.optim.yogi import Yogi
 
 schedules = lr_scheduler
@@ -39,6 +40,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "Shampoo",
     "Yogi",
     "lr_scheduler",
     "schedules",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ import numpy as np
 from telegrad import context, ops
 from telegrad.ir import types
 from telegrad.nn.module import Module
-from telegrad.optim.update import as_number, require
+from telegrad.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from telegrad.optim.lr_scheduler import Schedule
+from telegrad.optim.update import Number, Rate, as_number, require
 from telegrad.tensor import Tensor, Variable
 
-__all__ = ["AveragedModel", "get_ema_avg_fn", "get_swa_avg_fn"]
+__all__ = ["SWALR", "AveragedModel", "get_ema_avg_fn", "get_swa_avg_fn", "update_bn"]
 
 Average = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From the average so far, the model's parameter and the number of models averaged to the next average."""
@@ -65,3 +69,53 @@ class AveragedModel(Module):
 
     def _update(self, average: Variable, variable: Variable, number: Tensor) -> None:
         average.assign(ops.where(number == 0, variable, self.avg_fn(average, variable, number)))
+
+
+def update_bn(loader: Iterable[Any], model: Module) -> None:
+    """Give the model's batch norms the statistics of a whole pass over ``loader``, whose batches weigh the same.
+
+    A batch is what the model takes, or a list or tuple that begins with it. Parameters do not change. For an
+    `AveragedModel`, whose running statistics are another model's.
+    """
+    norms = [m for m in model.modules() if isinstance(m, (BatchNorm1d, BatchNorm2d, BatchNorm3d))]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean of all batches
+        with context.no_grad():
+            for batch in loader:
+                model(batch[0] if isinstance(batch, (list, tuple)) else batch)  # pyright: ignore[reportUnknownArgumentType]
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes:
+            module._training = mode  # pyright: ignore[reportPrivateUsage]
+
+
+@dataclass(frozen=True)
+class SWALR(Schedule):
+    """From lr to ``swa_lr`` within ``anneal_epochs`` steps, along a cosine or a line, and ``swa_lr`` from there on."""
+
+    lr: Rate
+    swa_lr: float
+    anneal_epochs: int = 10
+    anneal_strategy: str = "cos"
+
+    def __post_init__(self) -> None:
+        require(self.swa_lr >= 0, f"SWALR: swa_lr must be at least 0, not {self.swa_lr}")
+        require(self.anneal_epochs >= 0, f"SWALR: anneal_epochs must be at least 0, not {self.anneal_epochs}")
+        known = ("cos", "linear")
+        require(
+            self.anneal_strategy in known, f"SWALR: anneal_strategy is one of {known}, not {self.anneal_strategy!r}"
+        )
+
+    def scaled(self, lr: Number, step: Tensor) -> Tensor:
+        part = ops.minimum(step / self.anneal_epochs, 1.0) if self.anneal_epochs else ops.full_like(step, 1.0)
+        if self.anneal_strategy == "cos":
+            part = (1 - ops.cos(part * math.pi)) / 2
+        return part * self.swa_lr + (1 - part) * lr

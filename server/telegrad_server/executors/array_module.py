@@ -9,7 +9,7 @@ repeated ones take effect in their order. One implementation serves every librar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class LibraryModule:
     is_host = False  # arrays are in this process's memory, and a call returns when its result is there
     blas: OpenBlas | None = None
     philox_chunk = 1 << 40  # blocks of random numbers made at once
+    gathered_elements = 1 << 22  # of a product with a sparse matrix, gathered at once
 
     def __init__(self, lib: Any) -> None:
         self.lib = lib
@@ -441,6 +442,33 @@ class LibraryModule:
             stride *= shape[a]
         return self._added(x, at.reshape(-1), t.product(shape)).reshape(shape)
 
+    def sparse_matmul(self, values: Array, rows: Array, columns: Array, x: Array, height: int) -> Array:
+        """Zeros[height, k] with values[i] * x[columns[i]] added at rows[i], in the order of i."""
+        rows, columns = self.wrapped_index(rows, height), self.wrapped_index(columns, x.shape[0])
+        width = x.shape[1]
+        wide = np.float32 if self._is_16_bit_float(x) else x.dtype
+        result = self.lib.zeros(height * width, wide)
+        line = self.lib.arange(width)
+        for part in self._parts(rows.size, width):
+            product = values[part, None].astype(wide, copy=False) * x[columns[part]].astype(wide, copy=False)
+            self._add_at(result, (rows[part, None] * width + line).reshape(-1), product.reshape(-1))
+        return result.reshape((height, width)).astype(x.dtype, copy=False)
+
+    def sampled_matmul(self, x: Array, y: Array, rows: Array, columns: Array) -> Array:
+        """The elements of x @ y^T at (rows[i], columns[i])."""
+        rows, columns = self.wrapped_index(rows, x.shape[0]), self.wrapped_index(columns, y.shape[0])
+        wide = np.float32 if self._is_16_bit_float(x) else x.dtype
+        result = self.lib.zeros(rows.shape, x.dtype)
+        for part in self._parts(rows.size, x.shape[1]):
+            product = x[rows[part]].astype(wide, copy=False) * y[columns[part]].astype(wide, copy=False)
+            result[part] = product.sum(axis=-1, dtype=wide).astype(x.dtype, copy=False)
+        return result
+
+    def _parts(self, rows: int, width: int) -> Iterator[slice]:
+        """The rows of a matrix in pieces of a bounded number of elements."""
+        step = max(1, self.gathered_elements // max(1, width))
+        return (slice(start, start + step) for start in range(0, rows, step))
+
     def _added(self, x: Array, at: Array, size: int) -> Array:
         """Zeros[size] with the elements of x added at positions ``at``, one after the other."""
         wide = x.astype(np.float32) if self._is_16_bit_float(x) else x
@@ -510,6 +538,7 @@ class NumpyModule(LibraryModule):
     name = "numpy"
     is_host = True
     philox_chunk = 8192  # temporaries stay in the second-level cache
+    gathered_elements = 1 << 15
 
     def __init__(self) -> None:
         super().__init__(np)

@@ -25,6 +25,7 @@ from tests.ops.registry import (
     searching,
     shape,
     slices,
+    sparse,
     systems,
 )
 from tests.ops.registry.control import ELSEWHERE
@@ -34,7 +35,7 @@ __all__ = ["ELSEWHERE", "FACTS", "Facts", "Sample"]
 
 FAMILIES = (
     attention, control, convolution, cross_entropy, decompositions, determinants, elementwise, index, linalg, pooling,
-    probability, random, reduce, searching, shape, slices, systems,
+    probability, random, reduce, searching, shape, slices, sparse, systems,
 )  # fmt: skip
 
 FACTS: Mapping[str, Facts] = {facts.name: facts for family in FAMILIES for facts in family.ROWS}

@@ -90,7 +90,7 @@ def test_common_ops_need_no_loop() -> None:
 
 SLOW = {
     "convolution", "convolution_input", "convolution_weight", "fold_in", "gather", "random_bits", "random_normal",
-    "random_uniform", "scatter_add", "scatter_set", "searchsorted",
+    "random_uniform", "sampled_matmul", "scatter_add", "scatter_set", "searchsorted", "sparse_matmul",
 }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from telegrad.ops import (
     searching,
     shape,
     slices,
+    sparse,
     systems,
 )
 from telegrad.ops import elementwise as e
@@ -196,6 +197,16 @@ def _merged(node: Node, xs: Sequence[V], flags: Sequence[bool], size: int) -> Se
     return (Reshape((size, *node.types[0].shape))(out),)
 
 
+def _sparse_matmul(node: Node, xs: Sequence[V], flags: Sequence[bool], size: int) -> Sequence[V]:
+    """The columns of all dense matrices are the columns of one, where the sparse matrix is shared."""
+    if any(flags[:3]):
+        return _by_scan(node, xs, flags, size)
+    x = _from_front(xs[3], 1)
+    n, _, k = x.shape
+    out = node.op(*xs[:3], Reshape((n, size * k))(x))
+    return (_to_front(Reshape((out.shape[0], size, k))(out), 1),)
+
+
 # ---- ops about the graph
 
 
@@ -280,6 +291,7 @@ RULES.update(
         slices.Sliced: _sliced,
         index.Gather: _gather,
         index.ScatterAdd: _scatter_add,
+        sparse.SparseMatmul: _sparse_matmul,
         searching.Searchsorted: _searchsorted,
         convolution.Convolution: _merged,
         convolution.ConvolutionInput: _merged,

@@ -14,6 +14,7 @@ from telegrad.ir.text import from_text, to_text
 from telegrad.ir.value import origin
 from telegrad.ir.verify import verify
 from telegrad.ops.control import Checkpoint, CustomVjp, Gradient
+from telegrad.ops.norm import Standardize
 from telegrad_server.compiler.cse import common_subexpressions
 from telegrad_server.compiler.fold import fold
 from telegrad_server.compiler.gradients import gradients
@@ -311,3 +312,17 @@ def test_a_graph_that_misses_an_input_is_refused() -> None:
 
     with pytest.raises(GraphError, match="not an input"):
         Graph.of([x], [x + y])
+
+
+def test_a_joint_rule_becomes_its_parts_once_gradients_are_known() -> None:
+    x = new_input(Type((4, 3), t.float64))
+    y, _, var = Standardize((1,), 1e-5).results(x)
+    before = Graph.of([x], [y, *Gradient(2).results(y, var, y * y, var, x)])
+
+    after = gradients(before)
+
+    assert count(after)["standardize_gradient"] == 1
+    assert not {"standardize", "standardize_gradient"} & set(count(inline(after)))
+    arrays = arrays_for(before, 0)
+    for joint, parts in zip(interpret(after, arrays), interpret(inline(after), arrays), strict=True):
+        np.testing.assert_allclose(joint, parts, rtol=1e-13, atol=1e-14)

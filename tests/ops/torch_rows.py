@@ -127,7 +127,8 @@ def _norms(F: Any) -> Iterator[Made]:
                 lambda x, w, b, n=groups: F.group_norm(x, n, w, b), (x, w, b), 2,
             )  # fmt: skip
         yield (
-            f"batch_norm {shape}", lambda x, w, b: norm.channel_norm(x, *norm.channel_moments(x)[:2], w, b, 1e-5),
+            f"batch_norm {shape}",
+            lambda x, w, b: norm.scaled(x, norm.batch_standardized(x, 1e-5)[0], w, b, "batch_norm"),
             lambda x, w, b: F.batch_norm(x, None, None, w, b, True), (x, w, b), 2,
         )  # fmt: skip
         if len(shape) > 2:

@@ -60,6 +60,10 @@ class Op:
     uses_blas: ClassVar[bool] = False
     """Whether ``eval`` calls BLAS, which then runs on one thread: the bits would depend on how many there are."""
 
+    expands: ClassVar[bool] = False
+    """Whether the compiler puts the reference form, ``in_primitives``, in the op's place, once gradients are known: its
+    rule is joint, and no executor has a kernel for it that would beat a plan of the parts."""
+
     is_pure: ClassVar[bool] = True
     """Whether equal operands give equal results, so that two equal nodes may become one."""
 

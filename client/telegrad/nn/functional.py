@@ -424,11 +424,11 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise GraphError("batch_norm: running_mean and running_var are needed where training is false")
         return norm.channel_norm(input, running_mean, running_var, weight, bias, eps)
-    mean, var, count = norm.channel_moments(input)
+    normal, mean, var, count = norm.batch_standardized(input, eps)
     for running, batch in ((running_mean, mean), (running_var, var * (count / max(count - 1, 1)))):
         if running is not None:
             _move(running, batch, momentum, "batch_norm")
-    return norm.channel_norm(input, mean, var, weight, bias, eps)
+    return norm.scaled(input, normal, weight, bias, "batch_norm")
 
 
 def instance_norm(

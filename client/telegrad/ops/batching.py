@@ -24,6 +24,7 @@ from telegrad.ops import (
     index,
     linalg,
     loops,
+    norm,
     pooling,
     probability,
     reduce,
@@ -120,7 +121,7 @@ def _next_axis(node: Node, xs: Sequence[V], flags: Sequence[bool], size: int) ->
 
 def _next_axes(node: Node, xs: Sequence[V], flags: Sequence[bool], size: int) -> Sequence[V]:
     op: Any = node.op
-    return replace(op, axes=tuple(a + 1 for a in op.axes)).results(*xs)
+    return replace(op, axes=tuple(a + 1 for a in op.axes)).results(*_all(xs, flags, size))
 
 
 def _reshape(node: Node, xs: Sequence[V], flags: Sequence[bool], size: int) -> Sequence[V]:
@@ -283,6 +284,8 @@ RULES.update(
         index.Argsort: _next_axis,
         cross_entropy.SoftmaxCrossEntropy: _next_axis,
         reduce.Reduction: _next_axes,
+        norm.Standardize: _next_axes,
+        norm.StandardizeGradient: _next_axes,
         shape.Flip: _next_axes,
         Reshape: _reshape,
         BroadcastTo: _broadcast_to,

@@ -1,4 +1,4 @@
-"""Inlining: ops that own regions become their regions, once no gradient needs them any more.
+"""Inlining: ops that own regions become their regions, and joint rules their parts, once no gradient needs them.
 
 Identities that only told autodiff where to stop (`StopGradient`, `Alias`) go as well. `Barrier` stays until
 common subexpressions have been found, for it keeps a recomputation apart from what it recomputes.
@@ -17,8 +17,11 @@ from telegrad_server.compiler.rebuild import rewritten
 
 
 def inline(graph: Graph) -> Graph:
-    """Replace `Checkpoint` and `CustomVjp` by their regions, the outermost first, and drop identities."""
-    while _has(graph, Checkpoint, CustomVjp):
+    """Replace `Checkpoint` and `CustomVjp` by their regions, the outermost first, and drop identities.
+
+    Ops whose joint rule has done its work (`Op.expands`) are replaced by their reference forms.
+    """
+    while any(isinstance(node.op, Checkpoint | CustomVjp) or node.op.expands for node in graph.nodes):
         graph = rewritten(graph, _lower)
     return rewritten(graph, _without_identities) if _has(graph, Alias, StopGradient) else graph
 
@@ -37,10 +40,13 @@ def _without_barriers(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] 
 
 
 def _lower(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-    if not isinstance(node.op, Checkpoint | CustomVjp):
-        return None
-    with origin(node.origin):
-        return node.op.lower(inputs, node.regions)
+    if isinstance(node.op, Checkpoint | CustomVjp):
+        with origin(node.origin):
+            return node.op.lower(inputs, node.regions)
+    if node.op.expands:
+        with origin(node.origin):
+            return node.op.in_primitives(*inputs)  # type: ignore[attr-defined]
+    return None
 
 
 def _without_identities(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:

@@ -18,6 +18,7 @@ from tests.ops.registry import (
     elementwise,
     index,
     linalg,
+    norm,
     pooling,
     probability,
     random,
@@ -34,8 +35,8 @@ from tests.ops.registry.facts import Facts, Sample
 __all__ = ["ELSEWHERE", "FACTS", "Facts", "Sample"]
 
 FAMILIES = (
-    attention, control, convolution, cross_entropy, decompositions, determinants, elementwise, index, linalg, pooling,
-    probability, random, reduce, searching, shape, slices, sparse, systems,
+    attention, control, convolution, cross_entropy, decompositions, determinants, elementwise, index, linalg, norm,
+    pooling, probability, random, reduce, searching, shape, slices, sparse, systems,
 )  # fmt: skip
 
 FACTS: Mapping[str, Facts] = {facts.name: facts for family in FAMILIES for facts in family.ROWS}

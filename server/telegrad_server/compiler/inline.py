@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from telegrad.ir.graph import Graph
 from telegrad.ir.op import Op
 from telegrad.ir.value import Node, Value, origin
-from telegrad.ops.control import Alias, Barrier, Checkpoint, CustomVjp, StopGradient
+from telegrad.ops.control import Alias, Barrier, Checkpoint, CustomVjp, Gradient, StopGradient
 
 from telegrad_server.compiler.rebuild import rewritten
 
@@ -21,8 +21,10 @@ def inline(graph: Graph) -> Graph:
 
     Ops whose joint rule has done its work (`Op.expands`) are replaced by their reference forms.
     """
-    while any(isinstance(node.op, Checkpoint | CustomVjp) or node.op.expands for node in graph.nodes):
+    while _has(graph, Checkpoint, CustomVjp):
         graph = rewritten(graph, _lower)
+    if any(node.op.expands for node in graph.nodes) and not _has(graph, Gradient):
+        graph = rewritten(graph, _expand)
     return rewritten(graph, _without_identities) if _has(graph, Alias, StopGradient) else graph
 
 
@@ -40,13 +42,17 @@ def _without_barriers(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] 
 
 
 def _lower(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-    if isinstance(node.op, Checkpoint | CustomVjp):
-        with origin(node.origin):
-            return node.op.lower(inputs, node.regions)
-    if node.op.expands:
-        with origin(node.origin):
-            return node.op.in_primitives(*inputs)  # type: ignore[attr-defined]
-    return None
+    if not isinstance(node.op, Checkpoint | CustomVjp):
+        return None
+    with origin(node.origin):
+        return node.op.lower(inputs, node.regions)
+
+
+def _expand(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    if not node.op.expands:
+        return None
+    with origin(node.origin):
+        return node.op.in_primitives(*inputs)  # type: ignore[attr-defined]
 
 
 def _without_identities(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:

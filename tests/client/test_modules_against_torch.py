@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,62 @@ def test_batch_norm_learns_and_moves_inside_a_traced_step() -> None:
         _close(norm.state_dict()[name], value.numpy(), name)
 
 
+# ---- torchvision's perceptron, which is no part of PyTorch
+
+PERCEPTRONS: list[tuple[list[int], str | None, str | None, dict[str, Any]]] = [
+    ([6, 5, 2], None, "ReLU", {}),
+    ([6, 5, 2], "BatchNorm1d", "GELU", {"bias": False}),
+    ([6, 2], "LayerNorm", None, {}),
+    ([2], "LayerNorm", "ReLU", {}),
+]
+
+
+def perceptron(hidden: list[int], norm: str | None, act: str | None, how: dict[str, Any]) -> Any:
+    """torchvision 0.29's `ops.MLP(3, hidden, ...)`: norm and activation behind all linear layers but the last."""
+    layers: list[Any] = []
+    for i, width in enumerate(hidden):
+        layers.append(torch.nn.Linear([3, *hidden][i], width, **how))
+        if i < len(hidden) - 1:
+            layers += [getattr(torch.nn, norm)(width)] if norm else []
+            layers += [getattr(torch.nn, act)()] if act else []
+        layers.append(torch.nn.Dropout(0.0))
+    return torch.nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize(("hidden", "norm", "act", "how"), PERCEPTRONS)
+def test_a_perceptron_is_torchvisions(
+    hidden: list[int], norm: str | None, act: str | None, how: dict[str, Any]
+) -> None:
+    ours = nn.MLP(
+        3,
+        hidden,
+        None if norm is None else partial(getattr(nn, norm), dtype=tg.float64),
+        None if act is None else getattr(nn, act),
+        **how,
+        dtype=tg.float64,
+    )
+    theirs = perceptron(hidden, norm, act, how)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [type(layer).__name__ for layer in ours] == [type(layer).__name__ for layer in theirs]
+    ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+
+    for mode in (True, False):
+        ours.train(mode).zero_grad()
+        theirs.train(mode).zero_grad()
+        _compare(ours, theirs, np.random.default_rng(0).normal(size=(7, 3)), _close)
+
+
+def test_a_perceptron_drops_behind_every_layer_while_it_trains() -> None:
+    model = nn.MLP(3, [50, 40], activation_layer=None, dropout=0.5)
+    x = tg.ones((20, 3))
+
+    is_zero = model(x).numpy() == 0
+
+    assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+    assert 0.4 < is_zero.mean() < 0.6
+    assert (model.eval()(x).numpy() != 0).all()
+
+
 def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     x = tg.ones((2, 3, 5, 5))
     for make, words in (
@@ -157,6 +214,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
         (lambda: nn.functional.pad(x, (6, 0), mode="circular"), "from 0 to 5"),
         (lambda: nn.functional.pad(x, (1, 0), mode="edge"), "not one of"),
         (lambda: nn.functional.batch_norm(x, None, None), "are needed"),
+        (lambda: nn.MLP(3, []), "one width at least"),
     ):
         with pytest.raises(tg.TelegradError, match=words):
             make()

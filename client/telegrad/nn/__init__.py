@@ -82,6 +82,7 @@ from telegrad.nn.loss import (
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 )
+from telegrad.nn.mlp import MLP
 from telegrad.nn.module import Buffer, Module
 from telegrad.nn.norm import (
     BatchNorm1d,
@@ -146,6 +147,7 @@ __all__ = [
     "GLU",
     "GRU",
     "LSTM",
+    "MLP",
     "MPNN",
     "RNN",
     "SELU",

@@ -7,12 +7,13 @@ through a sequence. `docs/lamp-parity.md` names these tests where they are our a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import telegrad as tg
-from telegrad import nn
+from telegrad import models, nn
 from telegrad.nn import functional as F
 from telegrad.optim import lr_scheduler as s
 
@@ -81,6 +82,36 @@ def test_dropout_is_off_in_evaluation_and_scales_what_it_keeps() -> None:
     np.testing.assert_allclose(np.unique(kept), [0.0, 4 / 3], rtol=1e-6)
     assert abs((kept == 0).mean() - 0.25) < 0.06
     close(layer.eval()(x), np.ones(1000))
+
+
+def test_the_columns_of_a_weight_have_a_length_of_their_own() -> None:
+    layer = nn.utils.weight_norm(nn.Linear(3, 2, dtype=tg.float64), dim=1)
+    v, lengths, b = numbers(2, 3), numbers(1, 3, seed=1), numbers(2, seed=2)
+    layer.load_state_dict({"weight_v": v, "weight_g": lengths, "bias": b})
+    x, g = numbers(4, 3, seed=3), numbers(4, 2, seed=4)
+
+    y = layer(tg.asarray(x))
+    (y * tg.asarray(g)).sum().backward()
+
+    directions = v / np.sqrt((v**2).sum(0))
+    close(y, x @ (lengths * directions).T + b)
+    close(dict(layer.named_parameters())["weight_g"].grad, ((g.T @ x) * directions).sum(0, keepdims=True))  # type: ignore[arg-type]
+
+
+def test_a_perceptron_with_a_norm_at_its_end_is_two_modules() -> None:
+    norm = partial(nn.LayerNorm, elementwise_affine=False, dtype=tg.float64)
+    inner = models.MLP(3, [5, 4, 2], norm, bias=False, dtype=tg.float64)
+    x = numbers(6, 3)
+
+    y = nn.Sequential(inner, norm(2))(tg.asarray(x))
+
+    def normal(x: Array) -> Array:
+        return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+
+    for i, w in enumerate(inner.state_dict().values()):
+        x = normal(x @ w.T)
+        x = x if i == 2 else np.maximum(x, 0)
+    close(y, x)
 
 
 # ---- combinators
@@ -185,6 +216,39 @@ def test_the_shape_is_known_without_running() -> None:
     peek(tg.asarray(numbers(2, 3)))
 
     assert seen == [(2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("scale", "is_nan", "is_big"), [(1.0, False, False), (1e9, False, True), (np.nan, True, False)]
+)
+def test_the_gradient_at_an_inner_value_is_that_of_a_zero_added_there(scale: float, is_nan: bool, is_big: bool) -> None:
+    (first, w, b), (second, v, _) = linear(3, 4), linear(4, 2, seed=7)
+    x = numbers(5, 3, seed=3)
+
+    @tg.function
+    def step(x: tg.Tensor, scale: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor, tg.Tensor]:
+        watch = tg.zeros((5, 4), dtype=tg.float64).requires_grad_()
+        loss = (second(tg.tanh(first(x) + watch)) * scale).sum()
+        loss.backward()  # of the weights and of the inner value at once
+        g, of_weight = watch.grad, first.weight.grad
+        assert g is not None and of_weight is not None
+        return g, of_weight, tg.isnan(g).any(), (g >= 1e6).any()
+
+    g, of_weight, found_nan, found_big = step(tg.asarray(x), tg.asarray(scale))
+
+    wanted = scale * v.sum(0) * (1 - np.tanh(x @ w.T + b) ** 2)
+    close(g, wanted)
+    close(of_weight, wanted.T @ x)
+    assert (bool(found_nan), bool(found_big)) == (is_nan, is_big)
+
+
+def test_a_transform_gives_the_gradient_at_an_inner_value() -> None:
+    x = numbers(4)
+
+    def loss(watch: tg.Tensor) -> tg.Tensor:
+        return tg.sin(tg.asarray(x) ** 2 + watch).sum()
+
+    close(tg.grad(loss)(tg.zeros(4, dtype=tg.float64)), np.cos(x**2))
 
 
 class Steps(nn.Module):

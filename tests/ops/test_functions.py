@@ -302,6 +302,13 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[[Array], Array]]] = {
 
 OURS: dict[str, Ours] = {
     "erf": [(ops.erf, _erf, (real(3),))],
+    "digamma": [(lambda x: ops.digamma(x + 1) - ops.digamma(x), lambda x: 1 / x, (positive(5),))],
+    "erfinv": [(lambda x: ops.erfinv(ops.erf(x)), lambda x: x, (real(3),))],
+    "lgamma": [(lambda x: ops.exp(ops.lgamma(x + 1) - ops.lgamma(x)), lambda x: x, (positive(5),))],
+    "median": [(lambda x: ops.median(x, axis=1), lambda x: np.median(x, axis=1), (CUBE,))],
+    "mode": [(lambda x: ops.mode(x)[0], lambda x: x.min(-1), (CUBE,))],
+    "quantile": [(lambda x: ops.quantile(x, 0.3), lambda x: np.quantile(x, 0.3), (CUBE,))],
+    "trigamma": [(lambda x: ops.trigamma(x) - ops.trigamma(x + 1), lambda x: 1 / x**2, (positive(5),))],
     "relu": [(ops.relu, lambda x: np.maximum(x, 0), (real(5),))],
     "sigmoid": [(ops.sigmoid, lambda x: 1 / (1 + np.exp(-x)), (real(5),))],
     "stop_gradient": [(ops.stop_gradient, lambda x: x, (integers(2),))],

@@ -39,7 +39,7 @@ from telegrad.nn.container import ModuleDict, ModuleList, ParameterDict, Paramet
 from telegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from telegrad.nn.distance import CosineSimilarity, PairwiseDistance
 from telegrad.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
-from telegrad.nn.embedding import Embedding, EmbeddingBag
+from telegrad.nn.embedding import Embedding, EmbeddingBag, RotaryEmbedding
 from telegrad.nn.fractional_pooling import FractionalMaxPool2d, FractionalMaxPool3d
 from telegrad.nn.graph import (
     MPNN,
@@ -264,6 +264,7 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "RotaryEmbedding",
     "SAGEConv",
     "Sequential",
     "SiLU",

@@ -1,8 +1,11 @@
-"""Tables of vectors, with PyTorch's arguments and initial values."""
+"""Tables of vectors, with PyTorch's arguments and initial values; and places as rotations."""
 
 from __future__ import annotations
 
-from telegrad.creation import zeros
+import numpy as np
+
+from telegrad import ops
+from telegrad.creation import arange, asarray, zeros
 from telegrad.errors import ShapeError
 from telegrad.ir import types
 from telegrad.ir.types import DType
@@ -94,6 +97,43 @@ class Embedding(_Table):
             raise ShapeError(f"Embedding.from_pretrained: takes [classes, dim], not {embeddings.type}")
         rows, dim = embeddings.shape
         return cls(rows, dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, embeddings, freeze)
+
+
+class RotaryEmbedding(Module):
+    """Turns pairs of features of x[..., time, dim] by angles that grow with the place (Su et al. 2021, section 3.2.2).
+
+    The pair i turns by place * base**(-2 i / dim). Pairs are features i and i + dim / 2, as in GPT-NeoX and LLaMA, or
+    with ``interleaved`` neighbours, as in GPT-J and the paper. Products of turned queries and keys depend on their
+    distance alone.
+    """
+
+    def __init__(self, dim: int, base: float = 10000.0, *, interleaved: bool = False) -> None:
+        super().__init__()
+        if dim < 2 or dim % 2:
+            raise ShapeError(f"RotaryEmbedding: dim must be even and positive, which {dim} is not")
+        self.dim, self.base, self.interleaved = dim, base, interleaved
+
+    def forward(self, x: Tensor, offset: int | Tensor = 0) -> Tensor:
+        """x turned; its first place is ``offset``, what a cache of keys holds already."""
+        if x.ndim < 2 or x.shape[-1] != self.dim:
+            raise ShapeError(f"RotaryEmbedding: takes [..., time, {self.dim}], not {x.type}")
+        wide = x.dtype if x.dtype.itemsize >= 4 else types.float32
+        rates = np.power(self.base, -np.arange(0, self.dim, 2) / self.dim)
+        places = ops.astype(arange(x.shape[-2]) + offset, wide)
+        angles = ops.expand_dims(places, axis=1) * asarray(rates, dtype=wide)
+        cos, sin = ops.cos(angles), ops.sin(angles)
+        full = ops.astype(x, wide)
+        half = self.dim // 2
+        a, b = (full[..., ::2], full[..., 1::2]) if self.interleaved else (full[..., :half], full[..., half:])
+        turned = [a * cos - b * sin, b * cos + a * sin]
+        if self.interleaved:
+            out = ops.reshape(ops.stack(turned, axis=-1), x.shape)
+        else:
+            out = ops.concat(turned, axis=-1)
+        return ops.astype(out, x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, base={self.base}" + (", interleaved=True" if self.interleaved else "")
 
 
 class EmbeddingBag(_Table):

@@ -15,7 +15,19 @@ from functools import cache
 from importlib import import_module
 
 from telegrad.ir.op import REGISTRY, Op
-from telegrad.ops import control, einstein, elementwise, index, linalg, probability, reduce, searching, selection, shape
+from telegrad.ops import (
+    control,
+    einstein,
+    elementwise,
+    index,
+    linalg,
+    probability,
+    reduce,
+    searching,
+    selection,
+    shape,
+    special,
+)
 from telegrad.ops.control import *
 from telegrad.ops.einstein import *
 from telegrad.ops.elementwise import *
@@ -26,13 +38,14 @@ from telegrad.ops.reduce import *
 from telegrad.ops.searching import *
 from telegrad.ops.selection import *
 from telegrad.ops.shape import *
+from telegrad.ops.special import *
 
 FAMILIES = (
     "activation", "attention", "control", "convolution", "cross_entropy", "decompositions", "determinants", "distance",
     "dropout", "einstein", "elementwise", "embedding", "fractional_pooling", "index", "indexing", "interpolation",
     "linalg", "loops", "loss", "matrix_norms", "norm", "padding", "pooling", "probability", "random", "rearrange",
     "recurrent", "reduce", "sampling", "searching", "segments", "selection", "shape", "slices", "sparse",
-    "systems", "unpooling",
+    "special", "systems", "unpooling",
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 
@@ -46,6 +59,7 @@ __all__ += reduce.__all__
 __all__ += searching.__all__
 __all__ += selection.__all__
 __all__ += shape.__all__
+__all__ += special.__all__
 __all__ += probability.__all__
 
 

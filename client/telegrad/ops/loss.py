@@ -74,6 +74,21 @@ def binary_cross_entropy(input: V, target: V, weight: V | None = None, *, reduct
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
+def sigmoid_focal_loss(input: V, target: V, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none") -> V:
+    """-alpha_t (1 - p_t)**gamma log(p_t) of the logits (Lin et al. 2017, equation 5), as torchvision.ops has it.
+
+    p_t is the probability given to the target, alpha_t is alpha for 1 and 1 - alpha for 0; a negative alpha is left
+    out.
+    """
+    p = e.sigmoid(input)
+    loss = binary_cross_entropy_with_logits(input, target, reduction="none")
+    missed = p + target - p * target * 2  # 1 - p_t
+    loss = loss * e.pow(missed, gamma)
+    if alpha >= 0.0:
+        loss = loss * (target * alpha + (1 - target) * (1 - alpha))
+    return _reduced(loss, reduction)
+
+
 def kl_div(input: V, target: V, *, reduction: str = "mean", log_target: bool = False) -> V:
     """target * (log(target) - input) for log-probabilities ``input``; "batchmean" divides the sum by the batch."""
     if log_target:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from telegrad.errors import DTypeError, GraphError, ShapeError
 from telegrad.ir import types as t
 from telegrad.ir.op import Cost, Op
-from telegrad.ir.types import Type, normalize_axis
+from telegrad.ir.types import Type, normalize_axes, normalize_axis
 from telegrad.ir.value import V
 from telegrad.ir.xp import Array, ArrayModule
 from telegrad.ops import elementwise as e
-from telegrad.ops.index import argsort, sort, take, take_along_axis
-from telegrad.ops.shape import concat, reshape
+from telegrad.ops.index import AddAlong, argsort, sort, take, take_along_axis
+from telegrad.ops.reduce import argmax, cumulative_sum
+from telegrad.ops.shape import concat, full_like, moveaxis, permute_dims, reshape, zeros_like
 
-__all__ = ["diff", "isin", "searchsorted", "topk"]
+__all__ = ["diff", "isin", "median", "mode", "quantile", "searchsorted", "topk"]
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,57 @@ def topk(x: V, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[V, V
         raise ShapeError(f"topk({x.type}): axis {at} has no {k} elements")
     places = argsort(x, axis=at, descending=largest)[((slice(None),) * at + (slice(None, k),))]
     return take_along_axis(x, places, axis=at), places
+
+
+def median(x: V, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> V:
+    """The middle element over axes, the mean of the two in the middle of an even number; NaN where there is one.
+
+    In floating point. The gradient goes to the elements in the middle. ShapeError where there are no elements.
+    """
+    return quantile(x, 0.5, axis=axis, keepdims=keepdims)
+
+
+def quantile(x: V, q: float, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> V:
+    """The element below which a part ``q`` of all lies, over axes, linear between two elements; NaN where there is one.
+
+    With n elements it stands at q * (n - 1) in their order (Hyndman and Fan 1996, definition 7, as NumPy's default).
+    GraphError for a q outside [0, 1], ShapeError where there are no elements.
+    """
+    if not 0.0 <= q <= 1.0:
+        raise GraphError(f"quantile: q must be from 0 to 1, which {q} is not")
+    x = e.inexact(x)
+    axes = normalize_axes(axis, x.ndim, op="quantile")
+    rest = tuple(a for a in range(x.ndim) if a not in axes)
+    kept = tuple(1 if a in axes else size for a, size in enumerate(x.shape))
+    n = t.product(x.shape[a] for a in axes)
+    if n == 0:
+        raise ShapeError(f"quantile({x.type}): no elements over axes {axes}")
+    lines = sort(reshape(permute_dims(x, (*rest, *axes)), (*(x.shape[a] for a in rest), n)))
+    place = q * (n - 1)
+    low = int(place)
+    below, above = lines[..., low], lines[..., min(low + 1, n - 1)]
+    found = below + (above - below) * (place - low) if place > low else below
+    found = e.where(e.isnan(lines[..., -1]), math.nan, found)
+    return reshape(found, kept) if keepdims else found
+
+
+def mode(x: V, /, *, axis: int = -1, keepdims: bool = False) -> tuple[V, V]:
+    """(the most common element along an axis, the smallest of several, how often it is there).
+
+    The gradient goes to one of its places. ShapeError where there are no elements.
+    """
+    at = normalize_axis(axis, x.ndim, op="mode")
+    if x.shape[at] == 0:
+        raise ShapeError(f"mode({x.type}): no elements along axis {at}")
+    lines = sort(moveaxis(x, at, -1))
+    n = lines.shape[-1]
+    is_new = e.not_equal(lines[..., 1:], lines[..., :-1])
+    group = cumulative_sum(e.astype(is_new, t.int64), axis=-1)
+    group = concat([zeros_like(group[..., :1]) if n > 1 else full_like(lines, 0, dtype=t.int64), group], axis=-1)
+    counts = AddAlong(lines.ndim - 1, n)(full_like(group, 1), group)
+    mine = take_along_axis(counts, group, axis=-1)
+    place = argmax(mine, axis=-1, keepdims=True)
+    value, count = take_along_axis(lines, place, axis=-1), take_along_axis(mine, place, axis=-1)
+    if keepdims:
+        return moveaxis(value, -1, at), moveaxis(count, -1, at)
+    return value[..., 0], count[..., 0]

@@ -27,6 +27,7 @@ from tests.ops.registry import (
     shape,
     slices,
     sparse,
+    special,
     systems,
 )
 from tests.ops.registry.control import ELSEWHERE
@@ -36,7 +37,7 @@ __all__ = ["ELSEWHERE", "FACTS", "Facts", "Sample"]
 
 FAMILIES = (
     attention, control, convolution, cross_entropy, decompositions, determinants, elementwise, index, linalg, norm,
-    pooling, probability, random, reduce, searching, shape, slices, sparse, systems,
+    pooling, probability, random, reduce, searching, shape, slices, sparse, special, systems,
 )  # fmt: skip
 
 FACTS: Mapping[str, Facts] = {facts.name: facts for family in FAMILIES for facts in family.ROWS}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from telegrad.ir.op import Op
 from telegrad.ir.types import Type
-from telegrad.ops.elementwise import Cast, Elementwise, Relu, Where
+from telegrad.ops.elementwise import Cast, Elementwise, Relu, Sigmoid, Where
 from telegrad.ops.index import Gather
 from telegrad.ops.linalg import Matmul
 from telegrad.ops.probability import LogSoftmax, Softmax
@@ -180,6 +180,22 @@ def _unslice(op: Unslice, module: LibraryModule, types: tuple[Type, ...], over: 
     return unslice
 
 
+def _sigmoid(op: Sigmoid, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body | None:
+    if types[0].dtype.itemsize < 4:
+        return None
+
+    def sigmoid(x: Array, out: Array) -> None:  # out may be x
+        is_positive = np.logical_not(np.signbit(x))
+        np.abs(x, out=out)
+        np.negative(out, out=out)
+        np.exp(out, out=out)
+        total = out + 1
+        np.maximum(out, is_positive, out=out)  # exp(-|x|) is at most 1; a choice by mask takes four times as long
+        np.divide(out, total, out=out)
+
+    return sigmoid
+
+
 def _gather(op: Gather, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body:
     def gather(x: Array, index: Array, out: Array) -> None:
         # the range is checked before; "wrap" then means what negative indices mean, and writes without a buffer
@@ -200,4 +216,5 @@ _NUMPY: dict[type[Op], Callable[..., Body | None]] = {
     Pad: _pad,
     Unslice: _unslice,
     Gather: _gather,
+    Sigmoid: _sigmoid,
 }

@@ -8,10 +8,12 @@ Since rules are written in values, the result can be differentiated again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from telegrad.errors import GraphError
+from telegrad.errors import GraphError, TooExpensive
 from telegrad.ir.graph import Graph, rewrite, topological
 from telegrad.ir.types import Shape
 from telegrad.ir.value import Node, Origin, Value, origin
@@ -75,8 +77,29 @@ def _walk_back(
     return tuple([sums.get((id(x.node), x.index)) for x in xs])
 
 
+_RULES_LEFT: ContextVar[list[int] | None] = ContextVar("telegrad_rules_left", default=None)
+
+
+@contextmanager
+def at_most(rules: int) -> Generator[None, None, None]:
+    """Raise TooExpensive when more than ``rules`` rules are asked for inside.
+
+    Nested regions and derivatives of derivatives multiply: a few hundred nodes can have a gradient of billions.
+    """
+    token = _RULES_LEFT.set([rules])
+    try:
+        yield
+    finally:
+        _RULES_LEFT.reset(token)
+
+
 def rule(node: Node, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
     """The node's own rule: one gradient (or None) for each input, free of `Gradient` nodes."""
+    left = _RULES_LEFT.get()
+    if left is not None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise TooExpensive("the gradient of this graph takes more rules than one function may", op=node.op.name)
     vjp = getattr(node.op, "vjp", None)
     if vjp is None:
         raise GraphError(f"{node.op.name} has no gradient", reason="GRADIENT_MISSING", op=node.op.name)

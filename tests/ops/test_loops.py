@@ -304,6 +304,39 @@ def test_trips_count_against_the_limits() -> None:
         check_cost(Graph.of([h], [nothing]), Limits())
 
 
+def test_a_gradient_that_multiplies_with_every_order_is_refused_before_it_is_made() -> None:
+    x = new_input(VECTOR)
+    y = x
+    for _ in range(30):
+        z = ops.sin(y) * ops.exp(y)
+        (y,) = Gradient(1).results(z, z, x)
+    function = Function(Graph.of([x], [y]))
+
+    with pytest.raises(TooExpensive, match="more rules than one function may"):
+        compile_function(function, limits=Limits(rules=3_000))
+
+
+def test_loops_nested_deep_compile_in_no_time() -> None:
+    graph = region(lambda i, h: [ops.sin(h) * h], INDEX, VECTOR)
+    for _ in range(25):
+        i, h = new_input(INDEX), new_input(VECTOR)
+        graph = Graph.of([i, h], Scan(1, 1, 0).results(h, regions=(graph,)))
+    x = new_input(VECTOR)
+    y = graph.inline([x.literal(0, t.int64), x])[0]
+
+    compile_function(Function(Graph.of([x], Gradient(1).results(y, y, x))), limits=Limits(rules=200))
+
+
+def test_more_trips_than_a_block_of_numbers_holds() -> None:
+    for reverse in (False, True):
+        h = new_input(Type((), t.int64))
+        last, ys = scanned(lambda i, h: [h + i, i], h, carries=1, xs=0, length=10_000, reverse=reverse)
+        total, numbers = numpy_executor().run(compile_function(Function(Graph.of([h], [last, ys]))), [np.asarray(0)])
+
+        assert total == 9999 * 5000
+        np.testing.assert_array_equal(numbers, np.arange(10_000))
+
+
 def test_regions_nest_only_so_deep() -> None:
     graph = region(lambda i, h: [h * 2], INDEX, VECTOR)
     for _ in range(40):

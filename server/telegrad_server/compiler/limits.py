@@ -24,6 +24,9 @@ class Limits:
     moved_bytes: int = 10**16
     """Bytes that the ops of the whole function read and write."""
 
+    rules: int = 3_000_000
+    """How often a rule of an op is asked for the gradients of the whole function."""
+
     calls: int = 10**11
     """How often the whole function carries out an op, counted in every trip of its loops."""
 

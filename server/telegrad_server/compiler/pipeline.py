@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
+from telegrad.autodiff import at_most
 from telegrad.ir.graph import Function, Graph
 from telegrad.ir.verify import verify_function
 
@@ -60,9 +61,10 @@ def compile_function(function: Function, *, limits: Limits | None = None) -> Pla
     nothing has been allocated then.
     """
     verify_function(function)
-    with _collections_paused():
+    limits = limits or Limits()
+    with _collections_paused(), at_most(limits.rules):
         graph = optimise(function.graph)
-        flops = check_cost(graph, limits or Limits())
+        flops = check_cost(graph, limits)
         return make_plan(Function(graph, function.updates), flops=flops)
 
 

@@ -6,7 +6,7 @@ Stacked results are written where they belong; a carry goes from trip to trip in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,6 +19,10 @@ from telegrad_server.compiler.plan import Place, Plan
 from telegrad_server.executors.array_module import LibraryModule
 
 Array = Any
+
+
+BLOCK = 4096
+"""How many numbers of trips are made at once."""
 
 
 class Inner(Protocol):
@@ -50,14 +54,23 @@ def _scan(op: Scan, trip: Inner, module: LibraryModule, operands: int, *arrays: 
     outs = arrays[operands:]
     carry, xs, constants = given[:carries], given[carries:end], given[end:]
     direct, copied = _destinations(trip.plan, carries)
-    numbers = module.lib.arange(op.length)
-    for i in reversed(range(op.length)) if op.reverse else range(op.length):
+    for i, number in _trips(op, module):
         into = {slot: outs[k][i, ...] for slot, k in direct}
-        results = trip([numbers[i, ...], *carry, *[x[i, ...] for x in xs], *constants], into)
+        results = trip([number, *carry, *[x[i, ...] for x in xs], *constants], into)
         for k in copied:
             outs[k][i, ...] = results[k]
         carry = results[:carries]
     _copy(module, outs, carry)
+
+
+def _trips(op: Scan, module: LibraryModule) -> Iterator[tuple[int, Array]]:
+    """The numbers of the trips in order, as Python's and as the array module's; a block at a time."""
+    starts = range(0, op.length, BLOCK)
+    for start in reversed(starts) if op.reverse else starts:
+        count = min(BLOCK, op.length - start)
+        numbers = module.lib.arange(start, start + count)
+        for i in reversed(range(count)) if op.reverse else range(count):
+            yield start + i, numbers[i, ...]
 
 
 def _destinations(plan: Plan, carries: int) -> tuple[list[tuple[int, int]], list[int]]:

@@ -109,6 +109,7 @@ def test_gpt2_is_gpt2() -> None:
     _close(found[mask == 1], gpt2(state, torch.tensor(ids), torch.tensor(mask)).detach().numpy()[mask == 1])
 
 
+@pytest.mark.slow
 def test_gpt2_writes_what_follows() -> None:
     model = models.GPT2LMHeadModel(GPT2, dtype=tg.float64).eval()
     state, ids = _random_state(model), RNG.integers(0, 31, (2, 4))
@@ -254,6 +255,7 @@ def test_bert_is_bert() -> None:
     assert abs(loss.item() - both.item()) < 1e-10
 
 
+@pytest.mark.slow
 def test_berts_other_heads_are_those_of_bert() -> None:
     texts = _texts()
     given, yours = [tg.asarray(x) for x in texts], [torch.tensor(x) for x in texts]

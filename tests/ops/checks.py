@@ -44,6 +44,9 @@ def evaluate(outputs: Sequence[Value], known: Mapping[Value, Array], xp: Any = X
             operands = [memory[v] for v in node.inputs]
             if isinstance(node.op, Loop):
                 found = _run_loop(node.op, [region_function(r, xp) for r in node.regions], operands)
+            elif node.op.expands and not hasattr(node.op, "eval"):
+                parts = node.op.in_primitives(*node.inputs)  # type: ignore[attr-defined]
+                found = evaluate(parts, dict(zip(node.inputs, operands, strict=True)), xp)
             elif node.regions:
                 lowered = node.op.lower(node.inputs, node.regions)  # type: ignore[attr-defined]
                 inner = dict(zip(node.inputs, operands, strict=True))

@@ -95,7 +95,7 @@ BODIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("body", BODIES, ids=lambda f: f.__name__)
 def test_a_scan_and_its_derivatives(body: Callable[..., list[Value]], reverse: bool) -> None:
     def build(h: Value, x: Value, w: Value, b: Value) -> list[Value]:

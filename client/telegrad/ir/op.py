@@ -62,7 +62,7 @@ class Op:
 
     expands: ClassVar[bool] = False
     """Whether the compiler puts the reference form, ``in_primitives``, in the op's place, once gradients are known: its
-    rule is joint, and no executor has a kernel for it that would beat a plan of the parts."""
+    rule is joint, and no executor has a kernel for it that would beat a plan of the parts. It needs no ``eval``."""
 
     is_pure: ClassVar[bool] = True
     """Whether equal operands give equal results, so that two equal nodes may become one."""

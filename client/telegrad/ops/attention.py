@@ -21,8 +21,8 @@ from telegrad.ops import elementwise as e
 from telegrad.ops import random as philox
 from telegrad.ops import reduce as r
 from telegrad.ops import shape as s
+from telegrad.ops.control import Barrier
 from telegrad.ops.linalg import Matmul
-from telegrad.ops.probability import softmax
 from telegrad.ops.reduce import widened
 
 
@@ -63,9 +63,7 @@ class Attention(Op):
             return (None,) * (3 + len(bias))
         dtype = q.dtype
         q, k, v, bias = widened(q), widened(k), widened(v), tuple([widened(b) for b in bias])
-        total = s.expand_dims(out[1], axis=-1)
-        scores = self.scores(q, k, *bias)
-        weights = e.where(e.equal(total, -math.inf), 0, e.exp(scores - total))
+        weights = _weights(self.scores(q, k, *bias), out[1])
         found: Any = 0
         dv: Value | None = None
         if g_out is not None:
@@ -100,6 +98,94 @@ class Attention(Op):
         pairs = product(q.shape[:-1]) * k.shape[-2]
         moved = sum(x.nbytes for x in (*types, *self.infer(*types)))
         return Cost(2 * pairs * (q.shape[-1] + v.shape[-1]) + 5 * pairs, moved)
+
+
+@dataclass(frozen=True)
+class DroppedAttention(Op):
+    """`Attention` whose weights are dropped with probability p and divided by 1 - p otherwise; takes a random key, too.
+
+    The backward makes weights and choices again from the logarithms of the sums and the key: neither is kept.
+    """
+
+    scale: float
+    p: float
+    stream: int = 0
+    is_causal: bool = False
+
+    uses_blas: ClassVar[bool] = True
+    expands: ClassVar[bool] = True
+
+    @property
+    def whole(self) -> Attention:
+        """The attention without dropout."""
+        return Attention(self.scale, self.is_causal)
+
+    def infer(self, q: Type, k: Type, v: Type, key: Type, *bias: Type) -> tuple[Type, Type]:
+        if not 0.0 <= self.p < 1.0:
+            raise GraphError(f"{self.name}: p must be from 0 to below 1, which {self.p} is not")
+        self._kept_op(q.shape, k.shape).infer(key)
+        return self.whole.infer(q, k, v, *bias)
+
+    def _kept_op(self, q: Shape, k: Shape) -> philox.RandomUniform:
+        return philox.RandomUniform((*q[:-1], k[-2]), t.float32, self.stream)
+
+    def _kept(self, weights: Value, q: Value, k: Value, key: Value) -> Value:
+        """The weights that are kept, divided by 1 - p."""
+        return e.where(self._kept_op(q.shape, k.shape)(key) >= self.p, weights * (1 / (1 - self.p)), 0)
+
+    def in_primitives(self, q: Value, k: Value, v: Value, key: Value, *bias: Value) -> tuple[Value, Value]:
+        """The reference form."""
+        dtype = q.dtype
+        q, k, v, bias = widened(q), widened(k), widened(v), tuple([widened(b) for b in bias])
+        scores = self.whole.scores(q, k, *bias)
+        if not k.shape[-2]:
+            total = r.sum(scores, axis=-1) - math.inf
+            return e.astype(Matmul()(scores, v), dtype), total
+        total = r.logsumexp(scores, axis=-1)
+        weights = _weights(scores, total)
+        return e.astype(Matmul()(self._kept(weights, q, k, key), v), dtype), total
+
+    def vjp(
+        self,
+        g: tuple[Value | None, Value | None],
+        out: tuple[Value, Value],
+        q: Value,
+        k: Value,
+        v: Value,
+        key: Value,
+        *bias: Value,
+    ) -> tuple[Value | None, ...]:
+        g_out, g_total = g
+        if g_out is None and g_total is None:
+            return (None,) * (4 + len(bias))
+        dtype = q.dtype
+        # fenced, so that what is made again is not merged with what the forward made, and kept
+        known = [x for x in (g_out, g_total) if x is not None]
+        q, k, v, key, *rest = Barrier(4 + len(bias)).results(q, k, v, key, *bias, *known)
+        q, k, v, more = widened(q), widened(k), widened(v), [widened(b) for b in rest]
+        weights = _weights(self.whole.scores(q, k, *more), out[1])
+        found: Any = 0
+        dv: Value | None = None
+        if g_out is not None:
+            wide = widened(g_out)
+            dv = Matmul()(s.matrix_transpose(self._kept(weights, q, k, key)), wide)
+            row = r.sum(wide * widened(out[0]), axis=-1, keepdims=True)
+            found = weights * (self._kept(Matmul()(wide, s.matrix_transpose(v)), q, k, key) - row)
+        if g_total is not None:
+            found = weights * s.expand_dims(g_total, axis=-1) + found
+        dq = Matmul()(found, k) * self.scale
+        dk = Matmul()(s.matrix_transpose(found), q) * self.scale
+        back = [dq, dk, dv, None, *([found] if bias else [])]
+        return tuple([None if x is None else e.astype(x, dtype) for x in back])
+
+    def cost(self, *types: Type) -> Cost:
+        return self.whole.cost(*types[:3], *types[4:])
+
+
+def _weights(scores: V, total: V) -> V:
+    """exp(scores - total), zeros where a row may attend to nothing."""
+    row = s.expand_dims(total, axis=-1)
+    return e.where(e.equal(row, -math.inf), 0, e.exp(scores - row))
 
 
 def scaled_dot_product_attention(
@@ -142,10 +228,9 @@ def scaled_dot_product_attention(
         return attention.results(q, k, v, *mask)[0]
     if dropout_key is None:
         raise GraphError(f"{op}: dropout needs a key")
-    scores = attention.scores(q, k, *mask)
-    top = r.max(scores, axis=-1, keepdims=True) if k.shape[-2] else scores
-    weights = e.where(e.equal(top, -math.inf), 0, softmax(scores, axis=-1))
-    return Matmul()(philox.dropout(weights, dropout_key, p=dropout_p, stream=stream), v)
+    if dropout_p == 1.0:
+        return s.zeros_like(attention.results(q, k, v, *mask)[0])
+    return DroppedAttention(factor, dropout_p, stream, is_causal).results(q, k, v, dropout_key, *mask)[0]
 
 
 def _repeated(x: V, heads: int, op: str) -> V:

@@ -62,6 +62,7 @@ ELSEWHERE = {
     "input": "every graph of these tests begins with inputs",
     "gradient": "test_control and test_autodiff",
     "checkpoint": "test_control",
+    "dropped_attention": "test_dropped_attention",
     "custom_vjp": "test_control",
     "scan": "test_loops",
     "switch": "test_loops",

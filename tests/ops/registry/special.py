@@ -26,8 +26,8 @@ def _erfinv(y: float) -> float:
     """By bisection."""
     if math.isnan(y) or abs(y) > 1:
         return NAN
-    if abs(y) == 1:
-        return math.copysign(INF, y)
+    if y == 0 or abs(y) == 1:
+        return math.copysign(INF, y) if y else y
     low, high = -6.0, 6.0
     for _ in range(200):
         middle = (low + high) / 2

@@ -116,7 +116,8 @@ class Barrier(Op):
         return Cost(0, 0)
 
 
-def _check_region(op: str, region: Graph, types: Sequence[Type], role: str) -> None:
+def check_region(op: str, region: Graph, types: Sequence[Type], role: str) -> None:
+    """Raise GraphError unless the region, which the op knows as ``role``, takes operands of these types."""
     if region.input_types != tuple(types):
         raise GraphError(
             f"{op}: {role} takes ({', '.join(map(str, region.input_types))}), got ({', '.join(map(str, types))})",
@@ -133,7 +134,7 @@ class Checkpoint(Op):
     def infer(self, *types: Type, regions: tuple[Graph, ...] = ()) -> tuple[Type, ...]:
         if len(regions) != 1:
             raise GraphError("checkpoint owns one region", reason="REGION_INVALID")
-        _check_region("checkpoint", regions[0], types, "the region")
+        check_region("checkpoint", regions[0], types, "the region")
         return regions[0].output_types
 
     def vjp(
@@ -173,9 +174,9 @@ class CustomVjp(Op):
         results = forward.output_types
         if not 0 < self.outputs <= len(results):
             raise GraphError(f"custom_vjp: {self.outputs} outputs of {len(results)} results", reason="REGION_INVALID")
-        _check_region("custom_vjp", forward, types, "the forward region")
+        check_region("custom_vjp", forward, types, "the forward region")
         residuals, ys = results[self.outputs :], results[: self.outputs]
-        _check_region("custom_vjp", backward, (*residuals, *ys), "the backward region")
+        check_region("custom_vjp", backward, (*residuals, *ys), "the backward region")
         wanted = tuple(x for x in types if x.dtype.is_float)
         if backward.output_types != wanted:
             raise GraphError(
@@ -219,6 +220,11 @@ def zeros_like(x: Value) -> Value:
     from telegrad.ops.shape import BroadcastTo
 
     return BroadcastTo(x.shape)(x.literal(0, x.dtype))
+
+
+def or_zeros(g: Value | None, x: Value) -> Value:
+    """The gradient g, or zeros of x's type where there is none."""
+    return zeros_like(x) if g is None else g
 
 
 def stop_gradient(x: V, /) -> V:

@@ -21,7 +21,7 @@ from telegrad.ir.graph import Graph, new_input
 from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import Type
 from telegrad.ir.value import Value
-from telegrad.ops.control import Alias, PartialGradient, zeros_like
+from telegrad.ops.control import Alias, PartialGradient, check_region, or_zeros
 from telegrad.ops.scan_gradient import scan_gradient
 
 INDEX = Type((), t.int64)
@@ -40,14 +40,6 @@ class Loop(Op, abstract=True):
 def _one_region(op: str, regions: tuple[Graph, ...], count: int) -> None:
     if len(regions) != count:
         raise GraphError(f"{op} owns {count} regions, not {len(regions)}", reason="REGION_INVALID")
-
-
-def _takes(op: str, role: str, region: Graph, types: Sequence[Type]) -> None:
-    if region.input_types != tuple(types):
-        raise GraphError(
-            f"{op}: the {role} takes ({', '.join(map(str, region.input_types))}), got ({', '.join(map(str, types))})",
-            reason="REGION_INVALID",
-        )
 
 
 def _keeps(op: str, before: Sequence[Type], after: Sequence[Type]) -> None:
@@ -81,7 +73,7 @@ class Scan(Loop):
             if not x.shape or x.shape[0] != self.length:
                 raise ShapeError(f"scan: xs {number} is {x}; its first axis must have the length {self.length}")
             slices.append(Type(x.shape[1:], x.dtype))
-        _takes("scan", "body", regions[0], (INDEX, *types[:c], *slices, *types[n:]))
+        check_region("scan", regions[0], (INDEX, *types[:c], *slices, *types[n:]), "the body")
         results = regions[0].output_types
         if len(results) < c or not results:
             raise GraphError(f"scan: the body has {len(results)} results for {c} carries", reason="REGION_INVALID")
@@ -103,10 +95,6 @@ class Scan(Loop):
         )
 
 
-def _or_zeros(g: Value | None, x: Value) -> Value:
-    return zeros_like(x) if g is None else g
-
-
 @dataclass(frozen=True)
 class Switch(Loop):
     """One of several regions of equal types: that of the number in the first operand, the nearest if out of range."""
@@ -118,7 +106,7 @@ class Switch(Loop):
             raise DTypeError(f"switch: the number of the branch must be an integer or bool scalar, not {index}")
         results = regions[0].output_types
         for number, region in enumerate(regions):
-            _takes("switch", f"branch {number}", region, types)
+            check_region("switch", region, types, f"branch {number}")
             if region.output_types != results:
                 raise GraphError(
                     f"switch: branch 0 returns ({', '.join(map(str, results))}) and branch {number} "
@@ -144,7 +132,7 @@ class Switch(Loop):
         flows = [j for j in wanted if any(found[j] is not None for _, found in branches)]
         if not flows:
             return (None,) * (1 + len(inputs))
-        back = tuple(Graph.of(fresh, [_or_zeros(found[j], fresh[j]) for j in flows]) for fresh, found in branches)
+        back = tuple(Graph.of(fresh, [or_zeros(found[j], fresh[j]) for j in flows]) for fresh, found in branches)
         flowed = self.results(index, *inputs, *[gs[j] for j in known], regions=back)  # type: ignore[arg-type]
         by_operand = dict(zip(flows, flowed, strict=True))
         return (None, *(by_operand.get(j) for j in range(len(inputs))))
@@ -166,8 +154,8 @@ class While(Loop):
         if not (0 <= self.max_trips <= MAX_TRIPS and 0 < self.carries <= len(types)):
             raise GraphError(f"while: {self.max_trips} trips, {self.carries} carries do not fit {len(types)} operands")
         test, body = regions
-        _takes("while", "condition", test, (INDEX, *types))
-        _takes("while", "body", body, (INDEX, *types))
+        check_region("while", test, (INDEX, *types), "the condition")
+        check_region("while", body, (INDEX, *types), "the body")
         if test.output_types != (Type((), t.bool_),):
             raise GraphError(
                 f"while: the condition must return a bool scalar, not ({', '.join(map(str, test.output_types))})"
@@ -199,11 +187,6 @@ class While(Loop):
         after = Switch().results(goes_on, *fresh, regions=(idle, body))
         trip = Graph.of(fresh, after)
         return Scan(self.max_trips, self.carries, 0).results(*inputs, regions=(trip,))
-
-
-def is_loop(op: Op) -> bool:
-    """Whether the op keeps its regions to the end: an executor runs them as they are."""
-    return isinstance(op, Loop)
 
 
 __all__: list[str] = []

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from telegrad.ir.graph import Graph, new_input, rewrite, topological
 from telegrad.ir.value import Value
 from telegrad.ops import elementwise as e
-from telegrad.ops.control import PartialGradient, zeros_like
+from telegrad.ops.control import PartialGradient, or_zeros, zeros_like
 from telegrad.ops.linalg import Matmul
 from telegrad.ops.shape import Permute, Reshape
 
@@ -91,7 +91,7 @@ def scan_gradient(
     products = {j: p for j, g in contributions.items() if (p := _product(g)) is not None}
     summed = {j: g for j, g in contributions.items() if j not in products}
     sums = [new_input(parameters[j].type) for j in summed]
-    ends = [_or_zeros(slopes[j], parameters[j]) for j in carried]
+    ends = [or_zeros(slopes[j], parameters[j]) for j in carried]
     ends += [e.Add()(total, g) for total, g in zip(sums, summed.values(), strict=True)]
     linear = _linear([*ends, *sliced.values(), *contributions.values()], body, [*starts, *seeds])
     factors = list(dict.fromkeys(f for p in products.values() for f in p.factors))
@@ -113,7 +113,7 @@ def scan_gradient(
     region = _region(
         [*ends, *stacked], [index, *starts, *sums, *seeds, *mapping.values()], {body.inputs[0]: index, **mapping}
     )
-    begin = [_or_zeros(gs[j], inputs[j]) for j in carried] + [zeros_like(inputs[j]) for j in summed]
+    begin = [or_zeros(gs[j], inputs[j]) for j in carried] + [zeros_like(inputs[j]) for j in summed]
     slices = [g for g in gs[carries:] if g is not None] + [stacks[v] for v in arrays]
     outer = _substituted(need.invariant, operands)
     flowed: Sequence[Value] = ()
@@ -124,10 +124,6 @@ def scan_gradient(
     found |= {j: stacks[g] for j, g in sliced.items()}
     found |= {j: p.over_trips(stacks) for j, p in products.items()}
     return tuple(found.get(j) for j in range(len(inputs)))
-
-
-def _or_zeros(g: Value | None, x: Value) -> Value:
-    return zeros_like(x) if g is None else g
 
 
 def _untransposed(value: Value) -> tuple[Value, bool]:

@@ -58,24 +58,58 @@ class Limits(_message.Message):
     def __init__(self, message_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., inline_bytes: _Optional[int] = ..., graph_nodes: _Optional[int] = ..., tensor_bytes: _Optional[int] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("request_id", "lease")
+    __slots__ = ("request_id", "lease", "demand")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    DEMAND_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     lease: _duration_pb2.Duration
-    def __init__(self, request_id: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    demand: Demand
+    def __init__(self, request_id: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., demand: _Optional[_Union[Demand, _Mapping]] = ...) -> None: ...
+
+class Demand(_message.Message):
+    __slots__ = ("backend", "worker", "memory_bytes")
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    backend: str
+    worker: str
+    memory_bytes: int
+    def __init__(self, backend: _Optional[str] = ..., worker: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ("session_id", "session_secret", "lease", "incarnation")
+    __slots__ = ("session_id", "session_secret", "lease", "incarnation", "ticket", "worker", "direct_address", "queued", "backend", "fingerprint")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     session_secret: bytes
     lease: _duration_pb2.Duration
     incarnation: str
-    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., incarnation: _Optional[str] = ...) -> None: ...
+    ticket: bytes
+    worker: str
+    direct_address: str
+    queued: Queued
+    backend: str
+    fingerprint: str
+    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., incarnation: _Optional[str] = ..., ticket: _Optional[bytes] = ..., worker: _Optional[str] = ..., direct_address: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+
+class Queued(_message.Message):
+    __slots__ = ("position", "reason", "retry_after")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    reason: str
+    retry_after: _duration_pb2.Duration
+    def __init__(self, position: _Optional[int] = ..., reason: _Optional[str] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AttachSessionRequest(_message.Message):
     __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch")

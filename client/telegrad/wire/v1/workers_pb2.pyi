@@ -1,0 +1,122 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JoinClusterRequest(_message.Message):
+    __slots__ = ("worker", "incarnation", "address", "direct_address", "collectives_address", "machine", "backend", "fingerprint", "version", "max_sessions", "max_bytes")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    COLLECTIVES_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    address: str
+    direct_address: str
+    collectives_address: str
+    machine: str
+    backend: str
+    fingerprint: str
+    version: str
+    max_sessions: int
+    max_bytes: int
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., direct_address: _Optional[str] = ..., collectives_address: _Optional[str] = ..., machine: _Optional[str] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., max_sessions: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class JoinClusterResponse(_message.Message):
+    __slots__ = ("generation", "lease")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    lease: _duration_pb2.Duration
+    def __init__(self, generation: _Optional[int] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("sessions", "held_bytes", "busy_seconds")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUSY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    sessions: int
+    held_bytes: int
+    busy_seconds: float
+    def __init__(self, sessions: _Optional[int] = ..., held_bytes: _Optional[int] = ..., busy_seconds: _Optional[float] = ...) -> None: ...
+
+class RenewLeaseRequest(_message.Message):
+    __slots__ = ("worker", "incarnation", "load")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    load: Load
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+
+class RenewLeaseResponse(_message.Message):
+    __slots__ = ("lease", "is_draining")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    IS_DRAINING_FIELD_NUMBER: _ClassVar[int]
+    lease: _duration_pb2.Duration
+    is_draining: bool
+    def __init__(self, lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., is_draining: bool = ...) -> None: ...
+
+class LeaveClusterRequest(_message.Message):
+    __slots__ = ("worker", "incarnation")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+
+class LeaveClusterResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FindPeersRequest(_message.Message):
+    __slots__ = ("worker", "incarnation", "count", "strategy", "without", "wanted")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    count: int
+    strategy: str
+    without: _containers.RepeatedScalarFieldContainer[str]
+    wanted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., count: _Optional[int] = ..., strategy: _Optional[str] = ..., without: _Optional[_Iterable[str]] = ..., wanted: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FindPeersResponse(_message.Message):
+    __slots__ = ("peers",)
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    peers: _containers.RepeatedCompositeFieldContainer[Peer]
+    def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("worker", "incarnation", "address", "collectives_address", "machine", "fingerprint")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    COLLECTIVES_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    address: str
+    collectives_address: str
+    machine: str
+    fingerprint: str
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., collectives_address: _Optional[str] = ..., machine: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...

@@ -26,6 +26,8 @@ class Line(Generic[Turn]):
         self._garbage: list[Any] = []
         self._is_taken = False
         self._is_ended = False
+        self._returning = 0
+        self._idle = 0
 
     def join(self, turn: Turn) -> None:
         """Stand at the end. `wake` or `take` must follow."""
@@ -42,32 +44,51 @@ class Line(Generic[Turn]):
 
         If not, the thread that serves the line is told to see to what there is.
         """
-        if self._turns and not self._is_taken and not self._garbage and suits(self._turns[0]):
+        if self._turns and self._is_free and not self._garbage and suits(self._turns[0]):
             self._is_taken = True
             return self._turns.popleft()
         self.wake()
         return None
 
     def give_back(self) -> None:
-        """The turn is over. `wake` or `take` must follow."""
+        """The turn is over, or pauses. `wake` or `take` must follow."""
         self._is_taken = False
+        if self._returning:
+            self._changed.notify_all()
+
+    def take_again(self) -> None:
+        """Wait for the device, before all who stand in line: a turn that paused goes on."""
+        self._returning += 1
+        while self._is_taken:
+            self._changed.wait()
+        self._returning -= 1
+        self._is_taken = True
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a thread waits for a turn."""
+        return self._idle > 0
+
+    @property
+    def _is_free(self) -> bool:
+        return not self._is_taken and not self._returning
 
     def wake(self) -> None:
         """Tell the thread that serves the line, if there is something for it to do."""
         if self._has_work():
-            self._changed.notify()
+            self._changed.notify_all() if self._returning else self._changed.notify()
 
     def end(self) -> None:
         """`wait` returns None once no turn is left."""
         self._is_ended = True
-        self.wake()
+        self._changed.notify_all()
 
     def is_idle(self) -> bool:
         """Whether no turn is under way and none waits."""
         return not (self._turns or self._is_taken)
 
     def _has_work(self) -> bool:
-        return not self._is_taken and bool(self._turns or self._garbage or self._is_ended)
+        return self._is_free and bool(self._turns or self._garbage or self._is_ended)
 
     def wait(self) -> Turn | None:
         """Wait for a turn and take it. Frees memory first, so that the turn finds it free."""
@@ -75,8 +96,10 @@ class Line(Generic[Turn]):
         while True:
             garbage.clear()
             with self._lock:
+                self._idle += 1
                 while not self._has_work():
                     self._changed.wait()
+                self._idle -= 1
                 garbage, self._garbage = self._garbage, garbage
                 if not garbage:
                     if not self._turns:

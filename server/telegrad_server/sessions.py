@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from telegrad.errors import DataCorrupt, GraphError, ResourceError, SessionError, TelegradError
+from telegrad.errors import AccessError, DataCorrupt, GraphError, ResourceError, SessionError, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
 from telegrad.wire.status import to_record
@@ -57,7 +57,15 @@ class Answer:
     stored: Stored
 
 
-Task = Execute | Make | Answer
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Task: become a member of a group."""
+
+    sequence: int
+    group: m.JoinGroup
+
+
+Task = Execute | Make | Answer | Join
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,7 @@ class Session:
     events: Events
     is_known: Callable[[bytes], bool]  # whether a function's bytes are there
     updated_by: Callable[[bytes], Iterable[int]]  # which inputs of a function are variables that it updates
+    is_peers: bool = False  # whether another worker commands it, which may form groups
     received: int = 0
     acknowledged: int = 0
     is_over: bool = False
@@ -273,9 +282,18 @@ class Session:
                 names.close_scope(command.scope, command.keep)
             case m.Resume():
                 names.resume(command.sequence)
+            case m.JoinGroup():
+                self._check_peer()
+                return Join(sequence, command)
         return None
 
+    def _check_peer(self) -> None:
+        if not self.is_peers:
+            raise AccessError("groups are formed by workers, not by clients", reason="ACCESS_DENIED")
+
     def _begin_run(self, sequence: int, run: m.Run) -> Task:
+        if run.group:
+            self._check_peer()
         usable = self.names.usable
         operands = tuple([usable(name).value if name else None for name in run.inputs])
         if run.scopes and len(run.scopes) != len(run.outputs):
@@ -315,6 +333,8 @@ class Session:
         match task:
             case Execute():
                 self._commit_run(task.run, outcome)
+            case Join():
+                pass
             case Make():
                 value, nbytes = outcome.values[0]
                 self.account.check(nbytes)
@@ -409,6 +429,8 @@ def _command_of(task: Task) -> m.Command:
             return task.run
         case Make():
             return task.put
+        case Join():
+            return task.group
         case Answer():
             return m.Fetch(0)
 

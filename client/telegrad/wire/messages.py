@@ -28,7 +28,8 @@ class Run:
 
     ``immediates`` are the bytes (little-endian, C order) of the inputs given as 0, one after the other.
     ``outputs`` holds a name for each graph output, or 0 where nobody wants it. Results belong to ``scope``
-    unless ``scopes`` names one for each output.
+    unless ``scopes`` names one for each output. A member of ``group`` runs its share of a data-parallel function,
+    for the group's call number ``step``.
     """
 
     function: bytes
@@ -37,6 +38,8 @@ class Run:
     immediates: bytes = b""
     scope: int = ROOT_SCOPE
     scopes: tuple[int, ...] = ()
+    group: str = ""
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,28 @@ class Resume:
     sequence: int
 
 
-Command = Run | Put | Expect | Alias | Release | Fetch | OpenScope | CloseScope | Resume
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A worker in a group: its name, the address of its collectives as host:port, and its machine."""
+
+    worker: str
+    address: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinGroup:
+    """Become a member of a group. Sent by the home worker of another session, never by a client."""
+
+    group: str
+    generation: int
+    key: bytes
+    rank: int
+    members: tuple[GroupMember, ...]
+    timeout_seconds: float
+
+
+Command = Run | Put | Expect | Alias | Release | Fetch | OpenScope | CloseScope | Resume | JoinGroup
 
 
 # ---- events, server to client

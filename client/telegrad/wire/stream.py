@@ -40,6 +40,8 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
             request.run.immediates = command.immediates
             request.run.scope = command.scope
             request.run.scopes.extend(command.scopes)
+            if command.group:
+                request.run.group, request.run.step = command.group, command.step
         case m.Put():
             request.put.CopyFrom(
                 pb.Put(name=command.name, type=type_to_proto(command.type), data=command.data, scope=command.scope)
@@ -58,6 +60,17 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
             request.close_scope.CopyFrom(pb.CloseScope(scope=command.scope, keep=command.keep))
         case m.Resume():
             request.resume.sequence = command.sequence
+        case m.JoinGroup():
+            members = [pb.GroupMember(worker=g.worker, address=g.address, machine=g.machine) for g in command.members]
+            join = pb.JoinGroup(
+                group=command.group,
+                generation=command.generation,
+                key=command.key,
+                rank=command.rank,
+                members=members,
+            )
+            join.timeout.FromNanoseconds(int(command.timeout_seconds * 1e9))
+            request.join_group.CopyFrom(join)
     return request
 
 
@@ -67,7 +80,9 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
     match kind:
         case "run":
             r = request.run
-            return m.Run(r.function, tuple(r.inputs), tuple(r.outputs), r.immediates, r.scope, tuple(r.scopes))
+            return m.Run(
+                r.function, tuple(r.inputs), tuple(r.outputs), r.immediates, r.scope, tuple(r.scopes), r.group, r.step
+            )
         case "put":
             return m.Put(request.put.name, type_from_proto(request.put.type), request.put.data, request.put.scope)
         case "expect":
@@ -84,6 +99,10 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
             return m.CloseScope(request.close_scope.scope, tuple(request.close_scope.keep))
         case "resume":
             return m.Resume(request.resume.sequence)
+        case "join_group":
+            j = request.join_group
+            members = tuple(m.GroupMember(g.worker, g.address, g.machine) for g in j.members)
+            return m.JoinGroup(j.group, j.generation, j.key, j.rank, members, j.timeout.ToNanoseconds() / 1e9)
         case _:
             raise GraphError(f"a stream message holds {kind or 'nothing'}", reason="MALFORMED_MESSAGE")
 

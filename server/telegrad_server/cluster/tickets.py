@@ -26,6 +26,7 @@ class Ticket:
     tenant: str
     worker: str
     incarnation: str
+    is_peers: bool = False  # whether it is for another worker, which may form groups
 
 
 class Key:
@@ -50,7 +51,8 @@ class Key:
 
     def sign(self, ticket: Ticket) -> bytes:
         """The ticket as bytes that only who has the key can make."""
-        fields = (ticket.session_id, ticket.tenant, ticket.worker, ticket.incarnation)
+        role = "peer" if ticket.is_peers else "client"
+        fields = (ticket.session_id, ticket.tenant, ticket.worker, ticket.incarnation, role)
         if any(_SEPARATOR in text for text in fields):
             raise AccessError("a ticket's words must not hold a null character")
         body = _SEPARATOR.join(fields).encode()
@@ -61,7 +63,8 @@ class Key:
         signature, body = data[:_SIGNATURE_BYTES], data[_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, self._signature(_TICKET, body)):
             raise AccessError("the ticket was not signed by this cluster", reason="TICKET_INVALID")
-        return Ticket(*body.decode().split(_SEPARATOR))
+        *words, role = body.decode().split(_SEPARATOR)
+        return Ticket(*words, is_peers=role == "peer")
 
     @property
     def password(self) -> str:

@@ -9,6 +9,7 @@ plan stay what they are. Another BLAS keeps its own setting.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -35,16 +36,25 @@ class OpenBlas:
         self._in_use: Callable[[], int] = library[f"{prefix}openblas_get_num_threads{suffix}"]
         self.use_threads: Callable[[int], Any] = library[f"{prefix}openblas_set_num_threads{suffix}"]
         self.threads = self._in_use()
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = self.threads
 
     @contextmanager
     def one_thread(self) -> Generator[None, None, None]:
         """Use one thread inside the ``with``, and then as many as before: the process may have other users."""
-        before = self._in_use()
-        self.use_threads(1)
+        with self._lock:  # several runs may be under way, of which all but one wait for other workers
+            if not self._users:
+                self._before = self._in_use()
+            self._users += 1
+            self.use_threads(1)
         try:
             yield
         finally:
-            self.use_threads(before)
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self.use_threads(self._before)
 
 
 @lru_cache

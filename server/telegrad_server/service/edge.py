@@ -38,6 +38,9 @@ TENANT: ContextVar[str] = ContextVar("telegrad_tenant")
 END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # missing in grpc's stubs
 """What reading from a stream returns at its end."""
 
+IS_PEER: ContextVar[bool] = ContextVar("telegrad_is_peer", default=False)
+"""Whether another worker makes the call that is being answered, and no client."""
+
 _MALFORMED: Any = object()
 """What a deserialiser returns for bytes that are no message; gRPC itself would answer INTERNAL."""
 
@@ -121,6 +124,7 @@ class TicketAccess(grpc.aio.ServerInterceptor):
         ticket = self._key.read(data)
         if ticket.incarnation != self._incarnation:
             raise StateLost(f"worker {ticket.worker} was started anew, and its sessions are lost; connect again")
+        IS_PEER.set(ticket.is_peers)
         return ticket.tenant
 
 

@@ -114,7 +114,7 @@ class Queued(_message.Message):
     def __init__(self, position: _Optional[int] = ..., reason: _Optional[str] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AttachSessionRequest(_message.Message):
-    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch")
+    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch", "join_group")
     HEARD_EVENT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class AttachSessionRequest(_message.Message):
     RESUME_FIELD_NUMBER: _ClassVar[int]
     SUPPLY_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    JOIN_GROUP_FIELD_NUMBER: _ClassVar[int]
     heard_event: int
     sequence: int
     attach: Attach
@@ -143,7 +144,8 @@ class AttachSessionRequest(_message.Message):
     resume: Resume
     supply: Supply
     batch: Batch
-    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
+    join_group: JoinGroup
+    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("messages",)
@@ -160,20 +162,50 @@ class Attach(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("function", "inputs", "outputs", "immediates", "scope", "scopes")
+    __slots__ = ("function", "inputs", "outputs", "immediates", "scope", "scopes", "group", "step")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     IMMEDIATES_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     function: bytes
     inputs: _containers.RepeatedScalarFieldContainer[int]
     outputs: _containers.RepeatedScalarFieldContainer[int]
     immediates: bytes
     scope: int
     scopes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, function: _Optional[bytes] = ..., inputs: _Optional[_Iterable[int]] = ..., outputs: _Optional[_Iterable[int]] = ..., immediates: _Optional[bytes] = ..., scope: _Optional[int] = ..., scopes: _Optional[_Iterable[int]] = ...) -> None: ...
+    group: str
+    step: int
+    def __init__(self, function: _Optional[bytes] = ..., inputs: _Optional[_Iterable[int]] = ..., outputs: _Optional[_Iterable[int]] = ..., immediates: _Optional[bytes] = ..., scope: _Optional[int] = ..., scopes: _Optional[_Iterable[int]] = ..., group: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+
+class JoinGroup(_message.Message):
+    __slots__ = ("group", "generation", "key", "rank", "members", "timeout")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    generation: int
+    key: bytes
+    rank: int
+    members: _containers.RepeatedCompositeFieldContainer[GroupMember]
+    timeout: _duration_pb2.Duration
+    def __init__(self, group: _Optional[str] = ..., generation: _Optional[int] = ..., key: _Optional[bytes] = ..., rank: _Optional[int] = ..., members: _Optional[_Iterable[_Union[GroupMember, _Mapping]]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class GroupMember(_message.Message):
+    __slots__ = ("worker", "address", "machine")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    address: str
+    machine: str
+    def __init__(self, worker: _Optional[str] = ..., address: _Optional[str] = ..., machine: _Optional[str] = ...) -> None: ...
 
 class Put(_message.Message):
     __slots__ = ("name", "type", "data", "scope")

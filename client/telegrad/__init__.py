@@ -67,6 +67,7 @@ from telegrad.ir.types import bool_ as bool
 from telegrad.opening import connect
 from telegrad.ops import *  # noqa: F403
 from telegrad.ops import __all__ as _functions
+from telegrad.replicas import all_reduce, replica_index
 from telegrad.scope import Scope, scoped
 from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
@@ -80,13 +81,13 @@ __version__ = "0.1.0"
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "DType", "Parameter", "Scope", "Session", "TelegradError", "Tensor", "Variable", "__array_api_version__",
-    "__array_namespace_info__", "__version__", "arange", "asarray", "bfloat16", "bool", "broadcast_shapes", "can_cast",
-    "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad", "errors", "eye", "finfo", "float16",
-    "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad", "hessian", "iinfo", "inf", "int16",
-    "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp", "linalg", "linspace", "meshgrid",
-    "models", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random", "result_type", "safetensors", "scan",
-    "scoped", "sparse", "switch", "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap",
-    "while_loop", "zeros",
+    "__array_namespace_info__", "__version__", "all_reduce", "arange", "asarray", "bfloat16", "bool",
+    "broadcast_shapes", "can_cast", "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad",
+    "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad",
+    "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp",
+    "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random",
+    "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse", "switch", "tensor", "uint16", "uint32",
+    "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 

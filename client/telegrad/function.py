@@ -11,37 +11,40 @@ import inspect
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
 from telegrad import context
-from telegrad.errors import GraphError, ScopeClosed, TelegradError, TraceError
+from telegrad.errors import GraphError, TelegradError, TraceError
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
 from telegrad.ir.value import Number, Value, apply
 from telegrad.lazy import (
     Argument,
     Captured,
+    Extract,
     Handle,
     Immediate,
     Leaf,
     Line,
     Live,
     PresentGrad,
-    Source,
     Version,
     caller,
     extract,
 )
 from telegrad.nest import Structure, flatten, unflatten
+from telegrad.operands import bind
 from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
 from telegrad.session import Session, folded, key_bytes
 from telegrad.tensor import Tensor, Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
-from telegrad.wire.messages import INLINE_BYTES
+
+if TYPE_CHECKING:
+    from telegrad.replicas import Setting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,6 +80,8 @@ class Trace:
     """The home of tensors while a function is traced."""
 
     is_trace = True
+    replication: Setting | None = None
+    """What is known of the replicas, in the trace of a data-parallel function."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -230,37 +235,51 @@ _WEAK_FLOAT = Type((), types.float64)
 _WEAK_INT = Type((), types.int64)
 
 
+class Outcome:
+    """What a trace comes to: the values that leave it, and what becomes of them."""
+
+    def __init__(self, trace: Trace, result: Any) -> None:
+        self.trace = trace
+        leaves, self.structure = flatten(result)
+        self.constants = [None if isinstance(x, Tensor) else (x,) for x in leaves]
+        self.values = [trace.value_of(x) for x in leaves if isinstance(x, Tensor)]
+        self.grads: list[tuple[ref[Tensor], int | None]] = []
+        for tensor, grad in trace.changed_grads():
+            self.grads.append((ref(tensor), None if grad is None else len(self.values)))
+            if grad is not None:
+                self.values.append(trace.value_of(grad))
+        self.updates = dict(trace.assigned)
+
+    def pairs(self, arguments: int) -> list[tuple[int, int]]:
+        """The updates as (input, output) of the graph that `extract` gives."""
+        return [(arguments + i, len(self.values) + i) for i in range(len(self.updates))]
+
+    def extract(self, arguments: Sequence[Leaf]) -> Extract:
+        """The graph from arguments and updated variables to values and their next versions."""
+        variables = [self.trace.first_version(v) for v in self.updates]
+        inputs = [*(Value(leaf) for leaf in arguments), *variables]
+        return extract([*self.values, *self.updates.values()], inputs)
+
+
 class Compiled:
     """One traced signature: the prepared function and what to do with its operands and results."""
 
-    def __init__(self, trace: Trace, arguments: Sequence[Leaf], result: Any, *, pins: Sequence[Any]) -> None:
+    def __init__(
+        self, outcome: Outcome, extracted: Extract, prepared: Prepared, types: Sequence[Type], *, pins: Sequence[Any]
+    ) -> None:
+        trace = outcome.trace
         self.pins = [x for x in pins if not isinstance(x, (Tensor, np.ndarray))]  # their ids are in the signature
-        leaves, self.structure = flatten(result)
-        self.constants = [None if isinstance(x, Tensor) else (x,) for x in leaves]
-        tensors = [x for x in leaves if isinstance(x, Tensor)]
-        values = [trace.value_of(x) for x in tensors]
-        self.grads: list[tuple[ref[Tensor], int | None]] = []
-        for tensor, grad in trace.changed_grads():
-            if grad is None:
-                self.grads.append((ref(tensor), None))
-            else:
-                self.grads.append((ref(tensor), len(values)))
-                values.append(trace.value_of(grad))
-        self.results = len(values)
-        updates = dict(trace.assigned)
-        variables = [trace.first_version(v) for v in updates]
-        inputs = [*(Value(leaf) for leaf in arguments), *variables]
-        extracted = extract([*values, *updates.values()], inputs)
-        pairs = [(len(arguments) + i, len(values) + i) for i in range(len(updates))]
-        self.prepared = Prepared(extracted, pairs)
-        self.variables = list(updates)
-        self.lines = [trace.lines[v] for v in updates]
-        self.types = [v.type for v in values]
+        self.structure, self.constants, self.grads = outcome.structure, outcome.constants, outcome.grads
+        self.results = len(outcome.values)
+        self.prepared = prepared
+        self.variables = list(outcome.updates)
+        self.lines = [trace.lines[v] for v in outcome.updates]
+        self.types = types
         self.guards = trace.guards
         self.is_random = trace.is_random
         self.graph = extracted.graph
         # a call from code that wants gradients can go through the graph, unless it changes something
-        self.is_pure = not updates and not self.grads
+        self.is_pure = not outcome.updates and not self.grads
 
     def holds(self) -> bool:
         """Whether everything that the trace read still has the same value."""
@@ -328,10 +347,19 @@ class Function(Generic[P, R]):
     def _trace(self, session: Session, leaves: list[Any], structure: Structure) -> Compiled:
         session.flush()
         trace = Trace(session)
+        outcome, arguments = self.traced(trace, leaves, structure, [operand_type(x) for x in leaves])
+        extracted = outcome.extract(arguments)
+        prepared = Prepared(extracted, outcome.pairs(len(arguments)))
+        self.traces += 1
+        return Compiled(outcome, extracted, prepared, [v.type for v in outcome.values], pins=leaves)
+
+    def traced(
+        self, trace: Trace, leaves: list[Any], structure: Structure, operands: Sequence[tuple[Type | None, bool]]
+    ) -> tuple[Outcome, list[Leaf]]:
+        """What the function comes to on arguments of these types (each with whether it is weak), and their leaves."""
         arguments: list[Leaf] = []
         traced: list[Any] = []
-        for position, x in enumerate(leaves):
-            type, weak = _operand_type(x)
+        for position, (x, (type, weak)) in enumerate(zip(leaves, operands, strict=True)):
             if type is None or isinstance(x, Variable):
                 traced.append(x.value if isinstance(x, Static) else x)
                 continue
@@ -344,19 +372,17 @@ class Function(Generic[P, R]):
         token = context.TRACE.set(trace)
         try:
             result = self._python(*nest[0], **(nest[1] if len(nest) > 1 else {}))
-            compiled = Compiled(trace, arguments, result, pins=leaves)
+            return Outcome(trace, result), arguments
         finally:
             context.TRACE.reset(token)
             trace.scope.is_closed = True
-        self.traces += 1
-        return compiled
 
     # ---- calling
 
     def _run(self, session: Session, compiled: Compiled, leaves: list[Any]) -> R:
         if compiled.is_random:
             session.calls += 1
-        operands, keep = _bind(session, compiled.prepared.sources, leaves)
+        operands, keep = bind(session, compiled.prepared.sources, leaves)
         with session.commands.critical:  # a step happens or does not: with its updates and gradients
             results = self._send(session, compiled, leaves, operands)
         del keep
@@ -416,7 +442,7 @@ class _Bound:
         return self._function(self._instance, *args, **kwargs)
 
 
-def _operand_type(x: Any) -> tuple[Type | None, bool]:
+def operand_type(x: Any) -> tuple[Type | None, bool]:
     """The type under which an argument is traced, and whether it is weak; None for static values."""
     if isinstance(x, Tensor):
         return x.type, x.is_weak
@@ -469,64 +495,6 @@ def _session_of(leaves: list[Any]) -> Session:
     return context.current_session()
 
 
-def _bind(session: Session, sources: Sequence[Source], leaves: list[Any]) -> tuple[list[int | bytes], list[Any]]:
-    """A name or bytes for each input; the second list keeps handles alive until the Run is sent."""
-    bound: list[int | bytes] = []
-    keep: list[Any] = []
-    for source in sources:
-        if isinstance(source, Version):
-            if source.variable in session._updates:  # pyright: ignore[reportPrivateUsage]
-                session.flush()
-            bound.append(source.variable.handle.name)
-        elif isinstance(source, Argument):
-            bound.append(_bind_argument(session, leaves[source.position], keep))
-        elif isinstance(source, Immediate):
-            bound.append(source.data)
-        elif isinstance(source, Live):
-            bound.append(source.getter())
-        else:
-            tensor = source.tensor if isinstance(source, Captured) else _present(source)
-            if tensor._scope.is_closed:  # pyright: ignore[reportPrivateUsage]
-                raise ScopeClosed(f"the function captured a tensor ({tensor.type}) whose scope has closed")
-            bound.append(_bind_argument(session, tensor, keep))
-    return bound, keep
-
-
-def _present(source: Source) -> Tensor:
-    assert isinstance(source, PresentGrad)
-    grad = source.tensor._grad  # pyright: ignore[reportPrivateUsage]
-    assert grad is not None  # a guard holds it
-    return grad
-
-
-def _bind_argument(session: Session, x: Any, keep: list[Any]) -> int | bytes:
-    if isinstance(x, Tensor):
-        node = x.value.node
-        if isinstance(node, Leaf):
-            if isinstance(node.source, Handle):
-                keep.append(node.source)
-                return node.source.name
-            if isinstance(node.source, Immediate):
-                return node.source.data
-        handle = session.handle_of(x)
-        keep.append(handle)
-        return handle.name
-    kind = type(x)
-    if kind is float:
-        return np.float64(x).tobytes()
-    if kind is int:
-        try:
-            return np.int64(x).tobytes()
-        except OverflowError:
-            raise GraphError(f"the number {x} does not fit int64; pass it as static") from None
-    array = np.asarray(x)
-    if array.nbytes <= INLINE_BYTES:
-        return bytes(array_bytes(array))
-    handle = session.upload(array, scope=session.scopes.current)
-    keep.append(handle)
-    return handle.name
-
-
 def _wants_gradient(leaves: list[Any], compiled: Compiled) -> bool:
     if not context.is_grad_enabled():
         return False
@@ -571,12 +539,22 @@ def _define(compiled: Compiled, leaves: list[Any], values: list[Value]) -> None:
         leaf.definition = lambda i=i: definition(i)
 
 
-def function(python: Callable[P, R] | None = None, *, static: Sequence[str] = ()) -> Any:
+def function(
+    python: Callable[P, R] | None = None,
+    *,
+    static: Sequence[str] = (),
+    replicas: int | None = None,
+    reduce: str = "mean",
+    replicated: Sequence[str] = (),
+) -> Any:
     """The function, traced once for each signature of its arguments and then run by the server as a whole.
 
     Arguments may be tensors, NumPy arrays, Python numbers and nests of them; everything else is part of the
     signature by equality, as are the keyword arguments named in ``static``. Tensors from outside are constants;
     variables and modules are live. Calls return at once; reading a result waits.
+
+    With ``replicas`` it is data-parallel: each replica gets its own rows of the arguments, except of those named in
+    ``replicated``, and gradients and scalars are the ``reduce`` ("mean" or "sum") of those of all (docs/replicas.md).
 
     Raises TraceError where the function reads, prints or branches on a tensor.
 
@@ -588,6 +566,12 @@ def function(python: Callable[P, R] | None = None, *, static: Sequence[str] = ()
             optimizer.minimize(loss)
             return loss
     """
-    if python is None:
-        return lambda f: Function(f, static=static)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
-    return Function(python, static=static)
+
+    def made(f: Callable[P, R]) -> Function[P, R]:
+        if replicas is None:
+            return Function(f, static=static)
+        from telegrad.replicas import ReplicatedFunction
+
+        return ReplicatedFunction(f, static=static, replicas=replicas, reduce=reduce, replicated=replicated)
+
+    return made if python is None else made(python)

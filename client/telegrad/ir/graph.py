@@ -126,9 +126,66 @@ def rewrite(graph: Graph, rule: Rule, *, mapping: Mapping[Value, Value] | None =
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Replication:
+    """How the ``rows`` of a data-parallel function are divided over its logical replicas.
+
+    Those in ``split_inputs`` have them as first axis, and each replica gets its own, as many as ``numpy.array_split``
+    would give it. The results in ``row_outputs`` are those of all replicas, one after the other; all others are the
+    same on all. ``rest`` is the function's graph on one row less, if the rows do not divide evenly.
+    """
+
+    replicas: int
+    rows: int
+    split_inputs: tuple[int, ...]
+    row_outputs: tuple[int, ...] = ()
+    rest: Graph | None = None
+
+    @property
+    def taking(self) -> int:
+        """How many replicas take part: those with at least one row, the first ones."""
+        return min(self.replicas, self.rows)
+
+    @property
+    def most(self) -> int:
+        """The rows of the first replicas, which run the function's graph."""
+        return -(-self.rows // self.taking)
+
+    @property
+    def larger(self) -> int:
+        """How many replicas run the function's graph; those behind them, if there are any, run ``rest``."""
+        return self.rows % self.taking or self.taking
+
+    def rows_of(self, first: int, last: int) -> tuple[int, int]:
+        """The rows [start, stop) of the replicas [first, last)."""
+        return self._rows_before(first), self._rows_before(last)
+
+    def _rows_before(self, replica: int) -> int:
+        return self.most * replica - max(replica - self.larger, 0)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Function:
     """A graph that a session calls by id. ``updates`` holds (input, output): the input names a variable,
-    and the output is its next version."""
+    and the output is its next version. With ``replication`` the graph is that of one replica."""
 
     graph: Graph
     updates: tuple[tuple[int, int], ...] = ()
+    replication: Replication | None = None
+
+    @property
+    def input_types(self) -> tuple[Type, ...]:
+        """What a call gives: those of the graph, with all rows."""
+        how = self.replication
+        return self._whole(self.graph.input_types, how.split_inputs if how else ())
+
+    @property
+    def output_types(self) -> tuple[Type, ...]:
+        """What a call returns: those of the graph, with all rows."""
+        how = self.replication
+        return self._whole(self.graph.output_types, how.row_outputs if how else ())
+
+    def _whole(self, types: tuple[Type, ...], numbers: tuple[int, ...]) -> tuple[Type, ...]:
+        if self.replication is None:
+            return types
+        rows = self.replication.rows
+        return tuple([Type((rows, *x.shape[1:]), x.dtype) if i in numbers else x for i, x in enumerate(types)])

@@ -64,6 +64,9 @@ class Op:
     """Whether the compiler puts the reference form, ``in_primitives``, in the op's place, once gradients are known: its
     rule is joint, and no executor has a kernel for it that would beat a plan of the parts. It needs no ``eval``."""
 
+    reduces: ClassVar[bool] = False
+    """Whether it meets its like on the other replicas of a data-parallel function, so that all run it in one order."""
+
     is_pure: ClassVar[bool] = True
     """Whether equal operands give equal results, so that two equal nodes may become one."""
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 from typing import NoReturn
 
 from telegrad.errors import GraphError, TelegradError
-from telegrad.ir.graph import Function, Graph, Input
-from telegrad.ir.op import result_types
+from telegrad.ir.graph import Function, Graph, Input, Replication
+from telegrad.ir.op import Op, result_types
+from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Origin
 
 MAX_DEPTH = 32
 """How deep loops and other owners of regions may be nested: passes walk into them by recursion."""
+
+
+MAX_REPLICAS = 1024
+MAX_ROWS = 2**40
 
 
 def verify(graph: Graph) -> None:
@@ -32,8 +37,16 @@ def verify(graph: Graph) -> None:
 
 
 def verify_function(function: Function) -> None:
-    """`verify` the graph; and updates must name one input and one output of equal type each."""
+    """`verify` the graph; and updates must name one input and one output of equal type each.
+
+    Of a data-parallel function: both graphs, the places of its rows, and that both reduce the same in one order.
+    """
     verify(function.graph)
+    how = function.replication
+    if how is not None:
+        if how.rest is not None:
+            verify(how.rest)
+        verify_replication(function, how)
     inputs, outputs = function.graph.inputs, function.graph.outputs
     updated: set[int] = set()
     for i, j in function.updates:
@@ -44,6 +57,60 @@ def verify_function(function: Function) -> None:
         if inputs[i].type != outputs[j].type:
             raise GraphError(f"a variable of type {inputs[i].type} cannot become {outputs[j].type}")
         updated.add(i)
+
+
+def verify_replication(function: Function, how: Replication) -> None:
+    """Raise GraphError unless what ``how`` says fits the function's graphs, each of which is legal."""
+    if not (1 <= how.replicas <= MAX_REPLICAS and 1 <= how.rows <= MAX_ROWS):
+        _refuse_replicas(
+            f"{how.rows} rows on {how.replicas} replicas; there may be 1 to {MAX_REPLICAS} replicas and {MAX_ROWS} rows"
+        )
+    _verify_rows("input", how.split_inputs, function.graph.input_types, how.most)
+    _verify_rows("result", how.row_outputs, function.graph.output_types, how.most)
+    if not how.split_inputs:
+        _refuse_replicas("no input is split")
+    for i, j in function.updates:
+        if i in how.split_inputs or j in how.row_outputs:
+            _refuse_replicas(f"update ({i}, {j}) is of a value that is not the same on all replicas")
+    if (how.rest is None) != (how.larger == how.taking):
+        _refuse_replicas(f"{how.rows} rows on {how.replicas} replicas need {1 if how.rest else 2} graphs")
+    if how.rest is not None:
+        _verify_rest(function.graph, how.rest, how)
+
+
+def _verify_rows(what: str, numbers: tuple[int, ...], types: tuple[Type, ...], rows: int) -> None:
+    if len(set(numbers)) != len(numbers) or not all(0 <= i < len(types) for i in numbers):
+        _refuse_replicas(f"the {what}s with rows are {numbers}, of {len(types)}")
+    for i in numbers:
+        if types[i].shape[:1] != (rows,):
+            _refuse_replicas(f"{what} {i} is {types[i]}; it must have the {rows} rows of a replica")
+
+
+def _verify_rest(graph: Graph, rest: Graph, how: Replication) -> None:
+    """``rest`` is the same function on one row less."""
+    for what, numbers, types, others in (
+        ("input", how.split_inputs, graph.input_types, rest.input_types),
+        ("result", how.row_outputs, graph.output_types, rest.output_types),
+    ):
+        short = tuple([Type((how.most - 1, *x.shape[1:]), x.dtype) if i in numbers else x for i, x in enumerate(types)])
+        if others != short:
+            _refuse_replicas(f"the {what}s of its two graphs do not fit each other")
+    if _reductions(graph) != _reductions(rest):
+        _refuse_replicas("its two graphs do not reduce the same values in the same order")
+
+
+def _reductions(graph: Graph) -> list[tuple[Op, tuple[Type, ...]]]:
+    found: list[tuple[Op, tuple[Type, ...]]] = []
+    pending = [graph]
+    while pending:
+        current = pending.pop()
+        found += [(node.op, node.types) for node in current.nodes if node.op.reduces]
+        pending.extend(region for node in current.nodes for region in node.regions)
+    return found
+
+
+def _refuse_replicas(why: str) -> NoReturn:
+    raise GraphError(f"a data-parallel function is wrong: {why}", reason="REPLICATION_INVALID")
 
 
 def _verify_one(graph: Graph) -> None:

@@ -28,6 +28,7 @@ from telegrad.ops import (
     pooling,
     probability,
     reduce,
+    replicas,
     searching,
     shape,
     slices,
@@ -267,6 +268,7 @@ RULES.update(
         index.CheckedIndex: _one_by_one,
         control.StopGradient: _one_by_one,
         control.Alias: _one_by_one,
+        replicas.AllReduce: _one_by_one,
         linalg.Matmul: lambda node, xs, flags, size: node.op.results(*_lined_up(node, xs, flags)),
         systems.System: lambda node, xs, flags, size: node.op.results(*_lined_up(node, xs, flags)),
         systems.MatrixOp: lambda node, xs, flags, size: (

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from telegrad.errors import GraphError, TelegradError
-from telegrad.ir.graph import Function, Graph, Input
+from telegrad.ir.graph import Function, Graph, Input, Replication
 from telegrad.ir.op import Op, identity, make_op, result_types
 from telegrad.ir.value import Node, Origin, Value
+from telegrad.ir.verify import verify_replication
 from telegrad.ops import registry
 from telegrad.wire.attributes import decode_attributes, encode_attributes
 from telegrad.wire.v1 import graph_pb2 as pb
@@ -93,9 +94,23 @@ def _offsets(counts: Sequence[int] | array[int]) -> bytes:
 
 def encode_function(function: Function) -> bytes:
     """The function's bytes, whose SHA-256 is its id. Equal functions give equal bytes."""
+    message = pb.Function(
+        graph=_encode_graph(function.graph), updates=_u32([x for pair in function.updates for x in pair])
+    )
+    how = function.replication
+    if how is not None:
+        message.replication.replicas, message.replication.rows = how.replicas, how.rows
+        message.replication.split_inputs = _u32(how.split_inputs)
+        message.replication.row_outputs = _u32(how.row_outputs)
+        if how.rest is not None:
+            message.replication.rest.CopyFrom(_encode_graph(how.rest))
+    return message.SerializeToString(deterministic=True)
+
+
+def _encode_graph(graph: Graph) -> pb.Graph:
     c = _Columns()
-    c.region(function.graph)
-    graph = pb.Graph(
+    c.region(graph)
+    return pb.Graph(
         version=VERSION,
         op_names=list(c.op_names),
         kinds=_u32(c.kind_names),
@@ -111,8 +126,6 @@ def encode_function(function: Function) -> bytes:
         result_outputs=_u32(c.result_outputs) if any(c.result_outputs) else b"",
         region_owners=_u32([x for pair in c.region_owners for x in pair]),
     )
-    updates = _u32([x for pair in function.updates for x in pair])
-    return pb.Function(graph=graph, updates=updates).SerializeToString(deterministic=True)
 
 
 def nodes_in_order(graph: Graph) -> list[Node]:
@@ -127,6 +140,8 @@ def nodes_in_order(graph: Graph) -> list[Node]:
 def decode_function(data: bytes, *, max_nodes: int = MAX_NODES) -> Function:
     """The function in ``data``; node k of the columns, regions included, gets ``origin=Origin(k)``.
 
+    Those of a data-parallel function's second graph are numbered on from the first's.
+
     Raises GraphError or a subclass, with the reason and the node, for anything that is not a legal function.
     """
     message = pb.Function()
@@ -134,13 +149,25 @@ def decode_function(data: bytes, *, max_nodes: int = MAX_NODES) -> Function:
         message.ParseFromString(data)
     except DecodeError as error:
         raise GraphError("the function's bytes are no Function message", reason="MALFORMED_MESSAGE") from error
-    g = message.graph
+    graph, nodes = _decode_graph(message.graph, max_nodes, first=0)
+    how: Replication | None = None
+    if message.HasField("replication"):
+        r = message.replication
+        rest = _decode_graph(r.rest, max_nodes - nodes, first=nodes)[0] if r.HasField("rest") else None
+        split, rows = _column(r.split_inputs, "split_inputs"), _column(r.row_outputs, "row_outputs")
+        how = Replication(r.replicas, r.rows, tuple(split.tolist()), tuple(rows.tolist()), rest)
+    function = Function(graph, _updates(_column(message.updates, "updates"), graph), how)
+    if how is not None:
+        verify_replication(function, how)
+    return function
+
+
+def _decode_graph(g: pb.Graph, max_nodes: int, *, first: int) -> tuple[Graph, int]:
+    """The graph, whose nodes are numbered from ``first`` on, and how many nodes it has."""
     if g.version != VERSION:
         raise GraphError(f"graph encoding {g.version} is not known here; this side speaks {VERSION}")
     columns = _checked(g, max_nodes)
-    ops = _ops(g)
-    graph = _build(columns, ops)
-    return Function(graph, _updates(_column(message.updates, "updates"), graph))
+    return _build(columns, _ops(g), first), len(columns["nodes"])
 
 
 def updated_inputs(data: bytes) -> tuple[int, ...]:
@@ -241,7 +268,7 @@ def _ops(g: pb.Graph) -> list[Op]:
     return ops
 
 
-def _build(c: dict[str, Any], ops: list[Op]) -> Graph:
+def _build(c: dict[str, Any], ops: list[Op], number: int) -> Graph:
     owned: dict[int, list[int]] = {}
     for node, region in c["owners"]:
         owned.setdefault(node, []).append(region)
@@ -250,7 +277,7 @@ def _build(c: dict[str, Any], ops: list[Op]) -> Graph:
     last = len(region_offsets) - 2
     for region in range(last + 1):
         first = region_offsets[region]
-        nodes = _region_nodes(c, ops, range(first, region_offsets[region + 1]), owned, graphs)
+        nodes = _region_nodes(c, ops, range(first, region_offsets[region + 1]), owned, graphs, number)
         inputs = 0
         while inputs < len(nodes) and isinstance(nodes[inputs].op, Input):
             inputs += 1
@@ -270,7 +297,7 @@ def _value(nodes: list[Node], number: int, output: int) -> Value:
 
 
 def _region_nodes(
-    c: dict[str, Any], ops: list[Op], span: range, owned: dict[int, list[int]], graphs: list[Graph]
+    c: dict[str, Any], ops: list[Op], span: range, owned: dict[int, list[int]], graphs: list[Graph], number: int
 ) -> list[Node]:
     """The nodes of one region, each inferred from the types of its operands."""
     nodes: list[Node] = []
@@ -282,10 +309,10 @@ def _region_nodes(
         try:
             types = result_types(op, tuple([v.type for v in inputs]), regions)
         except TelegradError as error:
-            error.details.setdefault("node", k)
+            error.details.setdefault("node", number + k)
             error.details.setdefault("op", op.name)
             raise
-        nodes.append(Node(op, inputs, types, regions, Origin(k)))
+        nodes.append(Node(op, inputs, types, regions, Origin(number + k)))
     return nodes
 
 

@@ -29,6 +29,7 @@ REASONS: dict[str, Row] = {
     "GRAPH_SIZE": Row("INVALID_ARGUMENT", e.GraphError),
     "GRAPH_COLUMNS": Row("INVALID_ARGUMENT", e.GraphError),
     "REGION_INVALID": Row("INVALID_ARGUMENT", e.GraphError),
+    "REPLICATION_INVALID": Row("INVALID_ARGUMENT", e.GraphError),
     "GRADIENT_MISSING": Row("INVALID_ARGUMENT", e.GraphError),
     "ATTRIBUTE_UNKNOWN": Row("INVALID_ARGUMENT", e.GraphError),
     "ATTRIBUTE_MISSING": Row("INVALID_ARGUMENT", e.GraphError),

@@ -13,6 +13,7 @@ from typing import Literal
 from telegrad.ir.op import Op
 from telegrad.ir.types import Shape, Type
 from telegrad.ops.control import Alias, Barrier, StopGradient
+from telegrad.ops.replicas import AllReduce
 from telegrad.ops.shape import BroadcastTo, Flip, Permute, Reshape
 from telegrad.ops.slices import Slice
 
@@ -48,7 +49,7 @@ def view_strides(op: Op, x: Type, strides: Strides | None, out: Type) -> Strides
     """The strides of a view op's result, ``x`` being laid out by ``strides``; "copy" if it copies, None: unknown."""
     if isinstance(op, Reshape):
         return _reshaped(x.shape, strides, out.shape)
-    if strides is None or isinstance(op, Alias | Barrier | StopGradient):
+    if strides is None or isinstance(op, Alias | AllReduce | Barrier | StopGradient):
         return strides
     if isinstance(op, BroadcastTo):
         lead = out.ndim - x.ndim

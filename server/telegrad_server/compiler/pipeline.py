@@ -18,6 +18,7 @@ from telegrad_server.compiler.inline import inline, remove_barriers
 from telegrad_server.compiler.limits import Limits, check_cost
 from telegrad_server.compiler.loops import in_regions, join_loops, prune_loops
 from telegrad_server.compiler.plan import Plan, make_plan
+from telegrad_server.compiler.replicas import Share, divided
 
 
 class Pass(NamedTuple):
@@ -54,8 +55,9 @@ def optimise(graph: Graph, *, without: Collection[str] = ()) -> Graph:
     return graph
 
 
-def compile_function(function: Function, *, limits: Limits | None = None) -> Plan:
-    """The plan for a function.
+def compile_function(function: Function, *, limits: Limits | None = None, share: Share | None = None) -> Plan:
+    """The plan for a function. That of a data-parallel one is for a worker that carries the replicas of ``share``, or
+    all of them: its operands and results with rows have those of the share.
 
     Raises GraphError for a graph that is not legal or has no gradient, TooExpensive for one beyond the limits;
     nothing has been allocated then.
@@ -63,9 +65,13 @@ def compile_function(function: Function, *, limits: Limits | None = None) -> Pla
     verify_function(function)
     limits = limits or Limits()
     with _collections_paused(), at_most(limits.rules):
-        graph = optimise(function.graph)
-        flops = check_cost(graph, limits)
-        return make_plan(Function(graph, function.updates), flops=flops)
+        ready = Function(optimise(function.graph), function.updates)
+        if function.replication is not None:
+            rest = function.replication.rest
+            graphs = [ready.graph] if rest is None else [ready.graph, optimise(rest)]
+            ready = divided(function, graphs, share)
+        flops = check_cost(ready.graph, limits)
+        return make_plan(ready, flops=flops)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from telegrad.ir.value import Node, Origin, Value
 from telegrad.ops.elementwise import Cast, Elementwise
 
 from telegrad_server.compiler.arena import Arena, aligned
+from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
 from telegrad_server.compiler.layout import Strides, contiguous_strides, is_contiguous, view_strides
 from telegrad_server.compiler.schedule import Demand, schedule
 
@@ -240,11 +241,18 @@ class _Planner:
     def _order(self) -> list[int]:
         sizes = [aligned(type.nbytes) for type in self.types]
         demands: list[Demand] = []
+        started: list[int] = []
         for node, reads, makes, blocks in zip(self.body, self.reads, self.makes, self.blocks, strict=True):
             after = [m for m in [self.maker[i] for i in reads] if m >= 0]
+            haste = ""
+            if isinstance(node.op, StartAllReduce):  # every worker starts them in one order
+                after, haste = [*after, *started], "early"
+                started = [len(demands)]
+            elif isinstance(node.op, FinishAllReduce):
+                haste = "late"
             unique = after if len(after) < 2 else dict.fromkeys(after)
             scratch = sum([sizes[i] for i in makes if self.is_scratch[i]])
-            demands.append(Demand(tuple(unique), blocks, scratch, isinstance(node.op, Elementwise)))
+            demands.append(Demand(tuple(unique), blocks, scratch, isinstance(node.op, Elementwise), haste))
         return schedule(demands, sizes)
 
     def _ends(self, order: Sequence[int]) -> list[list[int]]:

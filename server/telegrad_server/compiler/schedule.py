@@ -3,13 +3,14 @@
 The graph's order is the one in which users and rules built it, which is how an eager framework would run it.
 On top of it, a node that makes nothing new (it writes a result, overwrites an operand that ends with it, or is a
 view) or much less than it frees runs at once: so a parameter is updated, and its gradient's memory is free
-again, before the gradient of the next layer is computed. The live bytes never grow by this.
+again, before the gradient of the next layer is computed. The live bytes never grow by this. What begins to travel to
+other workers runs at once as well, and what waits for it not before its turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Demand(NamedTuple):
@@ -26,6 +27,9 @@ class Demand(NamedTuple):
 
     may_overwrite: bool
     """Whether its result may take the place of an operand that ends with it."""
+
+    haste: Literal["", "early", "late"] = ""
+    """Whether it runs as soon as it can, whatever it costs, or not before its turn in the graph."""
 
 
 def schedule(demands: Sequence[Demand], block_bytes: Sequence[int]) -> list[int]:
@@ -45,6 +49,8 @@ def schedule(demands: Sequence[Demand], block_bytes: Sequence[int]) -> list[int]
 
     def is_worth_it(number: int) -> bool:
         demand = demands[number]
+        if demand.haste:
+            return demand.haste == "early"
         if demand.makes == 0:
             return True
         freed = sum([block_bytes[b] for b in demand.blocks if waiting[b] == 1])

@@ -39,9 +39,25 @@ class Graph(_message.Message):
     def __init__(self, version: _Optional[int] = ..., op_names: _Optional[_Iterable[str]] = ..., kinds: _Optional[bytes] = ..., attribute_offsets: _Optional[bytes] = ..., attributes: _Optional[bytes] = ..., nodes: _Optional[bytes] = ..., operand_offsets: _Optional[bytes] = ..., operands: _Optional[bytes] = ..., operand_outputs: _Optional[bytes] = ..., region_offsets: _Optional[bytes] = ..., result_offsets: _Optional[bytes] = ..., results: _Optional[bytes] = ..., result_outputs: _Optional[bytes] = ..., region_owners: _Optional[bytes] = ...) -> None: ...
 
 class Function(_message.Message):
-    __slots__ = ("graph", "updates")
+    __slots__ = ("graph", "updates", "replication")
     GRAPH_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
+    REPLICATION_FIELD_NUMBER: _ClassVar[int]
     graph: Graph
     updates: bytes
-    def __init__(self, graph: _Optional[_Union[Graph, _Mapping]] = ..., updates: _Optional[bytes] = ...) -> None: ...
+    replication: Replication
+    def __init__(self, graph: _Optional[_Union[Graph, _Mapping]] = ..., updates: _Optional[bytes] = ..., replication: _Optional[_Union[Replication, _Mapping]] = ...) -> None: ...
+
+class Replication(_message.Message):
+    __slots__ = ("replicas", "rows", "split_inputs", "row_outputs", "rest")
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    ROW_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    REST_FIELD_NUMBER: _ClassVar[int]
+    replicas: int
+    rows: int
+    split_inputs: bytes
+    row_outputs: bytes
+    rest: Graph
+    def __init__(self, replicas: _Optional[int] = ..., rows: _Optional[int] = ..., split_inputs: _Optional[bytes] = ..., row_outputs: _Optional[bytes] = ..., rest: _Optional[_Union[Graph, _Mapping]] = ...) -> None: ...

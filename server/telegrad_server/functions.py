@@ -6,25 +6,44 @@ A function that is forgotten while a session still calls it is asked for again, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from telegrad.errors import GraphError, TelegradError, TooExpensive
-from telegrad.wire.codec import decode_function, function_id, updated_inputs
+from telegrad.ir.graph import Function, Replication
+from telegrad.ir.types import Type
+from telegrad.wire.codec import decode_function, function_id, is_replicated, updated_inputs
 
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Plan
+from telegrad_server.compiler.replicas import Share
+
+
+class Signature(NamedTuple):
+    """What a call of a function takes, gives and updates."""
+
+    input_types: tuple[Type, ...]
+    output_types: tuple[Type, ...]
+    updates: tuple[tuple[int, int], ...]
 
 
 @dataclass(slots=True, eq=False)
 class Known:
-    """A function's bytes until it is first run, then its plan, or why it has none."""
+    """A function's bytes until it is first run, then its plan, or why it has none.
+
+    A data-parallel one keeps its bytes: other workers may need them, and each share of its replicas has its own plan.
+    """
 
     nbytes: int
     updates: tuple[int, ...]
     data: bytes | None = None
     plan: Plan | None = None
     refusal: TelegradError | None = None
+    is_replicated: bool = False
+    replication: Replication | None = None
+    signature: Signature | None = None
+    shares: dict[Share, Plan] = field(default_factory=dict[Share, Plan])
 
 
 class Functions:
@@ -75,15 +94,56 @@ class Functions:
         if known.refusal is not None:
             raise _again(known.refusal)
         if known.plan is None:
-            assert known.data is not None
-            try:
-                function = decode_function(known.data, max_nodes=self._max_nodes)
-                known.plan = compile_function(function, limits=self._limits)
-            except (GraphError, TooExpensive) as error:  # it will never be legal; other errors may pass
-                known.refusal, known.data = _again(error), None
-                raise
-            known.data = None
+            known.plan = self._compiled(known, None)
+            if not known.is_replicated:
+                known.data = None
         return known.plan
+
+    def share_of(self, known: Known, share: Share) -> Plan:
+        """The plan of a share of a data-parallel function's replicas."""
+        if known.refusal is not None:
+            raise _again(known.refusal)
+        if share not in known.shares:
+            known.shares[share] = self._compiled(known, share)
+        return known.shares[share]
+
+    def signature_of(self, known: Known) -> Signature:
+        """What a call of the function takes, before there is a plan. Raises what is wrong with it, each time."""
+        if known.refusal is not None:
+            raise _again(known.refusal)
+        if known.signature is None:
+            self._decoded(known)
+            assert known.signature is not None
+        return known.signature
+
+    def replication_of(self, known: Known) -> Replication:
+        """How a data-parallel function's rows are divided over replicas."""
+        self.signature_of(known)
+        assert known.replication is not None
+        return known.replication
+
+    def _compiled(self, known: Known, share: Share | None) -> Plan:
+        function = self._decoded(known)
+        try:
+            return compile_function(function, limits=self._limits, share=share)
+        except (GraphError, TooExpensive) as error:
+            self._refuse(known, error)
+            raise
+
+    def _decoded(self, known: Known) -> Function:
+        assert known.data is not None
+        try:
+            function = decode_function(known.data, max_nodes=self._max_nodes)
+        except (GraphError, TooExpensive) as error:
+            self._refuse(known, error)
+            raise
+        known.replication = function.replication
+        known.signature = Signature(function.input_types, function.output_types, function.updates)
+        return function
+
+    def _refuse(self, known: Known, error: TelegradError) -> None:
+        """It will never be legal; other errors may pass."""
+        known.refusal, known.data = _again(error), None
 
 
 def read_function(function: bytes, data: bytes) -> Known:
@@ -94,7 +154,7 @@ def read_function(function: bytes, data: bytes) -> Known:
     if function_id(data) != function:
         raise GraphError("the bytes of a function do not have the id they came with", reason="FUNCTION_MISMATCH")
     try:
-        return Known(len(data), updated_inputs(data), data)
+        return Known(len(data), updated_inputs(data), data, is_replicated=is_replicated(data))
     except GraphError as error:
         return Known(len(data), (), refusal=_again(error))
 

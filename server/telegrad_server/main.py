@@ -18,6 +18,8 @@ from telegrad.wire.status import to_record
 from telegrad.wire.v1 import workers_pb2
 
 from telegrad_server.access import Gate, check_exposure
+from telegrad_server.cluster.collectives import Listener
+from telegrad_server.cluster.groups import Groups
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.cluster.local import LocalLauncher
 from telegrad_server.cluster.machine import machine_id
@@ -27,7 +29,8 @@ from telegrad_server.executors import pick_executor
 from telegrad_server.service import Access, Server, TicketAccess
 from telegrad_server.service.gateway import Gateway
 from telegrad_server.service.member import Membership
-from telegrad_server.worker import Worker
+from telegrad_server.service.peers import Recruits
+from telegrad_server.worker import Neighbours, Worker
 
 STOP_SECONDS = 5.0
 GIVEN_UP = 75
@@ -91,8 +94,14 @@ async def _worker(config: Config) -> int:
         raise AccessError("a worker needs --gateway HOST:PORT and --cluster-key-file FILE")
     stopping = _stopping(config)
     key = Key.from_file(config.cluster_key_file)
+    roots = Path(config.cluster_ca).read_bytes() if config.cluster_ca else None
     lease = Lease()
-    worker = Worker(config, pick_executor(config.backend), lease=lease)
+    listener = Listener(config.host, 0, tls=None)
+    listener.start()
+    groups = Groups(listener)
+    recruits = Recruits(asyncio.get_running_loop(), key, roots)
+    neighbours = Neighbours(groups, recruits)
+    worker = Worker(config, pick_executor(config.backend), lease=lease, neighbours=neighbours)
     server = Server(worker, config, TicketAccess(key, worker.incarnation), is_inside=True)
     port = await server.start()
     worker.start()
@@ -107,22 +116,26 @@ async def _worker(config: Config) -> int:
         stopping.set()
 
     host = _reachable(config.advertise_host or config.host)
+    facts = _facts(config, worker, name, f"{host}:{port}", port)
+    facts.collectives_address = f"{host}:{listener.port}"
     membership = Membership(
         config.gateway,
         key,
-        Path(config.cluster_ca).read_bytes() if config.cluster_ca else None,
-        _facts(config, worker, name, f"{host}:{port}", port),
+        roots,
+        facts,
         lease,
         load=lambda: _load(worker),
         given_up=given_up,
         drained=stopping.set,
     )
+    recruits.introduce(membership, facts)
     running = asyncio.create_task(membership.run())
     _say(f"telegrad-server worker {name} listening on {config.host}:{port}, joining {config.gateway}")
     await stopping.wait()
     running.cancel()
     await membership.leave()
     await server.stop(STOP_SECONDS)
+    await asyncio.to_thread(groups.close)
     return status
 
 

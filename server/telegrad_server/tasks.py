@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from telegrad.errors import DataCorrupt, GraphError, SessionError, TelegradError
 from telegrad.ir.types import Type
@@ -13,14 +14,30 @@ from telegrad.wire import messages as m
 from telegrad_server.bug import bug
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.executors import Executor
-from telegrad_server.functions import Functions, Known
-from telegrad_server.sessions import Answer, Execute, Fetched, Make, Outcome, Task
+from telegrad_server.functions import Functions, Known, Signature
+from telegrad_server.sessions import Answer, Execute, Fetched, Join, Make, Outcome, Task
 from telegrad_server.store import Account
 
 LIGHT_STEPS = 16
 LIGHT_FLOPS = 1 << 14
 LIGHT_BYTES = 1 << 14
 """What is done sooner than another thread is woken: a few steps on a few elements, on the host."""
+
+
+class Companions(Protocol):
+    """The other workers of a session: its peers, or its home."""
+
+    def join(self, group: m.JoinGroup) -> None:
+        """Become a member of a group. WorkerLost if one of the others does not come."""
+        ...
+
+    def share(self, known: Known, run: m.Run) -> tuple[Plan, AbstractContextManager[None]]:
+        """The plan of this worker's share of a run of its group, and the company in which to run it."""
+        ...
+
+    def run(self, known: Known, run: m.Run, operands: Sequence[Any]) -> list[Any]:
+        """The results of a data-parallel function, computed together with peers if there are any."""
+        ...
 
 
 class Runner:
@@ -48,40 +65,61 @@ class Runner:
                 return task.put.type.nbytes <= LIGHT_BYTES
             case Answer():
                 return task.stored.nbytes <= LIGHT_BYTES
+            case Join():
+                return False
 
     def is_small(self, value: Any) -> bool:
         """Whether letting go of the value takes no time worth speaking of."""
         return self._executor.nbytes(value) <= LIGHT_BYTES
 
-    def carry_out(self, task: Task, known: Known | None, account: Account) -> Outcome:
-        """What a task brings. ``known`` is the function of an Execute, ``account`` what pays for its results."""
+    def carry_out(self, task: Task, known: Known | None, account: Account, *, company: Companions | None) -> Outcome:
+        """What a task brings. ``known`` is the function of an Execute, ``account`` what pays for its results, and
+        ``company`` the session's other workers.
+        """
         try:
             match task:
                 case Execute():
-                    return self._execute(task, known, account)
+                    return self._execute(task, known, account, company)
                 case Make():
                     value = self._executor.from_host(task.put.type, task.put.data)
                     return Outcome([(value, self._executor.nbytes(value))])
                 case Answer():
                     return Outcome(fetched=self._fetch(task))
+                case Join():
+                    assert company is not None
+                    company.join(task.group)
+                    return Outcome()
         except TelegradError as error:
             return Outcome(error=error)
         except Exception as error:  # the edge: a mistake of ours must not end the thread that serves everyone
             return Outcome(error=bug(error))
 
-    def _execute(self, task: Execute, known: Known | None, account: Account) -> Outcome:
+    def _execute(self, task: Execute, known: Known | None, account: Account, company: Companions | None) -> Outcome:
         run = task.run
         if known is None:
             raise SessionError("the function was forgotten between its arrival and its run; send it again")
+        if company is not None and run.group:
+            plan, others = company.share(known, run)
+            return self._outcome(plan, task, account, lambda own: self._executor.run(plan, own, company=others))
+        if company is not None and known.is_replicated:
+            signature = self._functions.signature_of(known)
+            return self._outcome(signature, task, account, lambda whole: company.run(known, run, whole))
         plan = self._functions.plan_of(known)
-        if len(run.outputs) != len(plan.outputs):
+        return self._outcome(plan, task, account, lambda operands: self._executor.run(plan, operands))
+
+    def _outcome(
+        self, plan: Plan | Signature, task: Execute, account: Account, compute: Callable[[list[Any]], list[Any]]
+    ) -> Outcome:
+        run = task.run
+        if len(run.outputs) != len(plan.output_types):
             raise GraphError(
-                f"the function has {len(plan.outputs)} results, the Run names {len(run.outputs)}", reason="GRAPH_ARITY"
+                f"the function has {len(plan.output_types)} results, the Run names {len(run.outputs)}",
+                reason="GRAPH_ARITY",
             )
         operands = _operands(plan.input_types, task, self._executor)
         _check_targets(plan, run)
         account.check(sum([t.nbytes for t, name in zip(plan.output_types, run.outputs, strict=True) if name]))
-        values = self._executor.run(plan, operands)
+        values = compute(operands)
         return Outcome([(value, self._executor.nbytes(value)) for value in values], plan.updates)
 
     def _fetch(self, task: Answer) -> Fetched:
@@ -93,7 +131,7 @@ class Runner:
         return Fetched(type, data, ticket=secrets.token_urlsafe(16))
 
 
-def _check_targets(plan: Plan, run: m.Run) -> None:
+def _check_targets(plan: Plan | Signature, run: m.Run) -> None:
     targets = [run.inputs[i] for i, _ in plan.updates]
     if not all(targets):
         raise GraphError("an input that the function updates must be a name", reason="GRAPH_ARITY")

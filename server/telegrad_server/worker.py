@@ -11,7 +11,8 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -31,6 +32,8 @@ from telegrad.wire.status import to_record
 
 from telegrad_server import __version__
 from telegrad_server.bug import bug
+from telegrad_server.cluster.crew import Crew, Recruiter, Together
+from telegrad_server.cluster.groups import Groups
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
@@ -46,6 +49,13 @@ from telegrad_server.uploads import Upload
 from telegrad_server.yielding import YieldingLock
 
 Deliver = Callable[[int, m.Event], None]
+
+
+class Neighbours(NamedTuple):
+    """How a worker of a cluster gets at others."""
+
+    groups: Groups
+    recruiter: Recruiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,7 @@ class _Seat:
     taken: Callable[[], None] | None = None
     is_delivering: bool = False
     uploads: set[Upload] = field(default_factory=set[Upload])
+    company: Together | None = None
 
 
 class _Turn(NamedTuple):
@@ -100,11 +111,13 @@ class Worker:
         *,
         clock: Callable[[], float] = time.monotonic,
         lease: Lease | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._config = config
         self._executor = executor
         self._clock = clock
         self._lease = lease or Lease.forever()
+        self._neighbours = neighbours
         self._busy_seconds = 0.0
         self.incarnation = secrets.token_hex(16)
         self._lock = YieldingLock()
@@ -123,14 +136,15 @@ class Worker:
         )
         self._runner = Runner(executor, self._functions)
         self._is_stopping = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     # ---- life
 
     def start(self) -> None:
         """Begin to compute."""
-        self._thread = threading.Thread(target=self._compute, name="telegrad-compute", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._compute, name="telegrad-compute", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def end_all(self, record: m.ErrorRecord | None = None) -> None:
         """End every session and tell its client why."""
@@ -149,8 +163,8 @@ class Worker:
         self.end_all()
         with self._lock:
             self._line.end()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def hello(self) -> Hello:
         """Who this is."""
@@ -166,10 +180,13 @@ class Worker:
 
     # ---- sessions
 
-    def open_session(self, tenant: str, request_id: str, lease_seconds: float | None) -> Grant:
+    def open_session(
+        self, tenant: str, request_id: str, lease_seconds: float | None, *, is_peers: bool = False
+    ) -> Grant:
         """A new session, or the one that the same request opened before.
 
         A lease of None is for the same process: it never ends, and events are not kept until they are heard.
+        ``is_peers`` is for another worker, whose session's replicas this one helps to run.
         Raises QuotaExceeded if there are too many, GraphError (REQUEST_ID_REUSED) if the earlier request differs.
         """
         with self._lock:
@@ -188,8 +205,10 @@ class Worker:
                 raise QuotaExceeded(
                     f"{len(self._seats)} sessions are open, which is the limit; close one", reason="QUOTA_SESSIONS"
                 )
-            seat = _Seat(self._new_session(tenant, lease_seconds), None)
+            seat = _Seat(self._new_session(tenant, lease_seconds, is_peers=is_peers), None)
             session = seat.session
+            if self._neighbours is not None:
+                seat.company = self._together(session, self._neighbours)
             self._seats[session.id] = seat
             grant = Grant(session.id, session.secret, session.lease_seconds or 0.0, self.incarnation)
             if request_id:
@@ -201,7 +220,18 @@ class Worker:
         if not self._lease.is_running:
             raise ServerUnavailable("the worker cannot reach its gateway and has stopped; it goes on when it can")
 
-    def _new_session(self, tenant: str, lease_seconds: float | None) -> Session:
+    def _together(self, session: Session, neighbours: Neighbours) -> Together:
+        crew = Crew(
+            session.id,
+            session.tenant,
+            groups=neighbours.groups,
+            recruiter=neighbours.recruiter,
+            functions=self._functions,
+            executor=self._executor,
+        )
+        return Together(session.id, neighbours.groups, self._functions, crew, self._pausing)
+
+    def _new_session(self, tenant: str, lease_seconds: float | None, *, is_peers: bool) -> Session:
         config, functions = self._config, self._functions
         wide = self._tenants.get(tenant)
         if wide is None:
@@ -222,6 +252,7 @@ class Worker:
             ),
             is_known=lambda function: functions.knows(tenant, function),
             updated_by=lambda function: functions.updated_by(tenant, function),
+            is_peers=is_peers,
         )
 
     def _seat(self, tenant: str, session_id: str, secret: bytes) -> _Seat:
@@ -343,6 +374,8 @@ class Worker:
         if seat.request is not None:
             del self._grants[seat.request[:2]]
         freed = session.end(record)
+        if seat.company is not None:  # closing waits for threads, and the lock is held
+            threading.Thread(target=seat.company.close, name="telegrad-dismiss", daemon=True).start()
         for upload in list(seat.uploads):
             self._give_back_room(seat, upload)
             upload.cancel()
@@ -551,6 +584,20 @@ class Worker:
             while turn is not None:
                 turn = self._carry_out(turn, lambda _: True)
 
+    @contextmanager
+    def _pausing(self) -> Generator[None, None, None]:
+        """Inside the ``with`` the turn under way waits for other workers, and the device is free for other sessions."""
+        with self._lock:
+            self._line.give_back()
+            if not self._line.is_served and not self._is_stopping:
+                self.start()
+            self._line.wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._line.take_again()
+
     def _is_light(self, turn: _Turn) -> bool:
         return self._runner.is_light(turn.task, turn.known)
 
@@ -558,7 +605,7 @@ class Worker:
         """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
         seat, task, known = turn
         began = time.perf_counter()
-        outcome = self._runner.carry_out(task, known, seat.session.account)
+        outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
         self._busy_seconds += time.perf_counter() - began
         self._lease.wait()  # else nobody may hear of it: another worker may do the same work
         with self._lock:  # once for a turn, from one to the next

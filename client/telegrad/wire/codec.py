@@ -170,13 +170,23 @@ def _decode_graph(g: pb.Graph, max_nodes: int, *, first: int) -> tuple[Graph, in
     return _build(columns, _ops(g), first), len(columns["nodes"])
 
 
-def updated_inputs(data: bytes) -> tuple[int, ...]:
-    """Which inputs the function in ``data`` updates, without looking at its graph. GraphError if it is no function."""
+def is_replicated(data: bytes) -> bool:
+    """Whether the function in ``data`` is data-parallel, without looking at its graph. GraphError as below."""
+    return _function_message(data).HasField("replication")
+
+
+def _function_message(data: bytes) -> pb.Function:
     message = pb.Function()
     try:
         message.ParseFromString(data)
     except DecodeError as error:
         raise GraphError("the function's bytes are no Function message", reason="MALFORMED_MESSAGE") from error
+    return message
+
+
+def updated_inputs(data: bytes) -> tuple[int, ...]:
+    """Which inputs the function in ``data`` updates, without looking at its graph. GraphError if it is no function."""
+    message = _function_message(data)
     return tuple(_column(message.updates, "updates")[::2].tolist())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,20 @@ class ArrayExecutor:
 
     # ---- running
 
-    def run(self, plan: Plan, inputs: Sequence[Array]) -> list[Array]:
+    def run(
+        self, plan: Plan, inputs: Sequence[Array], *, company: AbstractContextManager[None] | None = None
+    ) -> list[Array]:
         """The results of the plan; see `Executor.run`."""
-        loaded = self._loaded.get(plan) or self._load(plan)
+        if company is None:
+            return self._run(plan, self._loaded.get(plan) or self._load(plan), inputs)
+        loaded = self._loaded.pop(plan, None) or self._load(plan)
+        self._loaded.pop(plan, None)  # while it pauses, another run of this plan needs memory of its own
+        with company:
+            results = self._run(plan, loaded, inputs)
+        self._loaded[plan] = loaded
+        return results
+
+    def _run(self, plan: Plan, loaded: Loaded, inputs: Sequence[Array]) -> list[Array]:
         self._runs += 1
         loaded.last_run = self._runs
         program = loaded.program
@@ -246,6 +257,17 @@ class ArrayExecutor:
     def type_of(self, array: Array) -> Type:
         """The type of an array."""
         return type_of(array)
+
+    def rows(self, array: Array, start: int, stop: int) -> Array:
+        """Rows [start, stop) of an array."""
+        return array[start:stop]
+
+    def joined(self, arrays: Sequence[Array]) -> Array:
+        """The rows of several arrays, one after the other."""
+        lib: Any = self.module.lib
+        whole = lib.concatenate(arrays)
+        self._publish([whole])
+        return whole
 
     def nbytes(self, array: Array) -> int:
         """How many bytes the array holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from telegrad.ir.types import Type
@@ -26,11 +27,14 @@ class Executor(Protocol):
     fingerprint: str
     """All that decides the bits of a result. Equal fingerprints, equal bits."""
 
-    def run(self, plan: Plan, inputs: Sequence[Array]) -> list[Array]:
+    def run(
+        self, plan: Plan, inputs: Sequence[Array], *, company: AbstractContextManager[None] | None = None
+    ) -> list[Array]:
         """The results of the plan: fresh arrays, or inputs under another shape; never memory that is used again
         while somebody holds them.
 
-        Raises ExecutionError or IndexRange with the node's origin, or OutOfDeviceMemory. Nothing has changed then.
+        ``company`` surrounds the run of a plan that is one of several workers'; such a run may pause while another
+        thread runs something else. Raises ExecutionError or IndexRange with the node's origin, or OutOfDeviceMemory. Nothing has changed then.
         """
         ...
 
@@ -52,6 +56,14 @@ class Executor(Protocol):
 
     def type_of(self, array: Array) -> Type:
         """The type of an array."""
+        ...
+
+    def rows(self, array: Array, start: int, stop: int) -> Array:
+        """Rows [start, stop) of an array with a first axis."""
+        ...
+
+    def joined(self, arrays: Sequence[Array]) -> Array:
+        """The rows of several arrays, one after the other."""
         ...
 
     def nbytes(self, array: Array) -> int:

@@ -95,6 +95,10 @@ class Membership:
         self._seconds = lease.ToNanoseconds() / 1e9
         self._lease.renew(asked_at=asked_at, seconds=self._seconds)
 
+    async def find_peers(self, request: workers_pb2.FindPeersRequest) -> workers_pb2.FindPeersResponse:
+        """Other workers for a session's replicas. AioRpcError if the gateway does not answer."""
+        return await self._stub.FindPeers(request, timeout=self._timeout, metadata=self._metadata)
+
     async def leave(self) -> None:
         """Tell the gateway goodbye, if it listens."""
         request = workers_pb2.LeaveClusterRequest(worker=self._facts.worker, incarnation=self._facts.incarnation)

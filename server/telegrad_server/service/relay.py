@@ -39,11 +39,17 @@ WORKER_NAME = "telegrad-worker"
 """The name in the certificate of every worker: they come and go, with addresses that nobody knows beforehand."""
 
 
-def cluster_channel(address: str, roots: bytes | None, *, name: str = WORKER_NAME) -> grpc.aio.Channel:
-    """A channel to a member of the cluster; with ``roots``, the certificates of its authority, over TLS."""
+def cluster_channel(
+    address: str, roots: bytes | None, *, name: str = WORKER_NAME, more: Sequence[tuple[str, int]] = ()
+) -> grpc.aio.Channel:
+    """A channel to a member of the cluster; with ``roots``, the certificates of its authority, over TLS.
+
+    ``more`` are options beside, or instead of, the usual ones.
+    """
+    options: list[tuple[str, Any]] = list((dict(OPTIONS) | dict(more)).items())
     if roots is None:
-        return grpc.aio.insecure_channel(address, options=OPTIONS)
-    options = [*OPTIONS, ("grpc.ssl_target_name_override", name)]
+        return grpc.aio.insecure_channel(address, options=options)
+    options.append(("grpc.ssl_target_name_override", name))
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots), options=options)
 
 

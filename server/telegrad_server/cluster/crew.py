@@ -1,0 +1,466 @@
+"""A session's crew: its home worker and the peers that run its replicas with it.
+
+The home commands a peer as a client commands a server: it has a session there, with names of its own. What is the
+same on all replicas is mirrored: sent once, and made anew by every member in the same way from then on. The home alone
+is the truth: nothing is committed before its own run, with all its sums, is done. When a member fails, the crew is
+dismissed, another one signs on, everything is mirrored again, and the run is repeated: with the same bits, since they
+depend on the number of logical replicas and not on who carries them.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from weakref import ref
+
+from telegrad.errors import ConnectionFailed, GraphError, TelegradError, TimedOut, WorkerLost
+from telegrad.ir.graph import Replication
+from telegrad.ir.types import Type
+from telegrad.wire import messages as m
+from telegrad.wire.status import to_exception
+
+from telegrad_server.cluster.groups import Groups
+from telegrad_server.compiler.plan import Plan
+from telegrad_server.compiler.replicas import Share
+from telegrad_server.executors import Executor
+from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.company import Company
+from telegrad_server.functions import Functions, Known
+from telegrad_server.tree import Division
+
+GROUP_SECONDS = 120.0
+"""So long members wait for each other in a run; that one of them has died shows much sooner."""
+
+VERDICT_SECONDS = 2.0
+"""After a group broke, so long the home waits to hear whether a peer's op failed."""
+
+RECRUIT_SECONDS = 10.0
+"""A crew that is smaller than wanted looks for more after so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker that may be a peer."""
+
+    worker: str
+    incarnation: str
+    address: str
+    collectives_address: str
+    machine: str
+
+
+class PeerLine(Protocol):
+    """The home's line to its session on a peer. Every method may be called by any thread; none waits."""
+
+    candidate: Candidate
+
+    def send(self, command: m.Command) -> None:
+        """Let the peer do something, after all that it was told before."""
+        ...
+
+    def upload(self, name: int, type: Type, data: memoryview) -> None:
+        """Send the bytes of a name that was announced by Expect; they must not change until they are sent."""
+        ...
+
+    def fetch(self, name: int) -> Future[bytes]:
+        """The bytes of a value, once it is there."""
+        ...
+
+    def close(self) -> None:
+        """End the session on the peer."""
+        ...
+
+
+class Recruiter(Protocol):
+    """Finds peers and opens lines to them."""
+
+    def find(self, count: int, *, strategy: str, without: Sequence[str]) -> list[Candidate]:
+        """At most ``count`` workers, fewer if there are no more, or if the gateway does not answer."""
+        ...
+
+    def open(
+        self,
+        candidate: Candidate,
+        *,
+        tenant: str,
+        supply: Callable[[bytes], bytes],
+        failed: Callable[[m.ErrorRecord], None],
+        lost: Callable[[TelegradError], None],
+    ) -> PeerLine:
+        """A line to a session on the peer. ``supply`` gives a function's bytes, ``failed`` hears of commands that had no
+        effect, ``lost`` that the line is gone. ConnectionFailed or WorkerLost if the peer does not answer.
+        """
+        ...
+
+    def myself(self) -> Candidate:
+        """This worker."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """A crew at work: its peers, this worker's end of their group, and what they hold."""
+
+    name: str
+    peers: list[PeerLine]
+    communicator: Communicator
+    wanted: int
+    step: int = 0
+    next_name: int = 0
+    mirrored: dict[int, tuple[int, ref[Any]]] = field(default_factory=dict[int, tuple[int, "ref[Any]"]])
+    """For each name at home the peers' name and the value that they have under it."""
+
+
+class Crew:
+    """Runs a session's data-parallel functions on several workers. One run at a time."""
+
+    def __init__(
+        self,
+        session_id: str,
+        tenant: str,
+        *,
+        groups: Groups,
+        recruiter: Recruiter,
+        functions: Functions,
+        executor: Executor,
+        strategy: str = "pack",
+    ) -> None:
+        self._session_id = session_id
+        self._tenant = tenant
+        self._groups = groups
+        self._recruiter = recruiter
+        self._functions = functions
+        self._executor = executor
+        self._strategy = strategy
+        self._group: _Group | None = None
+        self._generation = 0
+        self._looked_at = -RECRUIT_SECONDS
+        self._lock = threading.Lock()
+        self._verdict: m.ErrorRecord | None = None
+        self._changed = threading.Condition(self._lock)
+        self._lost: dict[str, TelegradError] = {}
+        self._is_closed = False
+        self._bytes: dict[bytes, bytes] = {}
+
+    @property
+    def workers(self) -> list[str]:
+        """The workers that carry replicas now, the home first."""
+        group = self._group
+        peers = [] if group is None else [peer.candidate.worker for peer in group.peers]
+        return [self._recruiter.myself().worker, *peers]
+
+    def run(
+        self,
+        known: Known,
+        run: m.Run,
+        operands: Sequence[Any],
+        *,
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> list[Any]:
+        """The results of a data-parallel function, of which this worker carries the first replicas.
+
+        ``operands`` are those of the whole call. ``waiting`` surrounds the times in which this worker computes nothing.
+        Raises what a member raised, by name of the op as ever.
+        """
+        how = self._functions.replication_of(known)
+        without: list[str] = []
+        while True:
+            group = self._group_for(how, without, waiting)
+            if group is None:
+                return self._executor.run(self._functions.plan_of(known), operands)
+            try:
+                return self._run_in(group, how, known, run, operands, waiting)
+            except (WorkerLost, ConnectionFailed, TimedOut) as error:
+                verdict = self._wait_for_verdict(waiting)
+                self._dismiss()
+                if verdict is not None:
+                    raise to_exception(verdict) from error
+                without += [name for name in self._lost if name not in without]
+                logging.info("a run begins again with other workers: %s", error.message)
+            except BaseException:
+                self._dismiss()
+                raise
+
+    # ---- who is in it
+
+    def _group_for(
+        self, how: Replication, without: Sequence[str], waiting: Callable[[], AbstractContextManager[None]]
+    ) -> _Group | None:
+        """The group that carries the replicas, None if this worker carries them alone."""
+        group = self._group
+        now = time.monotonic()
+        if group is not None and len(group.peers) + 1 > how.taking:
+            self._dismiss()  # a function with fewer replicas than members
+            group = None
+        is_short = group is None or len(group.peers) + 1 < how.taking
+        if is_short and how.taking > 1 and (without or now - self._looked_at > RECRUIT_SECONDS or self._lost):
+            self._looked_at = now
+            self._lost.clear()
+            with waiting():
+                found = self._recruiter.find(how.taking - 1, strategy=self._strategy, without=without)
+                if group is None or len(found) > len(group.peers):
+                    self._dismiss()
+                    group = self._build(found) if found else None
+        return group
+
+    def _build(self, candidates: Sequence[Candidate]) -> _Group | None:
+        """A group with as many of the candidates as answer."""
+        peers: list[PeerLine] = []
+        for candidate in candidates:
+            try:
+                peers.append(self._open(candidate))
+            except (ConnectionFailed, TimedOut) as error:
+                logging.info("worker %s cannot be a peer: %s", candidate.worker, error.message)
+        if not peers:
+            return None
+        self._generation += 1
+        name, key = secrets.token_hex(8), secrets.token_bytes(32)
+        everyone = [self._recruiter.myself(), *[peer.candidate for peer in peers]]
+        members = tuple(m.GroupMember(c.worker, c.collectives_address, c.machine) for c in everyone)
+
+        def joining(rank: int) -> m.JoinGroup:
+            return m.JoinGroup(name, self._generation, key, rank, members, GROUP_SECONDS)
+
+        for rank, peer in enumerate(peers, 1):
+            peer.send(joining(rank))
+        try:
+            communicator = self._groups.join(self._session_id, joining(0))
+        except WorkerLost as error:
+            logging.info("no group came together: %s", error.message)
+            for peer in peers:
+                peer.close()
+            return None
+        self._group = _Group(name, peers, communicator, len(candidates))
+        if self._lost:  # one of them, before there was anything to break
+            communicator.abort("a member was lost while the group was built")
+        return self._group
+
+    def _open(self, candidate: Candidate) -> PeerLine:
+        return self._recruiter.open(
+            candidate,
+            tenant=self._tenant,
+            supply=self._bytes.__getitem__,
+            failed=self._peer_failed,
+            lost=lambda error: self._peer_lost(candidate.worker, error),
+        )
+
+    def _peer_failed(self, record: m.ErrorRecord) -> None:
+        with self._changed:
+            if self._verdict is None and record.reason != "WORKER_LOST":
+                self._verdict = record
+            self._changed.notify_all()
+        self._break(record.message)
+
+    def _peer_lost(self, worker: str, error: TelegradError) -> None:
+        with self._changed:
+            self._lost[worker] = error
+            self._changed.notify_all()
+        self._break(f"worker {worker} is lost: {error.message}")
+
+    def _break(self, why: str) -> None:
+        group = self._group
+        if group is not None:
+            group.communicator.abort(why)
+
+    def _wait_for_verdict(self, waiting: Callable[[], AbstractContextManager[None]]) -> m.ErrorRecord | None:
+        """What a peer's op failed with, if that is what broke the group."""
+        with waiting(), self._changed:
+            self._changed.wait_for(lambda: self._verdict is not None or bool(self._lost), VERDICT_SECONDS)
+            verdict, self._verdict = self._verdict, None
+            return verdict
+
+    def _dismiss(self) -> None:
+        """Let everyone go."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.communicator.close()
+            for peer in group.peers:
+                peer.close()
+
+    def close(self) -> None:
+        """The session is over."""
+        self._dismiss()
+
+    # ---- a run
+
+    def _run_in(
+        self,
+        group: _Group,
+        how: Replication,
+        known: Known,
+        run: m.Run,
+        operands: Sequence[Any],
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> list[Any]:
+        assert known.data is not None
+        self._bytes[run.function] = known.data
+        self._verdict = None
+        group.step += 1
+        division = Division.even(how.taking, size=len(group.peers) + 1)
+        self._forget_what_is_gone(group)
+        mirrors = {
+            i: self._mirror(group, run.inputs[i], operands[i])
+            for i in range(len(operands))
+            if i not in how.split_inputs and run.inputs[i]
+        }
+        rows: list[dict[int, int]] = []  # for each peer the names of its rows of results
+        for rank, peer in enumerate(group.peers, 1):
+            share = Share(*division.blocks[rank])
+            rows.append(self._command(group, peer, how.rows_of(*share), how, run, operands, mirrors))
+        share = Share(*division.blocks[0])
+        plan = self._functions.share_of(known, share)
+        company = Company(group.communicator, division, step=group.step, waiting=waiting)
+        start, stop = how.rows_of(*share)
+        own = [self._executor.rows(x, start, stop) if i in how.split_inputs else x for i, x in enumerate(operands)]
+        values = self._executor.run(plan, own, company=company.present())
+        for j in {j for names in rows for j in names}:
+            values[j] = self._whole(group, values[j], j, rows, waiting)
+        for i, j in plan.updates:
+            group.mirrored[run.inputs[i]] = mirrors[i], ref(values[j])
+        return values
+
+    def _command(
+        self,
+        group: _Group,
+        peer: PeerLine,
+        span: tuple[int, int],
+        how: Replication,
+        run: m.Run,
+        operands: Sequence[Any],
+        mirrors: dict[int, int],
+    ) -> dict[int, int]:
+        """Let a peer run its share of the rows. Returns its names for results with rows, by number."""
+        inputs: list[int] = []
+        immediates: list[bytes] = []
+        passing: list[int] = []
+        for i, value in enumerate(operands):
+            if i in mirrors:
+                inputs.append(mirrors[i])
+                continue
+            data, type = self._executor.to_host(value), self._executor.type_of(value)
+            if i in how.split_inputs:
+                row_bytes = len(data) // how.rows
+                data = data[span[0] * row_bytes : span[1] * row_bytes]
+                type = Type((span[1] - span[0], *type.shape[1:]), type.dtype)
+            if len(data) <= m.INLINE_BYTES:
+                inputs.append(0)
+                immediates.append(bytes(data))
+            else:
+                name = self._new_name(group)
+                self._send(peer, name, type, data)
+                inputs.append(name)
+                passing.append(name)
+        wanted = {j: self._new_name(group) for j in how.row_outputs if run.outputs[j]}
+        outputs = tuple(wanted.get(j, 0) for j in range(len(run.outputs)))
+        command = m.Run(run.function, tuple(inputs), outputs, b"".join(immediates), group=group.name, step=group.step)
+        peer.send(command)
+        if passing:
+            peer.send(m.Release(tuple(passing)))
+        return wanted
+
+    def _whole(
+        self,
+        group: _Group,
+        own: Any,
+        number: int,
+        rows: Sequence[dict[int, int]],
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> Any:
+        """A result with the rows of all members."""
+        type = self._executor.type_of(own)
+        row_bytes = self._executor.nbytes(own) // max(type.shape[0], 1)
+        futures = [peer.fetch(names[number]) for peer, names in zip(group.peers, rows, strict=True)]
+        pieces = [own]
+        with waiting():
+            found = [future.result(GROUP_SECONDS) for future in futures]
+        for data in found:
+            piece = Type((len(data) // max(row_bytes, 1), *type.shape[1:]), type.dtype)
+            pieces.append(self._executor.from_host(piece, data))
+        for peer, names in zip(group.peers, rows, strict=True):
+            peer.send(m.Release((names[number],)))
+        return self._executor.joined(pieces)
+
+    # ---- what the peers hold
+
+    def _mirror(self, group: _Group, name: int, value: Any) -> int:
+        """The peers' name for a value of the home's, which they are sent if they have not got it."""
+        known = group.mirrored.get(name)
+        if known is not None:
+            if known[1]() is value:
+                return known[0]
+            self._release(group, known[0])
+        mine = self._new_name(group)
+        data, type = self._executor.to_host(value), self._executor.type_of(value)
+        for peer in group.peers:
+            self._send(peer, mine, type, data)
+        group.mirrored[name] = mine, ref(value)
+        return mine
+
+    def _send(self, peer: PeerLine, name: int, type: Type, data: memoryview) -> None:
+        if len(data) <= m.INLINE_BYTES:
+            peer.send(m.Put(name, type, bytes(data)))
+        else:
+            peer.send(m.Expect(name, type))
+            peer.upload(name, type, data)
+
+    def _forget_what_is_gone(self, group: _Group) -> None:
+        for name in [name for name, (_, held) in group.mirrored.items() if held() is None]:
+            self._release(group, group.mirrored.pop(name)[0])
+
+    def _release(self, group: _Group, name: int) -> None:
+        for peer in group.peers:
+            peer.send(m.Release((name,)))
+
+    def _new_name(self, group: _Group) -> int:
+        group.next_name += 1
+        return group.next_name
+
+
+class Together:
+    """A session's companions: its own crew, or the group of the home that commands it."""
+
+    def __init__(
+        self,
+        session_id: str,
+        groups: Groups,
+        functions: Functions,
+        crew: Crew,
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._session_id = session_id
+        self._groups = groups
+        self._functions = functions
+        self.crew = crew
+        self._waiting = waiting
+
+    def join(self, group: m.JoinGroup) -> None:
+        with self._waiting():
+            self._groups.join(self._session_id, group)
+
+    def share(self, known: Known, run: m.Run) -> tuple[Plan, AbstractContextManager[None]]:
+        communicator = self._groups.find(self._session_id, run.group)
+        how = self._functions.replication_of(known)
+        if communicator.size > how.taking:
+            raise GraphError(f"{how.taking} replicas are too few for a group of {communicator.size}")
+        division = Division.even(how.taking, size=communicator.size)
+        try:
+            plan = self._functions.share_of(known, Share(*division.blocks[communicator.rank]))
+        except TelegradError as error:
+            communicator.abort(error.message)
+            raise
+        return plan, Company(communicator, division, step=run.step, waiting=self._waiting).present()
+
+    def run(self, known: Known, run: m.Run, operands: Sequence[Any]) -> list[Any]:
+        return self.crew.run(known, run, operands, waiting=self._waiting)
+
+    def close(self) -> None:
+        """The session is over. May wait for threads."""
+        self.crew.close()
+        self._groups.leave(self._session_id)

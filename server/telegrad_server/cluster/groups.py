@@ -1,0 +1,67 @@
+"""The groups that a worker is a member of, each for a session: at home of its own, or of another worker's.
+
+A group ends with its session, and with its first failure: what broke is built again, never mended.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from telegrad.errors import NotFound
+from telegrad.wire import messages as m
+
+from telegrad_server.cluster.collectives import Listener, Member
+from telegrad_server.executors.communicator import Communicator
+
+
+class Groups:
+    """A worker's ends of groups, by session and name. Any thread."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._ends: dict[tuple[str, str], Communicator] = {}
+
+    def join(self, session_id: str, group: m.JoinGroup) -> Communicator:
+        """This worker's end of a group, once all members are connected. WorkerLost if one does not come in time."""
+        members: list[Member] = []
+        for member in group.members:
+            host, _, port = member.address.rpartition(":")
+            members.append(Member(member.worker, host.strip("[]"), int(port), member.machine))
+        end = self._listener.join(
+            members,
+            rank=group.rank,
+            group=group.group,
+            generation=group.generation,
+            key=group.key,
+            timeout_seconds=group.timeout_seconds,
+        )
+        with self._lock:
+            former = self._ends.pop((session_id, group.group), None)
+            self._ends[session_id, group.group] = end
+        if former is not None:
+            former.close()
+        return end
+
+    def find(self, session_id: str, group: str) -> Communicator:
+        """A session's end of a group. NotFound if it did not join it."""
+        end = self._ends.get((session_id, group))
+        if end is None:
+            raise NotFound(f"this worker is no member of group {group}", reason="NOT_FOUND")
+        return end
+
+    def leave(self, session_id: str) -> None:
+        """The session is over. May wait for threads of its groups."""
+        with self._lock:
+            ends = [self._ends.pop(key) for key in [key for key in self._ends if key[0] == session_id]]
+        for end in ends:
+            end.close()
+
+    def close(self) -> None:
+        """Leave all groups."""
+        with self._lock:
+            ends = list(self._ends.values())
+            self._ends.clear()
+        for end in ends:
+            end.close()
+        self._listener.close()

@@ -67,6 +67,7 @@ from telegrad.ir.types import bool_ as bool
 from telegrad.opening import connect
 from telegrad.ops import *  # noqa: F403
 from telegrad.ops import __all__ as _functions
+from telegrad.parts import on, pipeline
 from telegrad.replicas import all_reduce, replica_index
 from telegrad.scope import Scope, scoped
 from telegrad.session import Session
@@ -85,7 +86,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "broadcast_shapes", "can_cast", "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad",
     "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad",
     "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp",
-    "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "ones", "optim", "pi", "random",
+    "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones", "optim", "pi", "pipeline", "random",
     "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse", "switch", "tensor", "uint16", "uint32",
     "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
     *_functions,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from telegrad.function import Trace
     from telegrad.ir.value import Node, Value
+    from telegrad.parts import On
     from telegrad.session import Session
     from telegrad.tensor import Tensor, Variable
 
@@ -28,6 +29,8 @@ ASSIGNED: ContextVar[tuple[dict[Variable, Value] | None, ...]] = ContextVar("tel
 cannot hand them out."""
 DEFINITIONS: ContextVar[bool] = ContextVar("telegrad_definitions", default=False)
 """Whether every tensor keeps its definition when it is sent, because a transform will differentiate through it."""
+ON: ContextVar[On | None] = ContextVar("telegrad_on", default=None)
+"""The worker on which ops are to run, where one has been chosen."""
 
 _SESSIONS: list[Session] = []
 

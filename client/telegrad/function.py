@@ -307,7 +307,8 @@ class Function(Generic[P, R]):
         if self._static:
             nest = self._with_static(args, kwargs)
         leaves, structure = flatten(nest)
-        key: Hashable = (structure, tuple([_signature(x) for x in leaves]))
+        on = context.ON.get()
+        key: Hashable = (structure, tuple([_signature(x) for x in leaves]), None if on is None else on.worker)
         session = _session_of(leaves)
         known = self._compiled.get(session)
         if known is None:

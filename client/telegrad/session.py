@@ -61,6 +61,7 @@ class Session:
         self.scopes = Scopes(self)
         self._pending: list[ref[Tensor]] = []
         self._updates: dict[Variable, tuple[Value, Line | None]] = {}
+        self._notes: dict[str, None] = {}
 
     # ---- what it is
 
@@ -81,8 +82,12 @@ class Session:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the server wants a person to know."""
-        return self.commands.connection.greeting.warnings
+        """What a person should know of the server, and of what is asked of it."""
+        return (*self.commands.connection.greeting.warnings, *self._notes)
+
+    def note(self, sentence: str) -> None:
+        """Add to the warnings, once."""
+        self._notes[sentence] = None
 
     @property
     def home(self) -> str:

@@ -120,7 +120,12 @@ class Tensor(Methods):
 
     def bind(self, op: Op, inputs: Sequence[Any], regions: Sequence[Graph] = ()) -> tuple[Any, ...]:
         home = context.TRACE.get() or self._home
+        on = context.ON.get()
+        if on is not None:
+            inputs = on.moved(op, inputs)
         outputs = apply(op, [home.value_of(x) for x in inputs], regions, origin=caller())
+        if on is not None:
+            on.made(outputs[0].node)
         region = context.REGION.get()
         if region is not None:
             region.append(outputs[0].node)
@@ -449,7 +454,7 @@ class Variable(Tensor):
     ``assign`` makes the next version. Parameters, running statistics and optimiser state are variables.
     """
 
-    __slots__ = ("_handle", "leaf", "name", "updated_at", "version")
+    __slots__ = ("_handle", "leaf", "name", "updated_at", "version", "worker")
 
     def __init__(self, value: Tensor | npt.ArrayLike, *, name: str | None = None, requires_grad: bool = False) -> None:
         from telegrad.creation import asarray
@@ -457,6 +462,10 @@ class Variable(Tensor):
         if context.TRACE.get() is not None:
             raise TraceError("a variable cannot be made while a function is traced; make it before the call")
         tensor = value if isinstance(value, Tensor) else asarray(value)
+        on = context.ON.get()
+        self.worker = on.worker if on is not None else None
+        if on is not None:
+            tensor = on.hold(tensor)
         if requires_grad and not tensor.dtype.is_float:
             raise DTypeError(f"only floating-point variables have gradients, not {tensor.type}")
         session = tensor.session
@@ -536,7 +545,10 @@ class Variable(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
         """Another variable with this one's present value, so that ``copy.deepcopy`` copies a module."""
-        return type(self)(self.detach(), name=self.name, requires_grad=self._requires_grad)
+        from telegrad.parts import beside
+
+        with beside(self):
+            return type(self)(self.detach(), name=self.name, requires_grad=self._requires_grad)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Let backward give this variable a gradient, or not."""

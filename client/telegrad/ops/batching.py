@@ -25,6 +25,7 @@ from telegrad.ops import (
     linalg,
     loops,
     norm,
+    parts,
     pooling,
     probability,
     reduce,
@@ -229,6 +230,10 @@ def _region(region: Graph, flags: Sequence[bool], size: int, *, sums: Sequence[b
     return Graph.of(inputs, [reduce.Sum((0,))(x) if sums and sums[i] else x for i, x in enumerate(outs)])
 
 
+def _beside(node: Node, xs: Sequence[V], flags: Sequence[bool], size: int) -> Sequence[V]:
+    return node.op.results(_all(xs[:1], flags[:1], size)[0], xs[1])
+
+
 def _checkpoint(node: Node, xs: Sequence[V], flags: Sequence[bool], size: int) -> Sequence[V]:
     return node.op.results(*xs, regions=(_region(node.regions[0], flags, size),))
 
@@ -301,6 +306,9 @@ RULES.update(
         convolution.Convolution: _merged,
         convolution.ConvolutionInput: _merged,
         pooling.WindowArgmax: _merged,
+        parts.MoveTo: _one_by_one,
+        parts.MicroBatch: _one_by_one,
+        parts.MoveBeside: _beside,
         control.Barrier: _barrier,
         control.Checkpoint: _checkpoint,
         control.CustomVjp: _custom_vjp,

@@ -15,6 +15,7 @@ from telegrad.creation import full
 from telegrad.errors import GraphError
 from telegrad.function import guard
 from telegrad.ir import types
+from telegrad.parts import beside
 from telegrad.optim.update import Group, Options, State, Variables, as_number, require
 from telegrad.tensor import Parameter, Tensor, Variable
 
@@ -58,7 +59,8 @@ class Optimizer:
             if id(parameter) in self.state or any(parameter is p for p in parameters[:i]):
                 raise GraphError(f"{parameter.describe()} is in two parameter groups")
         for parameter in parameters:
-            self.state[id(parameter)] = self._begin(parameter, group)
+            with beside(parameter):
+                self.state[id(parameter)] = self._begin(parameter, group)
         self.param_groups.append(group)
         if any(callable(option) for option in group.values()):
             self._count()

@@ -12,6 +12,7 @@ from telegrad.ir.graph import Graph
 from telegrad.ir.op import Op
 from telegrad.ir.value import Node, Value, origin
 from telegrad.ops.control import Alias, Barrier, Checkpoint, CustomVjp, Gradient, StopGradient
+from telegrad.ops.parts import MARKS
 
 from telegrad_server.compiler.rebuild import rewritten
 
@@ -26,6 +27,11 @@ def inline(graph: Graph) -> Graph:
     if any(node.op.expands for node in graph.nodes) and not _has(graph, Gradient):
         graph = rewritten(graph, _expand)
     return rewritten(graph, _without_identities) if _has(graph, Alias, StopGradient) else graph
+
+
+def unmark(graph: Graph) -> Graph:
+    """Drop the marks that say on which worker a part runs: here all of it runs on one."""
+    return rewritten(graph, _without_marks) if _has(graph, *MARKS) else graph
 
 
 def remove_barriers(graph: Graph) -> Graph:
@@ -53,6 +59,10 @@ def _expand(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         return None
     with origin(node.origin):
         return node.op.in_primitives(*inputs)  # type: ignore[attr-defined]
+
+
+def _without_marks(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    return inputs[:1] if isinstance(node.op, MARKS) else None
 
 
 def _without_identities(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -14,9 +14,11 @@ from telegrad.ir.verify import verify_function
 from telegrad_server.compiler.cse import common_subexpressions
 from telegrad_server.compiler.fold import fold
 from telegrad_server.compiler.gradients import gradients
-from telegrad_server.compiler.inline import inline, remove_barriers
+from telegrad_server.compiler.inline import inline, remove_barriers, unmark
 from telegrad_server.compiler.limits import Limits, check_cost
 from telegrad_server.compiler.loops import in_regions, join_loops, prune_loops
+from telegrad_server.compiler.parts import Cut, cut
+from telegrad_server.compiler.places import place_of_input, with_moves
 from telegrad_server.compiler.plan import Plan, make_plan
 from telegrad_server.compiler.replicas import Share, divided
 
@@ -33,6 +35,7 @@ LOWERING: tuple[Pass, ...] = (
     Pass("gradients", "exact", gradients),
     Pass("join_loops", "exact", join_loops),
     Pass("inline", "exact", inline),
+    Pass("unmark", "exact", unmark),
 )
 """What turns a graph as the client writes it into one that can run."""
 
@@ -72,6 +75,20 @@ def compile_function(function: Function, *, limits: Limits | None = None, share:
             ready = divided(function, graphs, share)
         flops = check_cost(ready.graph, limits)
         return make_plan(ready, flops=flops)
+
+
+def compile_parts(function: Function, places: Sequence[int | None], *, limits: Limits | None = None) -> Cut:
+    """The parts of a function whose inputs live on the workers in ``places``, None for those that a call brings along.
+
+    Raises what `compile_function` raises.
+    """
+    verify_function(function)
+    limits = limits or Limits()
+    with _collections_paused(), at_most(limits.rules):
+        graph = with_moves(function.graph, [place_of_input(worker) for worker in places])
+        graph = optimise(graph, without=("unmark",))
+        check_cost(graph, limits)
+        return cut(Function(graph, function.updates), places)
 
 
 @contextmanager

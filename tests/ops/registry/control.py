@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from telegrad.errors import GraphError
-from telegrad.ops import control
+from telegrad.ops import control, parts
 
 from tests.ops.operands import booleans, integers, real
 from tests.ops.registry.facts import ANY, MOVES, NO_AXES, NO_MATRICES, Facts, Refusal, Sample, nothing, refuse, ty
@@ -25,6 +26,38 @@ def _identity(op: Any, *, has_gradient: bool) -> Facts:
         flops=nothing,
         moves=nothing,
         without=SAME,
+    )
+
+
+def _beside() -> Facts:
+    op = parts.MoveBeside()
+    return Facts(
+        samples=(
+            Sample(op, (real(3), real(2))),
+            Sample(op, (real(2, 3), real(2, 3))),
+            Sample(op, (integers(3), real(1))),
+            Sample(op, (real(), real(0))),
+            Sample(op, (real(0), real())),
+        ),
+        refusals=tuple(
+            refuse(GraphError, f"{op.name} does not take {n} operands", op, *[ty(2)] * n) for n in (0, 1, 3)
+        ),
+        reference=lambda op, x, beside: x,
+        dtypes=ANY,
+        differentiable=(0,),
+        flops=nothing,
+        moves=nothing,
+        without=SAME,
+    )
+
+
+def _numbered(op: type[Any], most: int, why: str) -> Facts:
+    facts = _identity(op(1), has_gradient=True)
+    more = tuple(Sample(op(n), (real(2),)) for n in (0, most - 1))
+    return replace(
+        facts,
+        samples=(*[s for s in facts.samples if s.arrays[0].dtype.kind != "i"], *more),
+        refusals=(*facts.refusals, *[refuse(GraphError, why, op(n), ty(2)) for n in (-1, most)]),
     )
 
 
@@ -56,6 +89,9 @@ ROWS = [
     _identity(control.StopGradient(), has_gradient=False),
     _identity(control.Alias(), has_gradient=True),
     _barrier(),
+    _numbered(parts.MoveTo, parts.MAX_WORKERS, "workers are numbered from 0"),
+    _numbered(parts.MicroBatch, parts.MAX_MICRO_BATCHES, "micro-batches are numbered from 0"),
+    _beside(),
 ]
 
 ELSEWHERE = {

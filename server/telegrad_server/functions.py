@@ -12,10 +12,12 @@ from typing import NamedTuple
 from telegrad.errors import GraphError, TelegradError, TooExpensive
 from telegrad.ir.graph import Function, Replication
 from telegrad.ir.types import Type
-from telegrad.wire.codec import decode_function, function_id, is_replicated, updated_inputs
+from telegrad.ops.parts import MARKS
+from telegrad.wire.codec import decode_function, function_id, is_replicated, op_names, updated_inputs
 
 from telegrad_server.compiler.limits import Limits
-from telegrad_server.compiler.pipeline import compile_function
+from telegrad_server.compiler.parts import Cut
+from telegrad_server.compiler.pipeline import compile_function, compile_parts
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
 
@@ -44,6 +46,9 @@ class Known:
     replication: Replication | None = None
     signature: Signature | None = None
     shares: dict[Share, Plan] = field(default_factory=dict[Share, Plan])
+    is_marked: bool = False
+    """Whether it holds marks of where its parts run."""
+    cuts: dict[tuple[int | None, ...], Cut] = field(default_factory=dict[tuple[int | None, ...], Cut])
 
 
 class Functions:
@@ -52,7 +57,11 @@ class Functions:
     Not for two threads at once, except `plan_of`, which touches nothing but the function it is given.
     """
 
-    def __init__(self, *, capacity: int, capacity_bytes: int, max_nodes: int, limits: Limits) -> None:
+    def __init__(
+        self, *, capacity: int, capacity_bytes: int, max_nodes: int, limits: Limits, keeps_bytes: bool = False
+    ) -> None:
+        """``keeps_bytes`` where a function may be run by several workers, after it was run by one."""
+        self._keeps_bytes = keeps_bytes
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._max_nodes = max_nodes
@@ -95,7 +104,7 @@ class Functions:
             raise _again(known.refusal)
         if known.plan is None:
             known.plan = self._compiled(known, None)
-            if not known.is_replicated:
+            if not known.is_replicated and not self._keeps_bytes:
                 known.data = None
         return known.plan
 
@@ -106,6 +115,23 @@ class Functions:
         if share not in known.shares:
             known.shares[share] = self._compiled(known, share)
         return known.shares[share]
+
+    def parts_of(self, known: Known, places: tuple[int | None, ...]) -> Cut:
+        """The parts of a function whose inputs live on the workers in ``places``."""
+        if known.refusal is not None:
+            raise _again(known.refusal)
+        if places not in known.cuts:
+            function = self._decoded(known)
+            try:
+                known.cuts[places] = compile_parts(function, places, limits=self._limits)
+            except (GraphError, TooExpensive) as error:
+                self._refuse(known, error)
+                raise
+        return known.cuts[places]
+
+    def plan_of_part(self, part: Function) -> Plan:
+        """The plan of a part that runs here."""
+        return compile_function(part, limits=self._limits)
 
     def signature_of(self, known: Known) -> Signature:
         """What a call of the function takes, before there is a plan. Raises what is wrong with it, each time."""
@@ -154,7 +180,8 @@ def read_function(function: bytes, data: bytes) -> Known:
     if function_id(data) != function:
         raise GraphError("the bytes of a function do not have the id they came with", reason="FUNCTION_MISMATCH")
     try:
-        return Known(len(data), updated_inputs(data), data, is_replicated=is_replicated(data))
+        marked = not op_names(data).isdisjoint(op.name for op in MARKS)
+        return Known(len(data), updated_inputs(data), data, is_replicated=is_replicated(data), is_marked=marked)
     except GraphError as error:
         return Known(len(data), (), refusal=_again(error))
 

@@ -22,6 +22,7 @@ from telegrad.wire.status import to_record
 
 from telegrad_server.events import Events
 from telegrad_server.names import Announced, Blamed, Names
+from telegrad_server.offers import Offered
 from telegrad_server.store import Account, Stored
 
 ACKNOWLEDGE_COMMANDS = 64
@@ -117,6 +118,8 @@ class Session:
     queued_bytes: int = 0
     under_way: Task | None = None
     tickets: dict[str, Ticket] = field(default_factory=dict[str, Ticket])
+    errands: list[m.Pull | Offered] = field(default_factory=list[m.Pull | Offered])
+    """What is to be got from other workers, or given to them, by whoever drives the machine."""
     _asked: bytes = b""
     _unacknowledged_bytes: int = 0
 
@@ -148,6 +151,7 @@ class Session:
         self.tickets.clear()
         self.queue.clear()
         self.queued_bytes = 0
+        self.errands.clear()
         self.events.clear()
         freed = self.names.clear()
         if error is not None:
@@ -246,7 +250,7 @@ class Session:
                     return True
                 self._asked = b""
                 return self.names.any_arriving(command.inputs)
-            case m.Fetch():
+            case m.Fetch() | m.Offer():
                 return self.names.any_arriving((command.name,))
             case m.Alias():
                 return self.names.any_arriving((command.source,))
@@ -271,6 +275,13 @@ class Session:
                 record = names.expect(command.name, command.scope, Announced(command.type, sequence))
                 if record is not None:
                     self.events.add(m.Failed(sequence, record))
+            case m.Pull():
+                self._check_peer()
+                names.expect(command.name, command.scope, Announced(command.type, sequence))
+                self.errands.append(command)
+            case m.Offer():
+                self._check_peer()
+                self.errands.append(Offered(command.key, names.usable(command.name).value))
             case m.Alias():
                 stored = names.usable(command.source)
                 names.check_new((command.name,), (command.scope,))
@@ -289,7 +300,7 @@ class Session:
 
     def _check_peer(self) -> None:
         if not self.is_peers:
-            raise AccessError("groups are formed by workers, not by clients", reason="ACCESS_DENIED")
+            raise AccessError("only another worker may command this, not a client", reason="ACCESS_DENIED")
 
     def _begin_run(self, sequence: int, run: m.Run) -> Task:
         if run.group:
@@ -372,7 +383,9 @@ class Session:
                 names.fail(name, command.scopes[j] if j < len(command.scopes) else command.scope, record)
             updated = self.updated_by(command.function)
             names.hold_back((command.inputs[i] for i in updated if i < len(command.inputs)), record)
-        elif isinstance(command, m.Put | m.Expect | m.Alias):
+        elif isinstance(command, m.Offer):
+            self.errands.append(Offered(command.key, error=record))
+        elif isinstance(command, m.Put | m.Expect | m.Alias | m.Pull):
             names.fail(command.name, command.scope, record)
         self.events.add(m.Failed(sequence, record))
 

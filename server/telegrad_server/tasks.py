@@ -13,6 +13,7 @@ from telegrad.wire import messages as m
 
 from telegrad_server.bug import bug
 from telegrad_server.compiler.plan import Plan
+from telegrad_server.elsewhere import Elsewhere
 from telegrad_server.executors import Executor
 from telegrad_server.functions import Functions, Known, Signature
 from telegrad_server.sessions import Answer, Execute, Fetched, Join, Make, Outcome, Task
@@ -39,6 +40,14 @@ class Companions(Protocol):
         """The results of a data-parallel function, computed together with peers if there are any."""
         ...
 
+    def place(self, known: Known, run: m.Run, operands: Sequence[Any], *, brought: Sequence[bool]) -> list[Any]:
+        """The results of a function whose parts run on several workers; ``brought`` says which operands came with it."""
+        ...
+
+    def fetch(self, value: Elsewhere) -> bytes:
+        """The bytes of a value that lives on another worker."""
+        ...
+
 
 class Runner:
     """Tasks on one executor, one at a time. Whatever happens is in the outcome; nothing is raised."""
@@ -56,6 +65,7 @@ class Runner:
                 plan = known.plan if known is not None else None
                 return (
                     plan is not None
+                    and Elsewhere not in map(type, task.operands)
                     and len(plan.steps) <= LIGHT_STEPS
                     and plan.flops <= LIGHT_FLOPS
                     and plan.peak_bytes <= LIGHT_BYTES
@@ -64,7 +74,7 @@ class Runner:
             case Make():
                 return task.put.type.nbytes <= LIGHT_BYTES
             case Answer():
-                return task.stored.nbytes <= LIGHT_BYTES
+                return task.stored.nbytes <= LIGHT_BYTES and not isinstance(task.stored.value, Elsewhere)
             case Join():
                 return False
 
@@ -84,7 +94,7 @@ class Runner:
                     value = self._executor.from_host(task.put.type, task.put.data)
                     return Outcome([(value, self._executor.nbytes(value))])
                 case Answer():
-                    return Outcome(fetched=self._fetch(task))
+                    return Outcome(fetched=self._fetch(task, company))
                 case Join():
                     assert company is not None
                     company.join(task.group)
@@ -101,34 +111,54 @@ class Runner:
         if company is not None and run.group:
             plan, others = company.share(known, run)
             return self._outcome(plan, task, account, lambda own: self._executor.run(plan, own, company=others))
+        if company is not None and (known.is_marked or Elsewhere in map(type, task.operands)):
+            return self._place(known, task, account, company)
         if company is not None and known.is_replicated:
             signature = self._functions.signature_of(known)
             return self._outcome(signature, task, account, lambda whole: company.run(known, run, whole))
         plan = self._functions.plan_of(known)
         return self._outcome(plan, task, account, lambda operands: self._executor.run(plan, operands))
 
+    def _place(self, known: Known, task: Execute, account: Account, company: Companions) -> Outcome:
+        """A run whose parts are on several workers; what lives elsewhere is paid for there."""
+        run = task.run
+        signature = self._functions.signature_of(known)
+        _check_results(signature, run)
+        _check_targets(signature, run)
+        operands = _operands(signature.input_types, task, self._executor)
+        values = company.place(known, run, operands, brought=[x is None for x in task.operands])
+        account.check(sum([self._executor.nbytes(x) for x, name in zip(values, run.outputs, strict=True) if name]))
+        return Outcome([(value, self._executor.nbytes(value)) for value in values], signature.updates)
+
     def _outcome(
         self, plan: Plan | Signature, task: Execute, account: Account, compute: Callable[[list[Any]], list[Any]]
     ) -> Outcome:
         run = task.run
-        if len(run.outputs) != len(plan.output_types):
-            raise GraphError(
-                f"the function has {len(plan.output_types)} results, the Run names {len(run.outputs)}",
-                reason="GRAPH_ARITY",
-            )
+        _check_results(plan, run)
         operands = _operands(plan.input_types, task, self._executor)
         _check_targets(plan, run)
         account.check(sum([t.nbytes for t, name in zip(plan.output_types, run.outputs, strict=True) if name]))
         values = compute(operands)
         return Outcome([(value, self._executor.nbytes(value)) for value in values], plan.updates)
 
-    def _fetch(self, task: Answer) -> Fetched:
+    def _fetch(self, task: Answer, company: Companions | None) -> Fetched:
         value = task.stored.value
-        data = self._executor.to_host(value)
-        type = self._executor.type_of(value)
+        if isinstance(value, Elsewhere):
+            assert company is not None
+            data, type = memoryview(company.fetch(value)), value.type
+        else:
+            data, type = self._executor.to_host(value), self._executor.type_of(value)
         if len(data) <= m.INLINE_BYTES:
             return Fetched(type, bytes(data))
         return Fetched(type, data, ticket=secrets.token_urlsafe(16))
+
+
+def _check_results(plan: Plan | Signature, run: m.Run) -> None:
+    if len(run.outputs) != len(plan.output_types):
+        raise GraphError(
+            f"the function has {len(plan.output_types)} results, the Run names {len(run.outputs)}",
+            reason="GRAPH_ARITY",
+        )
 
 
 def _check_targets(plan: Plan | Signature, run: m.Run) -> None:
@@ -137,6 +167,10 @@ def _check_targets(plan: Plan | Signature, run: m.Run) -> None:
         raise GraphError("an input that the function updates must be a name", reason="GRAPH_ARITY")
     if len(set(targets)) != len(targets):
         raise GraphError("a Run updates the same variable twice", reason="NAME_REUSED")
+
+
+def _type_of(value: Any, executor: Executor) -> Type:
+    return value.type if isinstance(value, Elsewhere) else executor.type_of(value)
 
 
 def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[Any]:
@@ -153,9 +187,9 @@ def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[
                 raise DataCorrupt(f"the Run's immediates end before input {i} ({type})", reason="DATA_LENGTH")
             value = executor.from_host(type, data[position:end])
             position = end
-        elif value.shape != type.shape or executor.type_of(value) != type:
+        elif value.shape != type.shape or _type_of(value, executor) != type:
             raise GraphError(
-                f"input {i} of the function is {type}, given was {executor.type_of(value)}", reason="SHAPE_INVALID"
+                f"input {i} of the function is {type}, given was {_type_of(value, executor)}", reason="SHAPE_INVALID"
             )
         found.append(value)
     if position != len(data):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from telegrad.errors import (
@@ -35,6 +36,7 @@ from telegrad_server.bug import bug
 from telegrad_server.cluster.crew import Crew, Recruiter, Together
 from telegrad_server.cluster.groups import Groups
 from telegrad_server.cluster.lease import Lease
+from telegrad_server.cluster.parts import Parts
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
 from telegrad_server.events import Events
@@ -42,6 +44,7 @@ from telegrad_server.executors import Executor
 from telegrad_server.functions import Functions, Known, read_function
 from telegrad_server.line import Line
 from telegrad_server.names import Names
+from telegrad_server.offers import Offered, Offers, Taken
 from telegrad_server.sessions import Execute, Session, Task
 from telegrad_server.store import Account
 from telegrad_server.tasks import Runner
@@ -119,6 +122,7 @@ class Worker:
         self._lease = lease or Lease.forever()
         self._neighbours = neighbours
         self._busy_seconds = 0.0
+        self.offers = Offers()
         self.incarnation = secrets.token_hex(16)
         self._lock = YieldingLock()
         self._line = Line[_Turn](self._lock)
@@ -133,6 +137,7 @@ class Worker:
             capacity_bytes=config.cached_function_bytes,
             max_nodes=config.max_graph_nodes,
             limits=Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops),
+            keeps_bytes=neighbours is not None,
         )
         self._runner = Runner(executor, self._functions)
         self._is_stopping = False
@@ -229,7 +234,15 @@ class Worker:
             functions=self._functions,
             executor=self._executor,
         )
-        return Together(session.id, neighbours.groups, self._functions, crew, self._pausing)
+        parts = Parts(
+            session.id,
+            session.tenant,
+            recruiter=neighbours.recruiter,
+            functions=self._functions,
+            executor=self._executor,
+            offers=self.offers,
+        )
+        return Together(session.id, neighbours.groups, self._functions, crew, parts, self._pausing)
 
     def _new_session(self, tenant: str, lease_seconds: float | None, *, is_peers: bool) -> Session:
         config, functions = self._config, self._functions
@@ -374,6 +387,7 @@ class Worker:
         if seat.request is not None:
             del self._grants[seat.request[:2]]
         freed = session.end(record)
+        self.offers.end(session.id)
         if seat.company is not None:  # closing waits for threads, and the lock is held
             threading.Thread(target=seat.company.close, name="telegrad-dismiss", daemon=True).start()
         for upload in list(seat.uploads):
@@ -500,6 +514,18 @@ class Worker:
         seat.session.account.add(-upload.type.nbytes)
         return True
 
+    def take_offer(self, tenant: str, session_id: str, key: str, taken: Taken) -> None:
+        """Tell ``taken`` what a session offers under a key, once it does. NotFound if there is no such session."""
+        with self._lock:
+            seat = self._attached_seat(session_id)
+            if seat.session.tenant != tenant:
+                raise NotFound("there is no such session", reason="SESSION_UNKNOWN")
+            self.offers.take(session_id, key, taken)
+
+    def bytes_of(self, offered: Offered) -> memoryview:
+        """The bytes of what was offered."""
+        return self._executor.to_host(offered.value)
+
     def download(self, tenant: str, session_id: str, secret: bytes, ticket: str) -> memoryview:
         """The bytes behind a ticket; they stay valid while the view is held."""
         with self._lock:
@@ -546,9 +572,22 @@ class Worker:
         if task is not None:
             known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
             self._line.join(_Turn(seat, task, known))
+        if session.errands:
+            self._run_errands(seat)
         self._collect(seat)
         if self._waiting_for_room and session.has_room:
             self._room.notify_all()
+
+    def _run_errands(self, seat: _Seat) -> None:
+        """Give other workers what they may take, and begin to take from them. The lock is held, nothing waits."""
+        session = seat.session
+        errands, session.errands = session.errands, []
+        for errand in errands:
+            if isinstance(errand, Offered):
+                self.offers.put(session.id, errand)
+            elif self._neighbours is not None:
+                begin = partial(self.begin_upload, session.tenant, session.id, session.secret, errand.name, errand.type)
+                self._neighbours.recruiter.pull(errand, begin)
 
     def _collect(self, seat: _Seat) -> None:
         """Freed values go to the compute thread: giving back much memory takes time."""

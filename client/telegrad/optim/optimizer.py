@@ -15,8 +15,8 @@ from telegrad.creation import full
 from telegrad.errors import GraphError
 from telegrad.function import guard
 from telegrad.ir import types
-from telegrad.parts import beside
 from telegrad.optim.update import Group, Options, State, Variables, as_number, require
+from telegrad.parts import beside
 from telegrad.tensor import Parameter, Tensor, Variable
 
 _NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "momentum_decay", "lr_decay", "initial_accumulator_value")

@@ -175,6 +175,11 @@ def is_replicated(data: bytes) -> bool:
     return _function_message(data).HasField("replication")
 
 
+def op_names(data: bytes) -> frozenset[str]:
+    """The names of the ops in the function in ``data``, regions included. GraphError as below."""
+    return frozenset(_function_message(data).graph.op_names)
+
+
 def _function_message(data: bytes) -> pb.Function:
     message = pb.Function()
     try:

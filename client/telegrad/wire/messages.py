@@ -128,7 +128,27 @@ class JoinGroup:
     timeout_seconds: float
 
 
-Command = Run | Put | Expect | Alias | Release | Fetch | OpenScope | CloseScope | Resume | JoinGroup
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Let another worker take the value of a name, once, under a key "step/number". Sent by a home worker."""
+
+    name: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Take a value that ``worker`` offers, or will offer; Runs that name it wait for it. Sent by a home worker."""
+
+    name: int
+    type: Type
+    worker: str
+    address: str
+    ticket: bytes
+    scope: int = ROOT_SCOPE
+
+
+Command = Run | Put | Expect | Alias | Release | Fetch | OpenScope | CloseScope | Resume | JoinGroup | Offer | Pull
 
 
 # ---- events, server to client

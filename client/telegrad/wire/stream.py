@@ -71,6 +71,12 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
             )
             join.timeout.FromNanoseconds(int(command.timeout_seconds * 1e9))
             request.join_group.CopyFrom(join)
+        case m.Offer():
+            request.offer.name, request.offer.key = command.name, command.key
+        case m.Pull():
+            pull = pb.Pull(name=command.name, type=type_to_proto(command.type), scope=command.scope)
+            pull.worker, pull.address, pull.ticket = command.worker, command.address, command.ticket
+            request.pull.CopyFrom(pull)
     return request
 
 
@@ -103,6 +109,11 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
             j = request.join_group
             members = tuple(m.GroupMember(g.worker, g.address, g.machine) for g in j.members)
             return m.JoinGroup(j.group, j.generation, j.key, j.rank, members, j.timeout.ToNanoseconds() / 1e9)
+        case "offer":
+            return m.Offer(request.offer.name, request.offer.key)
+        case "pull":
+            p = request.pull
+            return m.Pull(p.name, type_from_proto(p.type), p.worker, p.address, p.ticket, p.scope)
         case _:
             raise GraphError(f"a stream message holds {kind or 'nothing'}", reason="MALFORMED_MESSAGE")
 

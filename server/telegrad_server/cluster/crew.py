@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from telegrad.errors import ConnectionFailed, GraphError, TelegradError, TimedOut, WorkerLost
@@ -29,11 +29,16 @@ from telegrad.wire.status import to_exception
 from telegrad_server.cluster.groups import Groups
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
+from telegrad_server.elsewhere import Elsewhere
 from telegrad_server.executors import Executor
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.company import Company
 from telegrad_server.functions import Functions, Known
 from telegrad_server.tree import Division
+from telegrad_server.uploads import Upload
+
+if TYPE_CHECKING:
+    from telegrad_server.cluster.parts import Parts
 
 GROUP_SECONDS = 120.0
 """So long members wait for each other in a run; that one of them has died shows much sooner."""
@@ -60,6 +65,7 @@ class PeerLine(Protocol):
     """The home's line to its session on a peer. Every method may be called by any thread; none waits."""
 
     candidate: Candidate
+    session_id: str
 
     def send(self, command: m.Command) -> None:
         """Let the peer do something, after all that it was told before."""
@@ -101,6 +107,14 @@ class Recruiter(Protocol):
 
     def myself(self) -> Candidate:
         """This worker."""
+        ...
+
+    def permit(self, producer: Candidate, *, tenant: str, session_id: str, offer: str) -> bytes:
+        """A ticket for one offer of a session on ``producer``."""
+        ...
+
+    def pull(self, pull: m.Pull, begin: Callable[[], Upload]) -> None:
+        """Take a value from another worker into the upload that ``begin`` gives; returns at once."""
         ...
 
 
@@ -432,12 +446,14 @@ class Together:
         groups: Groups,
         functions: Functions,
         crew: Crew,
+        parts: Parts,
         waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._session_id = session_id
         self._groups = groups
         self._functions = functions
         self.crew = crew
+        self.parts = parts
         self._waiting = waiting
 
     def join(self, group: m.JoinGroup) -> None:
@@ -460,7 +476,18 @@ class Together:
     def run(self, known: Known, run: m.Run, operands: Sequence[Any]) -> list[Any]:
         return self.crew.run(known, run, operands, waiting=self._waiting)
 
+    def place(self, known: Known, run: m.Run, operands: Sequence[Any], *, brought: Sequence[bool]) -> list[Any]:
+        if known.is_replicated:
+            raise GraphError(
+                "a function with replicas uses tensors that live on other workers; it can use those at home"
+            )
+        return self.parts.run(known, run, operands, brought=brought, waiting=self._waiting)
+
+    def fetch(self, value: Elsewhere) -> bytes:
+        return self.parts.fetch(value, waiting=self._waiting)
+
     def close(self) -> None:
         """The session is over. May wait for threads."""
+        self.parts.close()
         self.crew.close()
         self._groups.leave(self._session_id)

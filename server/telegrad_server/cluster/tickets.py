@@ -16,6 +16,7 @@ _TICKET = b"telegrad ticket 1"
 _PASSWORD = b"telegrad password 1"
 _SIGNATURE_BYTES = 32
 _SEPARATOR = "\0"
+_OFFER = "offer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Ticket:
     worker: str
     incarnation: str
     is_peers: bool = False  # whether it is for another worker, which may form groups
+    offer: str = ""  # the key of the one offer that it lets another worker take, and then nothing else
 
 
 class Key:
@@ -51,7 +53,7 @@ class Key:
 
     def sign(self, ticket: Ticket) -> bytes:
         """The ticket as bytes that only who has the key can make."""
-        role = "peer" if ticket.is_peers else "client"
+        role = f"{_OFFER}{ticket.offer}" if ticket.offer else "peer" if ticket.is_peers else "client"
         fields = (ticket.session_id, ticket.tenant, ticket.worker, ticket.incarnation, role)
         if any(_SEPARATOR in text for text in fields):
             raise AccessError("a ticket's words must not hold a null character")
@@ -64,7 +66,8 @@ class Key:
         if not hmac.compare_digest(signature, self._signature(_TICKET, body)):
             raise AccessError("the ticket was not signed by this cluster", reason="TICKET_INVALID")
         *words, role = body.decode().split(_SEPARATOR)
-        return Ticket(*words, is_peers=role == "peer")
+        offer = role.removeprefix(_OFFER) if role.startswith(_OFFER) else ""
+        return Ticket(*words, is_peers=role == "peer", offer=offer)
 
     @property
     def password(self) -> str:

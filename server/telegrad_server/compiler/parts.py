@@ -41,7 +41,7 @@ class Part:
     outputs: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Cut:
     """A function in parts, in an order in which they can be run. Values are numbered, the function's inputs first.
 
@@ -334,4 +334,3 @@ def one_forward_one_backward(parts: dict[Key, set[Key]]) -> list[Key]:
                 if not waiting[user]:
                     ready[user.worker].add(user)
     return order
-

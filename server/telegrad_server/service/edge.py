@@ -41,6 +41,11 @@ END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # missin
 IS_PEER: ContextVar[bool] = ContextVar("telegrad_is_peer", default=False)
 """Whether another worker makes the call that is being answered, and no client."""
 
+OFFER: ContextVar[tuple[str, str]] = ContextVar("telegrad_offer", default=("", ""))
+"""The session and the key of the offer that the call may take; empty for all other calls."""
+
+PULL_METHOD = "/telegrad.wire.v1.Tensors/PullTensor"
+
 _MALFORMED: Any = object()
 """What a deserialiser returns for bytes that are no message; gRPC itself would answer INTERNAL."""
 
@@ -124,6 +129,9 @@ class TicketAccess(grpc.aio.ServerInterceptor):
         ticket = self._key.read(data)
         if ticket.incarnation != self._incarnation:
             raise StateLost(f"worker {ticket.worker} was started anew, and its sessions are lost; connect again")
+        if bool(ticket.offer) != (method == PULL_METHOD):
+            raise AccessError("the ticket is not for calls of this kind", reason="TICKET_INVALID")
+        OFFER.set((ticket.session_id, ticket.offer))
         IS_PEER.set(ticket.is_peers)
         return ticket.tenant
 

@@ -6,6 +6,7 @@ A line that breaks stays broken: who commands it begins anew, which costs less t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -28,13 +29,12 @@ from telegrad_server.cluster.crew import Candidate
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.service.edge import END
 from telegrad_server.service.member import Membership
+from telegrad_server.service.pulls import KEEPALIVE, Pulls
 from telegrad_server.service.relay import TICKET_KEY, cluster_channel, error_of
+from telegrad_server.uploads import Upload
 
 OPEN_SECONDS = 10.0
 LEASE_SECONDS = 60.0
-
-KEEPALIVE = (("grpc.keepalive_time_ms", 3_000), ("grpc.keepalive_timeout_ms", 3_000))
-"""A peer whose machine is cut off, or that stands still, is noticed within seconds: a whole run waits for it."""
 
 
 class Line:
@@ -60,6 +60,7 @@ class Line:
         self._heard = 0
         self._fetches: dict[int, Future[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: deque[tuple[m.Command, Future[bytes] | None]] = deque()
         self._is_closed = False
 
     async def begin(self, permission: bytes, session_ticket: Callable[[str], bytes]) -> None:
@@ -68,6 +69,7 @@ class Line:
         request.lease.FromNanoseconds(int(LEASE_SECONDS * 1e9))
         opened = await self._stub.OpenSession(request, timeout=OPEN_SECONDS, metadata=((TICKET_KEY, permission),))
         self._id, self._secret = opened.session_id, opened.session_secret
+        self.session_id = self._id
         self._metadata = ((TICKET_KEY, session_ticket(self._id)),)
         self._stream: Any = self._stub.AttachSession(metadata=self._metadata)
         attach = pb.Attach(session_id=self._id, session_secret=self._secret)
@@ -84,14 +86,16 @@ class Line:
     # ---- any thread
 
     def send(self, command: m.Command) -> None:
-        self._call(self._queue, command, None)
+        self._waiting.append((command, None))
+        self._call(self._drain)
 
     def upload(self, name: int, type: Type, data: memoryview) -> None:
         self._call(lambda: self._keep(self._upload(name, type, data)))
 
     def fetch(self, name: int) -> Future[bytes]:
         future: Future[bytes] = Future()
-        self._call(self._queue, m.Fetch(name), future)
+        self._waiting.append((m.Fetch(name), future))
+        self._call(self._drain)
         return future
 
     def close(self) -> None:
@@ -102,6 +106,21 @@ class Line:
             self._loop.call_soon_threadsafe(work, *arguments)
 
     # ---- the loop
+
+    def _drain(self) -> None:
+        """Queue what was sent, in order; names that are released one after the other go in one message."""
+        freed: list[int] = []
+        while self._waiting:
+            command, future = self._waiting.popleft()
+            if isinstance(command, m.Release):
+                freed += command.names
+                continue
+            if freed:
+                self._queue(m.Release(tuple(freed)), None)
+                freed = []
+            self._queue(command, future)
+        if freed:
+            self._queue(m.Release(tuple(freed)), None)
 
     def _queue(self, command: m.Command, future: Future[bytes] | None) -> None:
         self._sequence += 1
@@ -191,10 +210,10 @@ class Line:
         if self._is_closed:
             return
         self._is_closed = True
+        self._lost(failure)  # first: who waits for an answer asks why there is none
         for future in self._fetches.values():
             future.set_exception(self._gone())
         self._fetches.clear()
-        self._lost(failure)
 
     async def _close(self) -> None:
         was_closed, self._is_closed = self._is_closed, True
@@ -217,6 +236,7 @@ class Recruits:
         self._loop = loop
         self._key = key
         self._roots = roots
+        self._pulls = Pulls(roots)
 
     def introduce(self, membership: Membership, me: workers_pb2.JoinClusterRequest) -> None:
         """This worker's membership, and what it says of itself there. Before the first session."""
@@ -269,6 +289,13 @@ class Recruits:
             return line
 
         return self._wait(opened())
+
+    def permit(self, producer: Candidate, *, tenant: str, session_id: str, offer: str) -> bytes:
+        return self._key.sign(Ticket(session_id, tenant, producer.worker, producer.incarnation, offer=offer))
+
+    def pull(self, pull: m.Pull, begin: Callable[[], Upload]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and with it this worker
+            self._loop.call_soon_threadsafe(self._pulls.start, pull, begin)
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

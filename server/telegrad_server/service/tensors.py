@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
-from telegrad.errors import DataCorrupt, GraphError
+from telegrad.errors import AccessError, DataCorrupt, GraphError
 from telegrad.wire import stream
+from telegrad.wire.status import to_exception
 from telegrad.wire.v1 import tensors_pb2 as pb
 
-from telegrad_server.service.edge import TENANT, guarded, guarded_stream, next_of, reader
+from telegrad_server.offers import Offered
+from telegrad_server.service.edge import OFFER, TENANT, guarded, guarded_stream, next_of, reader
 from telegrad_server.worker import Worker
 
 IDLE_SECONDS = 60.0
@@ -35,6 +38,9 @@ class Tensors:
             {
                 "UploadTensor": grpc.stream_unary_rpc_method_handler(
                     guarded(self.upload_tensor), _read_upload, pb.UploadTensorResponse.SerializeToString
+                ),
+                "PullTensor": grpc.unary_stream_rpc_method_handler(
+                    guarded_stream(self.pull_tensor), reader(pb.PullTensorRequest), _as_it_is
                 ),
                 "DownloadTensor": grpc.unary_stream_rpc_method_handler(
                     guarded_stream(self.download_tensor), reader(pb.DownloadTensorRequest), _as_it_is
@@ -76,6 +82,25 @@ class Tensors:
         for chunk in stream.chunks(data[request.offset_bytes :]):
             yield stream.encode_download_chunk(chunk)
         self._worker.download_sent(*who)
+
+    async def pull_tensor(self, request: pb.PullTensorRequest, context: Any) -> AsyncIterator[bytes]:
+        """Gives another worker one tensor, once it is there."""
+        session_id, key = OFFER.get()
+        if not key:
+            raise AccessError("only a worker may take what another one offers", reason="ACCESS_DENIED")
+        loop = asyncio.get_running_loop()
+        offered: asyncio.Future[Offered] = loop.create_future()
+
+        def taken(found: Offered) -> None:
+            with suppress(RuntimeError):  # the loop is closed, and so is the call
+                loop.call_soon_threadsafe(lambda: offered.done() or offered.set_result(found))
+
+        self._worker.take_offer(TENANT.get(), session_id, key, taken)
+        found = await offered
+        if found.error is not None:
+            raise to_exception(found.error)
+        for chunk in stream.chunks(self._worker.bytes_of(found)):
+            yield stream.encode_download_chunk(chunk)
 
 
 def _read_upload(data: bytes) -> Any:

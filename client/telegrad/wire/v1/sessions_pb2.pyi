@@ -114,7 +114,7 @@ class Queued(_message.Message):
     def __init__(self, position: _Optional[int] = ..., reason: _Optional[str] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AttachSessionRequest(_message.Message):
-    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch", "join_group")
+    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch", "join_group", "offer", "pull")
     HEARD_EVENT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,8 @@ class AttachSessionRequest(_message.Message):
     SUPPLY_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     JOIN_GROUP_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    PULL_FIELD_NUMBER: _ClassVar[int]
     heard_event: int
     sequence: int
     attach: Attach
@@ -145,7 +147,9 @@ class AttachSessionRequest(_message.Message):
     supply: Supply
     batch: Batch
     join_group: JoinGroup
-    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ...) -> None: ...
+    offer: Offer
+    pull: Pull
+    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("messages",)
@@ -206,6 +210,30 @@ class GroupMember(_message.Message):
     address: str
     machine: str
     def __init__(self, worker: _Optional[str] = ..., address: _Optional[str] = ..., machine: _Optional[str] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("name", "key")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    name: int
+    key: str
+    def __init__(self, name: _Optional[int] = ..., key: _Optional[str] = ...) -> None: ...
+
+class Pull(_message.Message):
+    __slots__ = ("name", "type", "scope", "worker", "address", "ticket")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    name: int
+    type: _tensors_pb2.TensorType
+    scope: int
+    worker: str
+    address: str
+    ticket: bytes
+    def __init__(self, name: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., scope: _Optional[int] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ..., ticket: _Optional[bytes] = ...) -> None: ...
 
 class Put(_message.Message):
     __slots__ = ("name", "type", "data", "scope")

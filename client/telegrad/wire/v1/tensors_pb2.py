@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etelegrad/wire/v1/tensors.proto\x12\x10telegrad.wire.v1\"P\n\nTensorType\x12\x33\n\x0c\x65lement_type\x18\x01 \x01(\x0e\x32\x1d.telegrad.wire.v1.ElementType\x12\r\n\x05shape\x18\x02 \x03(\x03\"`\n\x13UploadTensorRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.telegrad.wire.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"t\n\x0cUploadHeader\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0esession_secret\x18\x02 \x01(\x0c\x12\x0c\n\x04name\x18\x03 \x01(\x04\x12*\n\x04type\x18\x04 \x01(\x0b\x32\x1c.telegrad.wire.v1.TensorType\".\n\x14UploadTensorResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\"i\n\x15\x44ownloadTensorRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0esession_secret\x18\x02 \x01(\x0c\x12\x0e\n\x06ticket\x18\x03 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x04\"\'\n\x16\x44ownloadTensorResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c*\xed\x02\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45LEMENT_TYPE_BOOL\x10\x01\x12\x15\n\x11\x45LEMENT_TYPE_INT8\x10\x02\x12\x16\n\x12\x45LEMENT_TYPE_INT16\x10\x03\x12\x16\n\x12\x45LEMENT_TYPE_INT32\x10\x04\x12\x16\n\x12\x45LEMENT_TYPE_INT64\x10\x05\x12\x16\n\x12\x45LEMENT_TYPE_UINT8\x10\x06\x12\x17\n\x13\x45LEMENT_TYPE_UINT16\x10\x07\x12\x17\n\x13\x45LEMENT_TYPE_UINT32\x10\x08\x12\x17\n\x13\x45LEMENT_TYPE_UINT64\x10\t\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\n\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x0b\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x0c\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT64\x10\r2\xd1\x01\n\x07Tensors\x12_\n\x0cUploadTensor\x12%.telegrad.wire.v1.UploadTensorRequest\x1a&.telegrad.wire.v1.UploadTensorResponse(\x01\x12\x65\n\x0e\x44ownloadTensor\x12\'.telegrad.wire.v1.DownloadTensorRequest\x1a(.telegrad.wire.v1.DownloadTensorResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etelegrad/wire/v1/tensors.proto\x12\x10telegrad.wire.v1\"P\n\nTensorType\x12\x33\n\x0c\x65lement_type\x18\x01 \x01(\x0e\x32\x1d.telegrad.wire.v1.ElementType\x12\r\n\x05shape\x18\x02 \x03(\x03\"`\n\x13UploadTensorRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.telegrad.wire.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"t\n\x0cUploadHeader\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0esession_secret\x18\x02 \x01(\x0c\x12\x0c\n\x04name\x18\x03 \x01(\x04\x12*\n\x04type\x18\x04 \x01(\x0b\x32\x1c.telegrad.wire.v1.TensorType\".\n\x14UploadTensorResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\"i\n\x15\x44ownloadTensorRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0esession_secret\x18\x02 \x01(\x0c\x12\x0e\n\x06ticket\x18\x03 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x04\"\x13\n\x11PullTensorRequest\"\'\n\x16\x44ownloadTensorResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c*\xed\x02\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45LEMENT_TYPE_BOOL\x10\x01\x12\x15\n\x11\x45LEMENT_TYPE_INT8\x10\x02\x12\x16\n\x12\x45LEMENT_TYPE_INT16\x10\x03\x12\x16\n\x12\x45LEMENT_TYPE_INT32\x10\x04\x12\x16\n\x12\x45LEMENT_TYPE_INT64\x10\x05\x12\x16\n\x12\x45LEMENT_TYPE_UINT8\x10\x06\x12\x17\n\x13\x45LEMENT_TYPE_UINT16\x10\x07\x12\x17\n\x13\x45LEMENT_TYPE_UINT32\x10\x08\x12\x17\n\x13\x45LEMENT_TYPE_UINT64\x10\t\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\n\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x0b\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x0c\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT64\x10\r2\xb0\x02\n\x07Tensors\x12_\n\x0cUploadTensor\x12%.telegrad.wire.v1.UploadTensorRequest\x1a&.telegrad.wire.v1.UploadTensorResponse(\x01\x12\x65\n\x0e\x44ownloadTensor\x12\'.telegrad.wire.v1.DownloadTensorRequest\x1a(.telegrad.wire.v1.DownloadTensorResponse0\x01\x12]\n\nPullTensor\x12#.telegrad.wire.v1.PullTensorRequest\x1a(.telegrad.wire.v1.DownloadTensorResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'telegrad.wire.v1.tensors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ELEMENTTYPE']._serialized_start=547
-  _globals['_ELEMENTTYPE']._serialized_end=912
+  _globals['_ELEMENTTYPE']._serialized_start=568
+  _globals['_ELEMENTTYPE']._serialized_end=933
   _globals['_TENSORTYPE']._serialized_start=52
   _globals['_TENSORTYPE']._serialized_end=132
   _globals['_UPLOADTENSORREQUEST']._serialized_start=134
@@ -43,8 +43,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADTENSORRESPONSE']._serialized_end=396
   _globals['_DOWNLOADTENSORREQUEST']._serialized_start=398
   _globals['_DOWNLOADTENSORREQUEST']._serialized_end=503
-  _globals['_DOWNLOADTENSORRESPONSE']._serialized_start=505
-  _globals['_DOWNLOADTENSORRESPONSE']._serialized_end=544
-  _globals['_TENSORS']._serialized_start=915
-  _globals['_TENSORS']._serialized_end=1124
+  _globals['_PULLTENSORREQUEST']._serialized_start=505
+  _globals['_PULLTENSORREQUEST']._serialized_end=524
+  _globals['_DOWNLOADTENSORRESPONSE']._serialized_start=526
+  _globals['_DOWNLOADTENSORRESPONSE']._serialized_end=565
+  _globals['_TENSORS']._serialized_start=936
+  _globals['_TENSORS']._serialized_end=1240
 # @@protoc_insertion_point(module_scope)

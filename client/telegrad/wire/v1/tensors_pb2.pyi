@@ -84,6 +84,10 @@ class DownloadTensorRequest(_message.Message):
     offset_bytes: int
     def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ..., ticket: _Optional[str] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
 
+class PullTensorRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class DownloadTensorResponse(_message.Message):
     __slots__ = ("chunk",)
     CHUNK_FIELD_NUMBER: _ClassVar[int]

@@ -45,6 +45,11 @@ class TensorsStub(object):
                 request_serializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorRequest.SerializeToString,
                 response_deserializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorResponse.FromString,
                 _registered_method=True)
+        self.PullTensor = channel.unary_stream(
+                '/telegrad.wire.v1.Tensors/PullTensor',
+                request_serializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.PullTensorRequest.SerializeToString,
+                response_deserializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorResponse.FromString,
+                _registered_method=True)
 
 
 class TensorsServicer(object):
@@ -65,6 +70,13 @@ class TensorsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PullTensor(self, request, context):
+        """Gives another worker one tensor, once it is there. Which one stands in the `telegrad-ticket-bin` of the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TensorsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +88,11 @@ def add_TensorsServicer_to_server(servicer, server):
             'DownloadTensor': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadTensor,
                     request_deserializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorRequest.FromString,
+                    response_serializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorResponse.SerializeToString,
+            ),
+            'PullTensor': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullTensor,
+                    request_deserializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.PullTensorRequest.FromString,
                     response_serializer=telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorResponse.SerializeToString,
             ),
     }
@@ -133,6 +150,33 @@ class Tensors(object):
             target,
             '/telegrad.wire.v1.Tensors/DownloadTensor',
             telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorRequest.SerializeToString,
+            telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullTensor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/telegrad.wire.v1.Tensors/PullTensor',
+            telegrad_dot_wire_dot_v1_dot_tensors__pb2.PullTensorRequest.SerializeToString,
             telegrad_dot_wire_dot_v1_dot_tensors__pb2.DownloadTensorResponse.FromString,
             options,
             channel_credentials,

@@ -1,0 +1,39 @@
+"""What stands at home for a value that lives on another worker: who has it, under what name, and its type."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from telegrad.errors import TelegradError
+from telegrad.ir.types import Shape, Type
+
+
+class Keeper(Protocol):
+    """The worker that has the value."""
+
+    worker: int
+    """Its number in the session."""
+
+    name: str
+
+    lost: TelegradError | None
+    """Why it is gone, and everything on it, if it is."""
+
+
+class Elsewhere:
+    """A value on another worker. When nobody holds this any more, the value is freed there."""
+
+    __slots__ = ("__weakref__", "keeper", "name", "type")
+
+    nbytes = 0
+    """What it takes here."""
+
+    def __init__(self, keeper: Keeper, name: int, type: Type) -> None:
+        self.keeper = keeper
+        self.name = name
+        self.type = type
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of the axes."""
+        return self.type.shape

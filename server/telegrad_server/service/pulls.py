@@ -1,0 +1,87 @@
+"""Takes values from other workers, straight from where they are made to where they are used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+from telegrad.errors import TelegradError, WorkerLost
+from telegrad.wire import messages as m
+from telegrad.wire import stream
+from telegrad.wire.v1 import tensors_pb2 as tensors
+
+from telegrad_server.service.edge import PULL_METHOD
+from telegrad_server.service.relay import TICKET_KEY, cluster_channel, error_of
+from telegrad_server.uploads import Upload
+
+KEEPALIVE = (("grpc.keepalive_time_ms", 3_000), ("grpc.keepalive_timeout_ms", 3_000))
+"""A worker whose machine is cut off, or that stands still, is noticed within seconds: a whole run waits for it."""
+
+LARGE_BYTES = 8 << 20
+"""Room for larger tensors is made beside the event loop."""
+
+FROM = "from"
+"""The detail of an error that says from which other worker it came."""
+
+
+class Pulls:
+    """The values on their way to this worker. Used on the event loop only."""
+
+    def __init__(self, roots: bytes | None) -> None:
+        self._roots = roots
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, pull: m.Pull, begin: Callable[[], Upload]) -> None:
+        """Begin to take a value."""
+        task = asyncio.get_running_loop().create_task(self._take(pull, begin))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, pull: m.Pull, begin: Callable[[], Upload]) -> None:
+        upload: Upload | None = None
+        try:
+            call: Any = self._channel(pull.address).unary_stream(PULL_METHOD)(
+                tensors.PullTensorRequest().SerializeToString(), metadata=((TICKET_KEY, pull.ticket),)
+            )
+            async for data in call:  # room is made when the first bytes come: the worker there may still compute
+                if upload is None:
+                    upload = await self._begun(pull, begin)
+                upload.write(stream.decode_chunk(data, tag=1) or b"")
+            if upload is None:
+                upload = begin()
+            await asyncio.to_thread(upload.finish) if pull.type.nbytes > LARGE_BYTES else upload.finish()
+        except grpc.aio.AioRpcError as error:
+            await self._failed(pull, upload, begin, error)
+        except TelegradError:  # the session is over, or the name carries the error
+            pass
+        finally:
+            if upload is not None:
+                upload.abandon()
+
+    async def _begun(self, pull: m.Pull, begin: Callable[[], Upload]) -> Upload:
+        return await asyncio.to_thread(begin) if pull.type.nbytes > LARGE_BYTES else begin()
+
+    async def _failed(
+        self, pull: m.Pull, upload: Upload | None, begin: Callable[[], Upload], error: grpc.aio.AioRpcError
+    ) -> None:
+        """Whoever waits for the value hears why it does not come."""
+        found = error_of(error)
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            found = WorkerLost(f"worker {pull.worker} is lost: {found.message}", worker=pull.worker)
+            channel = self._channels.pop(pull.address, None)
+            if channel is not None:
+                await channel.close()
+        found.details[FROM] = pull.worker
+        with suppress(TelegradError):
+            (upload or begin()).abort(found)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = cluster_channel(address, self._roots, more=KEEPALIVE)
+        return channel

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from telegrad.transport import Connection
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, type_of
 from telegrad.wire.status import to_exception
+
+if TYPE_CHECKING:
+    from telegrad.tensor import Variable
 
 EAGER_SUPPLY_BYTES = 64 * 1024  # functions up to this size are sent before anybody asks
 RELEASE_BATCH = 256
@@ -50,6 +54,8 @@ class Commands:
         self._run_lines: OrderedDict[int, tuple[Line | None, ...]] = OrderedDict()
         self._answers: dict[int, Answers] = {}  # by Fetch, while somebody waits
         self._failures: dict[int, m.ErrorRecord] = {}
+        self.placed: WeakValueDictionary[int, Variable] = WeakValueDictionary()
+        """The variables that were placed on a worker, by name: what is lost with it is called by them."""
 
     def open(self) -> None:
         """Open the session on the server."""
@@ -209,6 +215,9 @@ class Commands:
             with self.critical:
                 self._send_next(m.Resume(record.sequence))
         error = to_exception(record)
+        lost = [self.placed.get(int(name)) for name in error.details.get("tensors", "").split(",") if name.isdigit()]
+        if any(v is not None for v in lost):
+            error.details["variables"] = ", ".join([v.name or str(v.type) for v in lost if v is not None])
         lines = self._run_lines.get(record.sequence, ())
         if 0 <= record.node < len(lines) and lines[record.node] is not None:
             where = show(lines[record.node])

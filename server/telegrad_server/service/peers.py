@@ -243,6 +243,11 @@ class Recruits:
         self._membership = membership
         self._me = Candidate(me.worker, me.incarnation, me.address, me.collectives_address, me.machine)
 
+    @property
+    def moved_bytes(self) -> int:
+        """The bytes that have come here from other workers, because sessions' parts needed them here."""
+        return self._pulls.moved_bytes
+
     def myself(self) -> Candidate:
         return self._me
 

@@ -35,6 +35,7 @@ class Pulls:
         self._roots = roots
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.moved_bytes = 0
 
     def start(self, pull: m.Pull, begin: Callable[[], Upload]) -> None:
         """Begin to take a value."""
@@ -55,6 +56,7 @@ class Pulls:
             if upload is None:
                 upload = begin()
             await asyncio.to_thread(upload.finish) if pull.type.nbytes > LARGE_BYTES else upload.finish()
+            self.moved_bytes += pull.type.nbytes
         except grpc.aio.AioRpcError as error:
             await self._failed(pull, upload, begin, error)
         except TelegradError:  # the session is over, or the name carries the error

@@ -1,4 +1,4 @@
-"""``tg.on``: ops on another worker of the session's cluster; ``tg.pipeline``: a batch in parts, so that workers overlap.
+"""``tg.on``: ops on another worker of the session's cluster; ``tg.pipeline``: a batch in parts, so that all work.
 
 The client only marks values (`telegrad.ops.parts`). Which node runs where follows from its operands, and it is the home
 worker of the session that finds out, cuts the graph and moves the tensors (docs/parts.md).
@@ -196,5 +196,5 @@ def _joined(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     if all(x.shape[:1] == (rows,) for x, rows in zip(parts, sizes, strict=True)):
         return parts[0] if len(parts) == 1 else Concat(0)(*parts)
     raise GraphError(
-        f"a function in a pipeline returns scalars that are floats, or what has the rows of a micro-batch, not {first.type}"
+        f"a function in a pipeline returns float scalars, or what has the rows of a micro-batch, and not {first.type}"
     )

@@ -23,7 +23,7 @@ class Keeper(Protocol):
 class Elsewhere:
     """A value on another worker. When nobody holds this any more, the value is freed there."""
 
-    __slots__ = ("__weakref__", "keeper", "name", "type")
+    __slots__ = ("__weakref__", "copy", "keeper", "name", "type")
 
     nbytes = 0
     """What it takes here."""
@@ -32,6 +32,8 @@ class Elsewhere:
         self.keeper = keeper
         self.name = name
         self.type = type
+        self.copy: bytes | None = None
+        """The value itself, if it is a number that came home on the way."""
 
     @property
     def shape(self) -> Shape:

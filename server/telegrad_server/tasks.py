@@ -41,7 +41,7 @@ class Companions(Protocol):
         ...
 
     def place(self, known: Known, run: m.Run, operands: Sequence[Any], *, brought: Sequence[bool]) -> list[Any]:
-        """The results of a function whose parts run on several workers; ``brought`` says which operands came with it."""
+        """The results of a function in parts on several workers; ``brought`` says which operands came with it."""
         ...
 
     def fetch(self, value: Elsewhere) -> bytes:

@@ -1,8 +1,9 @@
-"""A whole cluster inside the process of the tests: the same parts, each worker with its own port, open to be looked at."""
+"""A whole cluster inside the process of the tests: each worker has its own port, and can be looked at."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 import threading
 from collections.abc import Coroutine, Iterator
@@ -10,7 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
+import telegrad as tg
 from telegrad.wire.v1 import workers_pb2
 from telegrad_server.access import Gate
 from telegrad_server.cluster.collectives import Listener
@@ -35,6 +39,9 @@ class Inside:
     workers: dict[str, Worker] = field(default_factory=dict[str, Worker])
     recruits: dict[str, Recruits] = field(default_factory=dict[str, Recruits])
     _stops: list[Any] = field(default_factory=list[Any])
+    _anchors: WeakKeyDictionary[tg.Session, list[tg.Variable]] = field(
+        default_factory=WeakKeyDictionary[tg.Session, "list[tg.Variable]"]
+    )
 
     async def start(self, count: int, key_file: Path) -> None:
         key_file.write_text(secrets.token_hex(32))
@@ -97,9 +104,29 @@ class Inside:
         for stop in self._stops:
             await stop()
 
-    def others(self, home: str) -> list[str]:
-        """The names of the workers 1, 2, … of a session that lives on ``home``, if it is the only one."""
-        return [name for name in sorted(self.workers) if name != home]
+    def held_by(self, session: tg.Session) -> list[int]:
+        """The bytes that a session, the only one, holds on its workers, the home first, once nothing is under way.
+
+        One byte on each other worker is there for this.
+        """
+        anchors = self._anchors.setdefault(session, [])
+        for number in range(len(anchors) + 1, len(self.workers)):
+            with tg.on(number):
+                anchors.append(tg.Variable(np.zeros(1, np.uint8)))
+        gc.collect()
+        for _ in range(2):
+            session.release()
+            session.synchronize()
+        for anchor in anchors:
+            anchor.numpy()  # behind all that was released
+        return [self.workers[name].held_bytes("local") for name in self.of(session)]
+
+    def of(self, session: tg.Session) -> list[str]:
+        """The names of a session's workers, the home first."""
+        seats = self.workers[session.home]._seats  # pyright: ignore[reportPrivateUsage]
+        (seat,) = [seat for seat in seats.values() if not seat.session.is_peers]
+        assert seat.company is not None
+        return seat.company.parts.workers
 
 
 @contextmanager

@@ -36,8 +36,8 @@ from telegrad_server.offers import Offered, Offers
 Waiting = Callable[[], AbstractContextManager[None]]
 
 MOST_WORKERS = 1024
-FETCHED_BYTES = 64
-"""Results without axes are brought home at the end of a run: who reads a loss need not ask for it again."""
+COPIED_BYTES = 64
+"""Of a result without axes the home gets a copy at the end of a run: who reads a loss need not ask for it again."""
 
 FROM = "from"
 """The detail of an error that a worker passes on, of what another one failed with."""
@@ -140,6 +140,11 @@ class Parts:
         self._is_closed = False
         self._lock = threading.Lock()
 
+    @property
+    def workers(self) -> list[str]:
+        """The names of the session's workers as far as they are known, the home first; empty for one that is lost."""
+        return [self._recruiter.myself().worker, *["" if c is None else c.worker for c in self._candidates]]
+
     # ---- runs
 
     def run(
@@ -147,8 +152,8 @@ class Parts:
     ) -> list[Any]:
         """The results of a function: arrays, and `Elsewhere` for those that stay on other workers.
 
-        ``brought`` says which operands came with the call; they are wherever they are used. NotFound (WORKER_UNKNOWN) if
-        there are not so many workers, WorkerLost with the names of tensors that are lost.
+        ``brought`` says which operands came with the call; they are wherever they are used. Raises NotFound
+        (WORKER_UNKNOWN) if there are not so many workers, WorkerLost with the names of tensors that are lost.
         """
         places = tuple(
             [
@@ -170,6 +175,8 @@ class Parts:
 
     def fetch(self, value: Elsewhere, *, waiting: Waiting) -> bytes:
         """The bytes of a value that lives on another worker."""
+        if value.copy is not None:
+            return value.copy
         peer = value.keeper
         assert isinstance(peer, Peer)
         if peer.lost is None:
@@ -213,8 +220,8 @@ class Parts:
         first = ", ".join(str(x.type) for _, x in lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
         why = keeper.lost.message if keeper.lost is not None else "it does not answer"
         return WorkerLost(
-            f"worker:{keeper.worker} ({keeper.name}) is lost ({why}), and with it what lived there: {first}; assign what"
-            " is lost anew, everything else is as it was",
+            f"worker:{keeper.worker} ({keeper.name}) is lost ({why}), and with it what lived there: {first}; assign"
+            " what is lost anew, everything else is as it was",
             worker=keeper.name,
             tensors=",".join(str(name) for name, _ in lost if name),
         )
@@ -234,7 +241,17 @@ class Parts:
         known = self._peers.get(worker)
         if known is not None and known.lost is None:
             return known
-        candidate = self._candidate(worker)
+        silent: list[str] = []
+        while True:
+            candidate = self._candidate(worker, silent)
+            try:
+                return self._open(worker, candidate)
+            except ConnectionFailed as error:  # it is not known yet that it is gone
+                logging.info("worker %s cannot take parts: %s", candidate.worker, error.message)
+                silent.append(candidate.worker)
+                self._candidates[worker - 1] = None
+
+    def _open(self, worker: int, candidate: Candidate) -> Peer:
         found: list[Peer] = []
 
         def failed(record: m.ErrorRecord) -> None:
@@ -245,13 +262,9 @@ class Parts:
             for peer in found:
                 self._lose(peer, error)
 
-        try:
-            line = self._recruiter.open(
-                candidate, tenant=self._tenant, supply=self._bytes.__getitem__, failed=failed, lost=lost
-            )
-        except ConnectionFailed:
-            self._candidates[worker - 1] = None
-            raise
+        line = self._recruiter.open(
+            candidate, tenant=self._tenant, supply=self._bytes.__getitem__, failed=failed, lost=lost
+        )
         peer = Peer(worker, line)
         found.append(peer)
         with self._lock:
@@ -266,11 +279,14 @@ class Parts:
         if self._peers.get(peer.worker) is peer:
             self._candidates[peer.worker - 1] = None
 
-    def _candidate(self, worker: int) -> Candidate:
+    def _candidate(self, worker: int, without: Sequence[str]) -> Candidate:
         candidates = self._candidates
         if worker > len(candidates) or candidates[worker - 1] is None:
+            for i, known in enumerate(candidates):  # those that are not used yet may take another's place
+                peer = self._peers.get(i + 1)
+                candidates[i] = known if peer is not None and peer.lost is None else None
             taken = [c.worker for c in candidates if c is not None]
-            found = self._recruiter.find(MOST_WORKERS, strategy="pack", without=taken)
+            found = self._recruiter.find(MOST_WORKERS, strategy="pack", without=[*taken, *without])
             for i, known in enumerate(candidates):
                 if known is None and found:
                     candidates[i] = found.pop(0)
@@ -280,7 +296,7 @@ class Parts:
             there = [0, *[i for i, c in enumerate(candidates, 1) if c is not None]]
             names = ", ".join(f"worker:{i}" for i in there)
             raise NotFound(
-                f"there is no worker:{worker}; this session can use {len(there)}: {names}, of which worker:0 is its home",
+                f"there is no worker:{worker}; this session has {len(there)}: {names}, of which worker:0 is its home",
                 reason="WORKER_UNKNOWN",
             )
         return chosen
@@ -402,7 +418,7 @@ class _Step:
                 wanted[i, part.key.worker] = None
         for j, (i, worker) in enumerate(cut.outputs):
             wanted[i, worker] = None
-            if self._is_brought_home(j):
+            if self._is_copied(j):
                 wanted[i, HOME] = None
         leaving: dict[int, list[tuple[str, int]]] = {}  # by value: (key, worker), no key for those that come home
         for i, worker in wanted:
@@ -446,11 +462,15 @@ class _Step:
         """Whether the value is known at once and travels inside a command."""
         return i in self.home and self.cut.types[i].nbytes <= m.INLINE_BYTES
 
-    def _is_brought_home(self, j: int) -> bool:
+    def _is_copied(self, j: int) -> bool:
         i, worker = self.cut.outputs[j]
         type = self.cut.types[i]
-        is_update = any(j == k for _, k in self.cut.updates)
-        return worker != HOME and not type.shape and type.nbytes <= FETCHED_BYTES and not is_update
+        return (
+            self.cut.makers[i] == worker != HOME
+            and not type.shape
+            and type.nbytes <= COPIED_BYTES
+            and j not in [k for _, k in self.cut.updates]
+        )
 
     def _fresh(self, orders: _Orders, i: int) -> int:
         name = orders.names.get(i)
@@ -586,7 +606,7 @@ class _Step:
         kept: dict[tuple[int, int], Elsewhere] = {}
         found: list[Any] = []
         for j, (i, worker) in enumerate(self.cut.outputs):
-            if worker == HOME or self._is_brought_home(j):
+            if worker == HOME:
                 found.append(self._here(i))
                 continue
             given = self.operands[i] if i < len(self.operands) else None
@@ -595,7 +615,9 @@ class _Step:
                 continue
             if (i, worker) not in kept:
                 orders = self.orders[worker]
-                kept[i, worker] = orders.peer.keep(orders.names[i], self.cut.types[i])
+                value = kept[i, worker] = orders.peer.keep(orders.names[i], self.cut.types[i])
+                if self._is_copied(j):
+                    value.copy = self.fetches[i].result()
             found.append(kept[i, worker])
         return found
 

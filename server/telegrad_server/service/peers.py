@@ -151,7 +151,9 @@ class Line:
     def _hear(self, event: m.Event | None) -> None:
         match event:
             case m.Fetched():
-                future = self._fetches.pop(event.sequence)
+                future = self._fetches.pop(event.sequence, None)
+                if future is None:
+                    return  # the line was given up meanwhile
                 if event.data is not None:
                     future.set_result(event.data)
                 else:

@@ -36,7 +36,7 @@ from telegrad_server.cluster.collectives.members import Failure, Group
 from telegrad_server.cluster.collectives.stream import WOULD_BLOCK
 from telegrad_server.executors.base import Array
 
-_SPIN_SECONDS = 50e-6
+_SPIN_SECONDS = 100e-6
 _PARTING_SECONDS = 0.5
 """How long a member that breaks or leaves a group tries to tell the others."""
 _IDLE = "nothing"

@@ -2,8 +2,8 @@
 
 `python bench/collectives.py` prints one table, medians of one run. gloo is measured where torch is installed. MPI is
 measured by the Python that ``--mpi-python`` names, with mpi4py and an ``mpiexec`` beside it:
-`python -m venv mpi && mpi/bin/pip install numpy mpi4py mpich`. Ours wait in another thread than the one that works, as a
-training step does; MPI's spin in the caller, so compare large sizes.
+`python -m venv mpi && mpi/bin/pip install numpy mpi4py mpich`. Ours hand the
+work to another thread, as a training step does; MPI works and spins in the caller, so compare large sizes.
 """
 
 from __future__ import annotations
@@ -30,21 +30,23 @@ def measure(reduce: Callable[..., object], gather: Callable[..., object], barrie
     found: dict[str, float] = {}
     for name, (count, times) in CASES.items():
         x, out = np.ones(count, np.float32), np.zeros(count, np.float32)
-        found[name] = _median(lambda: reduce(x, out), barrier, times)
-        assert (out == 2).all()
+        found[name] = _median(reduce, x, out, barrier, times)
+        assert (out == 2).all() or (x > 2).all()  # gloo's is in place
     name, count, times = GATHER
     x, out = np.ones(count // 2, np.float32), np.zeros(count, np.float32)
-    found[name] = _median(lambda: gather(x, out), barrier, times)
+    found[name] = _median(gather, x, out, barrier, times)
     assert (out == 1).all()
     return json.dumps(found)
 
 
-def _median(work: Callable[[], object], barrier: Callable[[], object], times: int) -> float:
+def _median(
+    work: Callable[..., object], x: np.ndarray, out: np.ndarray, barrier: Callable[[], object], times: int
+) -> float:
     seconds: list[float] = []
     for _ in range(times + 2):
         barrier()
         start = time.perf_counter()
-        work()
+        work(x, out)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[2:])
 
@@ -81,25 +83,14 @@ def gloo(rank: int, ports: list[int]) -> str:
 
     def reduce(x: np.ndarray, out: np.ndarray) -> None:
         distributed.all_reduce(torch.from_numpy(x))
-        out[:1] = 2  # the values differ from call to call
 
     def gather(x: np.ndarray, out: np.ndarray) -> None:
         half = len(x)
         distributed.all_gather([torch.from_numpy(out[:half]), torch.from_numpy(out[half:])], torch.from_numpy(x))
 
-    def checked(x: np.ndarray, out: np.ndarray) -> None:
-        reduce(x, out)
-
-    found: dict[str, float] = {}
-    for name, (count, times) in CASES.items():
-        x, out = np.zeros(count, np.float32), np.zeros(count, np.float32)
-        found[name] = _median(lambda: checked(x, out), distributed.barrier, times)
-    name, count, times = GATHER
-    x, out = np.ones(count // 2, np.float32), np.zeros(count, np.float32)
-    found[name] = _median(lambda: gather(x, out), distributed.barrier, times)
-    assert (out == 1).all()
+    text = measure(reduce, gather, distributed.barrier)
     distributed.barrier()
-    return json.dumps(found)
+    return text
 
 
 def mpi() -> str | None:

@@ -1,4 +1,4 @@
-"""A member of a group in a process of its own, for `test_collectives`: prints its port, reads the members, does as told.
+"""A member of a group in a process of its own, for `test_collectives`: prints its port, reads members, does as told.
 
 Each line that it reads is JSON: the members to join with, then calls. It answers each with one line of JSON.
 """

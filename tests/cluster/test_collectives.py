@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -108,7 +109,7 @@ def test_a_sum_has_the_same_bits_however_replicas_are_divided(
     for count in (0, 1, 7, size * PIECE + 3, 3 * PIECE * size + 1):
         replicas = rng.randint(1, 9)
         cuts = [0, *sorted(rng.randint(0, replicas) for _ in range(size - 1)), replicas]
-        division = Division(replicas, tuple(zip(cuts, cuts[1:])))
+        division = Division(replicas, tuple(itertools.pairwise(cuts)))
         leaves = {r: leaf(r, count) for r in range(replicas)}
         expected = summed((0, replicas), leaves)
 
@@ -122,9 +123,7 @@ def test_a_sum_has_the_same_bits_however_replicas_are_divided(
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "uint8", "float16", "bfloat16"])
-def test_every_dtype_is_summed_and_16_bit_floats_are_rounded_once(
-    dtype: str, workers: Callable[..., Workers]
-) -> None:
+def test_every_dtype_is_summed_and_16_bit_floats_are_rounded_once(dtype: str, workers: Callable[..., Workers]) -> None:
     team = workers(3, machine=host_identity())
     groups = team.join()
     kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
@@ -342,9 +341,7 @@ def test_a_group_is_built_again_and_stragglers_of_the_old_one_are_refused(worker
     team.listeners[2].close()
     assert lost(old[0].barrier).details["rank"] == 2
 
-    new = [
-        f.result(timeout=5) for f in [team.pool.submit(team.join_one, r, generation=2, members=2) for r in range(2)]
-    ]
+    new = [f.result(timeout=5) for f in [team.pool.submit(team.join_one, r, generation=2, members=2) for r in range(2)]]
     done = [team.pool.submit(group.barrier) for group in new]
 
     assert [future.result(timeout=2) for future in done] == [None, None]
@@ -420,9 +417,7 @@ class Processes:
         """Build a group of some of them."""
         members = [self.members[r] for r in ranks]
         for new, rank in enumerate(ranks):
-            self.order(
-                rank, members=members, rank=new, generation=generation, timeout_seconds=self.timeout_seconds
-            )
+            self.order(rank, members=members, rank=new, generation=generation, timeout_seconds=self.timeout_seconds)
         return [self.answer(rank) for rank in ranks]
 
     def all_reduce(self, ranks: list[int], *, count: int, replicas: int, times: int = 1) -> None:

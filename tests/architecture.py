@@ -68,12 +68,18 @@ SERVER = {
     "telegrad_server.cluster.placement": (*PURE, "telegrad_server.cluster.members"),
     "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher"),
     "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher"),
+    "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",
+        "telegrad_server.tree",
     ),
     "telegrad_server.executors": (
         "telegrad_server.compiler", "telegrad_server.__version__", "telegrad_server", "telegrad.ir", "telegrad.ops",
-        "telegrad.errors", "telegrad.wire.arrays",
+        "telegrad.errors", "telegrad.wire.arrays", "telegrad_server.tree",
+    ),
+    "telegrad_server.cluster.collectives": (
+        "telegrad.errors", "telegrad_server.tree", "telegrad_server.executors.base",
+        "telegrad_server.executors.communicator",
     ),
     "telegrad_server": (
         "telegrad_server", "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.wire", "telegrad.errors",

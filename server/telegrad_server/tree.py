@@ -12,6 +12,7 @@ No arrays here: the compiler, which emits a worker's own sums, and every communi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,7 +75,7 @@ class Division:
 
     def __post_init__(self) -> None:
         bounds = [0, *(last for _, last in self.blocks)]
-        if self.replicas < 1 or [*zip(bounds, bounds[1:])] != [*self.blocks] or bounds[-1] != self.replicas:
+        if self.replicas < 1 or [*itertools.pairwise(bounds)] != [*self.blocks] or bounds[-1] != self.replicas:
             raise ValueError(f"{self.blocks} does not divide {self.replicas} replicas")
         if any(first > last for first, last in self.blocks):
             raise ValueError(f"{self.blocks} has a block that ends before it begins")
@@ -109,4 +110,4 @@ def spans(count: int, size: int) -> list[tuple[int, int]]:
     """[0, count) cut into ``size`` spans, the first ``count % size`` of them one longer than the others."""
     short, longer = divmod(count, size)
     starts = [rank * short + min(rank, longer) for rank in range(size + 1)]
-    return [*zip(starts, starts[1:])]
+    return [*itertools.pairwise(starts)]

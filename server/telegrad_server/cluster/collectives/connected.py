@@ -118,7 +118,7 @@ class Connected:
         key = self._engine.key(space=space, peer=peer, tag=tag)
         call = Call(
             self._engine,
-            Exchange(key, route, rank=self.rank, parts=parts, out=out, out_start=out_start, spare=self._spare),
+            Exchange(key, route, parts=parts, out=out, out_start=out_start, spare=self._spare),
         )
         self._engine.submit(call)
         return call

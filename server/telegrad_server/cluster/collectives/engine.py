@@ -36,7 +36,7 @@ from telegrad_server.cluster.collectives.members import Failure, Group
 from telegrad_server.cluster.collectives.stream import WOULD_BLOCK
 from telegrad_server.executors.base import Array
 
-_SPIN_SECONDS = 50e-6
+_SPIN_SECONDS = 100e-6
 _PARTING_SECONDS = 0.5
 """How long a member that breaks or leaves a group tries to tell the others."""
 _IDLE = "nothing"
@@ -241,7 +241,11 @@ class Engine:
         for ring in rings:
             ring.sleeps()
         try:
-            if self._submitted or self._request is not None or any(self._can_move(link) for link in self._links.values()):
+            if (
+                self._submitted
+                or self._request is not None
+                or any(self._can_move(link) for link in self._links.values())
+            ):
                 return
             selector.select(self._tick_seconds if self._calls else None)
         finally:
@@ -255,9 +259,7 @@ class Engine:
 
     def _can_move(self, link: Link) -> bool:
         rings = link.rings
-        return rings is not None and (
-            not rings.is_empty or bool((link.urgent or link.bulk) and not rings.is_full)
-        )
+        return rings is not None and (not rings.is_empty or bool((link.urgent or link.bulk) and not rings.is_full))
 
     def _begin(self, call: Call) -> None:
         exchange = call.exchange

@@ -82,5 +82,5 @@ class Failure:
     @classmethod
     def decode(cls, data: bytes) -> Failure:
         """What `encode` wrote."""
-        cause, rank, text = (data.decode(errors="replace").split("\n", 2) + ["", ""])[:3]
+        cause, rank, text = ([*data.decode(errors="replace").split("\n", 2), "", ""])[:3]
         return cls(cause, int(rank) if rank.lstrip("-").isdigit() else -1, text)

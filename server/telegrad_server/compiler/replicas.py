@@ -93,11 +93,14 @@ class _Part:
         return found
 
     def owned(self, value: Value) -> Value:
-        """The value below views. A later level makes these again: their layout decides the bits of what follows."""
-        inputs = self.graph.inputs
-        while value.node.op.is_view and value not in inputs:
+        """The value below views. Whoever uses it makes these again: their layout decides bits."""
+        while self.is_view(value):
             value = value.node.inputs[0]
         return value
+
+    def is_view(self, value: Value) -> bool:
+        """Whether the value is a view of another one."""
+        return value.node.op.is_view and not isinstance(value.node.op, AllReduce)
 
 
 class _Bucket:
@@ -216,16 +219,12 @@ class _Worker:
         inner: dict[Value, Value] = {}
 
         def inside(value: Value) -> Value:
-            if value not in part.varies:
-                if value not in constants:
-                    constants[value] = new_input(value.type)
-                return constants[value]
-            if value in inner:
-                return inner[value]
-            if value in part.values and part.owned(value) == value:
-                slices[value] = inner[value] = new_input(value.type)
-            else:  # a view of what an earlier level made
-                (inner[value],) = _again(value.node, (inside(value.node.inputs[0]),))
+            if value not in inner:
+                if part.is_view(value):  # of what was made before
+                    (inner[value],) = _again(value.node, (inside(value.node.inputs[0]),))
+                else:
+                    given = slices if value in part.varies else constants
+                    given[value] = inner[value] = new_input(value.type)
             return inner[value]
 
         for node in body:

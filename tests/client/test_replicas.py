@@ -1,4 +1,4 @@
-"""Data-parallel functions as a user meets them: what is split, what results mean, and that the numbers are a batch's."""
+"""Data-parallel functions as a user meets them: what is split, what results mean, and that numbers are a batch's."""
 
 from __future__ import annotations
 
@@ -226,34 +226,29 @@ def reductions(function: Any) -> int:
 
 
 def test_gradients_that_are_added_up_are_reduced_once() -> None:
-    model = mlp()
-    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    x = numbers(12, 5)
 
-    @tg.function(replicas=2)
-    def step(x: Any) -> None:
-        for part in range(3):
-            (model(x[part::3]) ** 2).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    def run(halves: Callable[[Any], list[Any]], **options: Any) -> tuple[Any, list[Array]]:
+        model = mlp()
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
 
-    before = [p.numpy() for p in model.parameters()]
-    step(numbers(12, 5))
+        def step(x: Any) -> None:
+            for part in range(3):
+                loss = (model(tg.concat([half[part::3] for half in halves(x)])) ** 2).mean()
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
-    assert reductions(step) == len(before)
-    for p, old in zip(model.parameters(), before, strict=True):
-        p.assign(old)
+        f = tg.function(step, **options)
+        f(x)
+        return f, [p.numpy() for p in model.parameters()]
 
-    @tg.function
-    def alone(x: Any) -> None:
-        for part in range(3):
-            both = [model(half[part::3]) for half in (x[:6], x[6:])]
-            (tg.concat(both) ** 2).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    f, divided = run(lambda x: [x], replicas=2)
+    _, alone = run(lambda x: [x[:6], x[6:]])
 
-    after = [p.numpy() for p in model.parameters()]
-    alone(numbers(12, 5))
-    assert any(not np.array_equal(p.numpy(), old) for p, old in zip(model.parameters(), after, strict=True))
+    assert reductions(f) == len(divided)
+    for p, q in zip(divided, alone, strict=True):
+        near(p, q)
 
 
 def test_gradients_added_up_in_a_scan_are_reduced_behind_it() -> None:
@@ -395,9 +390,7 @@ def test_a_synchronised_batch_norm_is_one_on_the_whole_batch(dtype: tg.DType, to
         return filled(nn.Sequential(nn.BatchNorm1d(3, dtype=dtype, momentum=None)))
 
     alone = statistics_and_gradients(made(), (rows, 3), dtype)
-    divided = statistics_and_gradients(
-        nn.SyncBatchNorm.convert_sync_batchnorm(made()), (rows, 3), dtype, replicas=4
-    )
+    divided = statistics_and_gradients(nn.SyncBatchNorm.convert_sync_batchnorm(made()), (rows, 3), dtype, replicas=4)
 
     for x, y in zip(divided, alone, strict=True):
         near(x, y, tolerance)
@@ -498,7 +491,11 @@ def test_results_that_mean_nothing_are_refused_by_name_and_line() -> None:
         return lambda: tg.function(f, replicas=2, **options)(np.ones((6, 4)))
 
     where = r"test_replicas\.py:\d+"
-    refused(GraphError, rf"result\['a'\]\[1\], a float64\[4\], made at .*{where}.*tg\.all_reduce", of(lambda x: {"a": [1, x.sum(0)]}))
+    refused(
+        GraphError,
+        rf"result\['a'\]\[1\], a float64\[4\], made at .*{where}.*tg\.all_reduce",
+        of(lambda x: {"a": [1, x.sum(0)]}),
+    )
     refused(GraphError, "has no mean; use tg.all_reduce", of(lambda x: (x > 0).sum()))
     v = tg.Variable(np.int64(0), name="seen")
 
@@ -516,7 +513,9 @@ def test_what_depends_on_the_number_of_rows_is_refused() -> None:
         return lambda: tg.function(f, replicas=2)(np.ones((5, 4)))
 
     refused(GraphError, "different nests or Python values", of(lambda x: x.shape[0]))
-    refused(GraphError, "made of the number of a replica's rows", of(lambda x: tg.all_reduce(x.sum()) * float(x.shape[0])))
+    refused(
+        GraphError, "made of the number of a replica's rows", of(lambda x: tg.all_reduce(x.sum()) * float(x.shape[0]))
+    )
     refused(GraphError, "do not reduce the same", of(lambda x: tg.all_reduce(x).sum()))
 
 

@@ -1,4 +1,4 @@
-"""The bits of a data-parallel function do not depend on who carries which replicas; its numbers are those of one batch."""
+"""The bits of a data-parallel function do not depend on who carries which replicas."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ def test_scan_and_cond_in_a_replica(steps: Steps) -> None:
 
     @tg.function(replicas=4)
     def step(x: Any) -> Any:
-        h, _ = tg.scan(lambda h, x: (tg.tanh(h @ w + nn.functional.dropout(x, 0.3)), None), x[:, 0] * 0, x.mT.mT.permute((1, 0, 2)))
+        h, _ = tg.scan(
+            lambda h, x: (tg.tanh(h @ w + nn.functional.dropout(x, 0.3)), None), x[:, 0] * 0, x.mT.mT.permute((1, 0, 2))
+        )
         loss = tg.cond(h.sum() > 0, lambda h: (h * h).mean(), lambda h: tg.abs(h).mean(), h)
         optimizer.minimize(loss)
         return loss, h

@@ -244,10 +244,11 @@ class _Worker:
     def _reduce(self, level: int) -> None:
         """Sum what this level brings to the reductions, and let it go on its way."""
         buckets: dict[t.DType, _Bucket] = {}
-        for number, node in enumerate(self.parts[0].reductions):
-            if self.parts[0].level[id(node)] != level + 1:
-                continue
-            key = self.parts[0].keys[Value(node)]
+        main = self.parts[0]
+        here = [i for i, node in enumerate(main.reductions) if main.level[id(node)] == level + 1]
+        for number in sorted(here, key=lambda i: main.place[id(_maker(main.reductions[i].inputs[0]))]):
+            node = main.reductions[number]
+            key = main.keys[Value(node)]
             sums = dict(zip([(r, r + 1) for r in range(*self.share)], self._contributions(number), strict=True))
             nodes = cover(*self.share, self.how.taking)
             parts = [_total(span, sums) for span in nodes]
@@ -317,6 +318,16 @@ class _Worker:
                 found = part.values[value]
                 pieces.append(found if found.shape == shape else Reshape(shape)(found))
         return pieces[0] if len(pieces) == 1 else Concat(0)(*pieces)
+
+
+def _maker(value: Value) -> Node:
+    """The node that makes what is reduced, before it is weighted and widened: its place is when it is there."""
+    node = value.node
+    while isinstance(node.op, e.Cast) or (
+        isinstance(node.op, e.Multiply) and isinstance(node.inputs[1].node.op, e.Constant)
+    ):
+        node = node.inputs[0].node
+    return node
 
 
 def _again(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -93,11 +93,14 @@ class _Part:
         return found
 
     def owned(self, value: Value) -> Value:
-        """The value below views. A later level makes these again: their layout decides the bits of what follows."""
-        inputs = self.graph.inputs
-        while value.node.op.is_view and value not in inputs:
+        """The value below views. Whoever uses it makes these again: their layout decides bits."""
+        while self.is_view(value):
             value = value.node.inputs[0]
         return value
+
+    def is_view(self, value: Value) -> bool:
+        """Whether the value is a view of another one."""
+        return value.node.op.is_view and not isinstance(value.node.op, AllReduce)
 
 
 class _Bucket:
@@ -216,16 +219,12 @@ class _Worker:
         inner: dict[Value, Value] = {}
 
         def inside(value: Value) -> Value:
-            if value not in part.varies:
-                if value not in constants:
-                    constants[value] = new_input(value.type)
-                return constants[value]
-            if value in inner:
-                return inner[value]
-            if value in part.values and part.owned(value) == value:
-                slices[value] = inner[value] = new_input(value.type)
-            else:  # a view of what an earlier level made
-                (inner[value],) = _again(value.node, (inside(value.node.inputs[0]),))
+            if value not in inner:
+                if part.is_view(value):  # of what was made before
+                    (inner[value],) = _again(value.node, (inside(value.node.inputs[0]),))
+                else:
+                    given = slices if value in part.varies else constants
+                    given[value] = inner[value] = new_input(value.type)
             return inner[value]
 
         for node in body:
@@ -245,10 +244,11 @@ class _Worker:
     def _reduce(self, level: int) -> None:
         """Sum what this level brings to the reductions, and let it go on its way."""
         buckets: dict[t.DType, _Bucket] = {}
-        for number, node in enumerate(self.parts[0].reductions):
-            if self.parts[0].level[id(node)] != level + 1:
-                continue
-            key = self.parts[0].keys[Value(node)]
+        main = self.parts[0]
+        here = [i for i, node in enumerate(main.reductions) if main.level[id(node)] == level + 1]
+        for number in sorted(here, key=lambda i: main.place[id(_maker(main.reductions[i].inputs[0]))]):
+            node = main.reductions[number]
+            key = main.keys[Value(node)]
             sums = dict(zip([(r, r + 1) for r in range(*self.share)], self._contributions(number), strict=True))
             nodes = cover(*self.share, self.how.taking)
             parts = [_total(span, sums) for span in nodes]
@@ -318,6 +318,16 @@ class _Worker:
                 found = part.values[value]
                 pieces.append(found if found.shape == shape else Reshape(shape)(found))
         return pieces[0] if len(pieces) == 1 else Concat(0)(*pieces)
+
+
+def _maker(value: Value) -> Node:
+    """The node that makes what is reduced, before it is weighted and widened: its place is when it is there."""
+    node = value.node
+    while isinstance(node.op, e.Cast) or (
+        isinstance(node.op, e.Multiply) and isinstance(node.inputs[1].node.op, e.Constant)
+    ):
+        node = node.inputs[0].node
+    return node
 
 
 def _again(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:

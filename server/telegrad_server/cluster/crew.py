@@ -181,7 +181,7 @@ class Crew:
                 verdict = self._wait_for_verdict(waiting)
                 self._dismiss()
                 if verdict is not None:
-                    raise to_exception(verdict) from error
+                    raise _blamed(verdict) from error
                 without += [name for name in self._lost if name not in without]
                 logging.info("a run begins again with other workers: %s", error.message)
             except BaseException:
@@ -421,6 +421,14 @@ class Crew:
     def _new_name(self, group: _Group) -> int:
         group.next_name += 1
         return group.next_name
+
+
+def _blamed(verdict: m.ErrorRecord) -> TelegradError:
+    """A peer's error as if the op had failed here."""
+    error = to_exception(verdict)
+    if verdict.node >= 0:
+        error.details |= {"node": verdict.node, "is_backward": verdict.is_backward}
+    return error
 
 
 class Together:

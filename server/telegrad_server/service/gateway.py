@@ -205,7 +205,7 @@ class Gateway:
         if member is None:
             waiting = self.queue.ask(*key, demand, now)
             members = self.members.all()
-            found = place(demand, members)
+            found = place(demand, members, starting=self._pool.workers())
             if isinstance(found, Wait):
                 if found.is_hopeless and members and now > self._started_at + self._config.worker_lease_seconds:
                     self.queue.leave(waiting, is_served=False)

@@ -98,7 +98,7 @@ def test_a_variable_changed_between_steps_reaches_the_peers(three_workers: Runni
         x, _ = blobs(12)
         bits = [step(x).numpy().tobytes() for _ in range(2)]
         weight.assign(weight * 0.5)
-        return bits + [step(x).numpy().tobytes(), weight.numpy().tobytes()]
+        return [*bits, step(x).numpy().tobytes(), weight.numpy().tobytes()]
 
     with tg.connect(three_workers.address, new=True):
         found = session_bits()
@@ -134,7 +134,7 @@ def test_sessions_whose_crews_cross_all_go_on(three_workers: Running) -> None:
         steps.append(stepper(session))
     losses = [[step() for step in steps] for _ in range(30)]  # nothing is waited for
 
-    for k, session in enumerate(sessions):
+    for k in range(3):
         assert [row[k].item() for row in losses] == expected
     for session in reversed(sessions):
         session.close()

@@ -94,8 +94,10 @@ class Recruiter(Protocol):
         failed: Callable[[m.ErrorRecord], None],
         lost: Callable[[TelegradError], None],
     ) -> PeerLine:
-        """A line to a session on the peer. ``supply`` gives a function's bytes, ``failed`` hears of commands that had no
-        effect, ``lost`` that the line is gone. ConnectionFailed or WorkerLost if the peer does not answer.
+        """A line to a session on the peer.
+
+        ``supply`` gives a function's bytes, ``failed`` hears of commands that had no effect, ``lost`` that the line is
+        gone. ConnectionFailed or WorkerLost if the peer does not answer.
         """
         ...
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 
@@ -41,9 +42,28 @@ class Config:
     )
     connection_age_seconds: float = _setting(1800.0, "then clients connect anew, which nobody sees")
     connection_grace_seconds: float = _setting(70.0, "so long an old connection may finish what it does")
+    secrets_dir: str | None = _setting(
+        None, "what init made: tls_cert, tls_key and token_file are in it, if not given", metavar="DIR"
+    )
     tls_cert: str | None = _setting(None, "PEM file of the certificate chain", metavar="FILE")
     tls_key: str | None = _setting(None, "PEM file of the private key", metavar="FILE")
     token_file: str | None = _setting(None, 'lines "token tenant", readable by the owner only', metavar="FILE")
+    metrics_host: str | None = _setting(
+        None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
+    )
+    metrics_port: int = _setting(9464, "its port; 0 takes a free one")
+
+    def with_secrets(self, name: str) -> Config:
+        """With the files of ``secrets_dir`` where none are given; the certificate is that of ``name``."""
+        if self.secrets_dir is None:
+            return self
+        folder = Path(self.secrets_dir)
+        found = self
+        if self.tls_cert is None and self.tls_key is None:
+            found = replace(found, tls_cert=str(folder / f"{name}.pem"), tls_key=str(folder / f"{name}.key"))
+        if self.token_file is None:
+            found = replace(found, token_file=str(folder / "tokens"))
+        return found
 
 
 VARIABLES = "TELEGRAD_SERVER_"
@@ -51,7 +71,11 @@ VARIABLES = "TELEGRAD_SERVER_"
 
 def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> Config:
     """The settings on a command line, else in variables TELEGRAD_SERVER_<NAME>. SystemExit(2) for what is none."""
-    parser = argparse.ArgumentParser(prog="telegrad-server", description="Runs graphs for telegrad clients.")
+    parser = argparse.ArgumentParser(
+        prog="telegrad-server",
+        description="Runs graphs for telegrad clients.",
+        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server how it is.",
+    )
     for setting in fields(Config):
         more: dict[str, Any] = dict(setting.metadata)
         more["help"] += f" (default {setting.default})"
@@ -61,4 +85,4 @@ def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> 
             default=environ.get(VARIABLES + setting.name.upper(), setting.default),  # text is read like an argument
             **more,
         )
-    return Config(**vars(parser.parse_args(arguments)))
+    return Config(**vars(parser.parse_args(arguments))).with_secrets("gateway")

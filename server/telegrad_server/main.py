@@ -56,6 +56,8 @@ async def _serve(worker: Worker, config: Config, gate: Gate) -> None:
         loop.add_signal_handler(number, stop)
     hello = worker.hello()
     notes = "; ".join(hello.warnings) or hello.backend
+    if server.metrics_port is not None:
+        notes += f"; metrics on {config.metrics_host}:{server.metrics_port}"
     print(f"telegrad-server {hello.server_version} listening on {config.host}:{port} ({notes})", flush=True)
     await stopping.wait()
     await server.stop(STOP_SECONDS)

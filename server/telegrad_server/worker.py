@@ -40,6 +40,7 @@ from telegrad_server.line import Line
 from telegrad_server.names import Names
 from telegrad_server.sessions import Execute, Session, Task
 from telegrad_server.store import Account
+from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
 from telegrad_server.uploads import Upload
 from telegrad_server.yielding import YieldingLock
@@ -112,6 +113,7 @@ class Worker:
             limits=Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops),
         )
         self._runner = Runner(executor, self._functions)
+        self.tally = Tally()
         self._is_stopping = False
         self._thread: threading.Thread | None = None
 
@@ -141,6 +143,11 @@ class Worker:
             self._line.end()
         if self._thread is not None:
             self._thread.join()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no session is opened any more."""
+        return self._is_stopping
 
     def hello(self) -> Hello:
         """Who this is."""
@@ -180,6 +187,7 @@ class Worker:
             seat = _Seat(self._new_session(tenant, lease_seconds), None)
             session = seat.session
             self._seats[session.id] = seat
+            self.tally.opened_sessions += 1
             grant = Grant(session.id, session.secret, session.lease_seconds or 0.0, self.incarnation)
             if request_id:
                 seat.request = (tenant, request_id, lease_seconds)
@@ -349,6 +357,7 @@ class Worker:
                         f" {session.lease_seconds:g} s); connect again and upload"
                     )
                     self._end(seat, to_record(error))
+                    self.tally.expired_sessions += 1
                 elif seat.deliver is not None:
                     session.forget_downloads(now - self._config.download_grace_seconds)
                     self._collect(seat)
@@ -364,6 +373,15 @@ class Worker:
                 "sessions": len(self._seats),
                 "tensors": sum(len(seat.session.names) for seat in self._seats.values()),
                 "bytes": self._account.nbytes,
+            }
+
+    def loads(self) -> dict[str, int]:
+        """How many tasks wait or are computed, and what functions are kept."""
+        with self._lock:
+            return {
+                "queued_tasks": len(self._line),
+                "cached_functions": len(self._functions),
+                "cached_function_bytes": self._functions.nbytes,
             }
 
     def held_bytes(self, tenant: str) -> int:
@@ -433,6 +451,7 @@ class Worker:
             seat = self._seats.get(upload.session_id)
             if seat is None or not self._give_back_room(seat, upload):
                 return
+            self.tally.uploaded_bytes += upload.received_bytes
             seat.session.hear(self._clock())
             tell(seat.session)
             self._proceed(seat)
@@ -462,6 +481,7 @@ class Worker:
             found = self._seat(tenant, session_id, secret).session.tickets.get(ticket)
             if found is not None:
                 found.sent_at = self._clock()
+                self.tally.downloaded_bytes += len(found.data)
 
     def download_done(self, tenant: str, session_id: str, secret: bytes, ticket: str) -> None:
         """The bytes have been downloaded: the ticket is used up."""
@@ -535,9 +555,14 @@ class Worker:
     def _carry_out(self, turn: _Turn, suits: Callable[[_Turn], bool]) -> _Turn | None:
         """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
         seat, task, known = turn
+        begun = self._clock()
         outcome = self._runner.carry_out(task, known, seat.session.account)
         with self._lock:  # once for a turn, from one to the next
             self._line.give_back()
+            if isinstance(task, Execute):
+                self.tally.runs.add(self._clock() - begun)
+            if outcome.error is not None:
+                self.tally.failed[outcome.error.reason] += 1
             try:
                 seat.session.finish(task, outcome)
             except Exception as error:  # a machine in an unknown state serves nobody

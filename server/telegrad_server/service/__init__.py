@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import grpc
 import grpc.aio
 
 from telegrad_server.access import Gate
 from telegrad_server.config import Config
+from telegrad_server.metrics import Endpoint, worker_figures
 from telegrad_server.service.edge import Access
+from telegrad_server.service.health import Health
 from telegrad_server.service.sessions import MESSAGE_BYTES, Sessions
 from telegrad_server.service.tensors import Tensors
 from telegrad_server.worker import Worker
@@ -49,10 +52,16 @@ class Server:
         self._worker = worker
         self._config = config
         self._server = grpc.aio.server(
-            interceptors=[Access(gate)], options=options(config), maximum_concurrent_rpcs=4 * config.max_sessions
+            interceptors=[Access(gate, worker.tally.refused)],
+            options=options(config),
+            maximum_concurrent_rpcs=4 * config.max_sessions,
         )
-        self._server.add_generic_rpc_handlers([Sessions(worker, config).handlers(), Tensors(worker).handlers()])
+        self._health = Health(lambda: not worker.is_stopping)
+        self._server.add_generic_rpc_handlers(
+            [Sessions(worker, config).handlers(), Tensors(worker).handlers(), self._health.handlers()]
+        )
         self._ticking: asyncio.Task[None] | None = None
+        self._metrics: Endpoint | None = None
 
     async def start(self) -> int:
         """Listen; returns the port. OSError if the address cannot be bound."""
@@ -67,9 +76,17 @@ class Server:
             port = 0
         if port == 0:
             raise OSError(f"cannot listen on {address}: another program does, or the address is not this machine's")
+        if self._config.metrics_host is not None:
+            figures = partial(worker_figures, self._worker)
+            self._metrics = Endpoint([figures], host=self._config.metrics_host, port=self._config.metrics_port)
         await self._server.start()
         self._ticking = asyncio.create_task(self._tick())
         return port
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where metrics are served, if they are."""
+        return self._metrics.port if self._metrics is not None else None
 
     async def _tick(self) -> None:
         while True:
@@ -81,7 +98,10 @@ class Server:
         if self._ticking is not None:
             self._ticking.cancel()
         await asyncio.to_thread(self._worker.stop)
+        self._health.end()
         await self._server.stop(grace_seconds)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
 
 
 def _credentials(config: Config) -> grpc.ServerCredentials:

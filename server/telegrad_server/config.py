@@ -74,7 +74,7 @@ def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> 
     parser = argparse.ArgumentParser(
         prog="telegrad-server",
         description="Runs graphs for telegrad clients.",
-        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server how it is.",
+        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server.",
     )
     for setting in fields(Config):
         more: dict[str, Any] = dict(setting.metadata)

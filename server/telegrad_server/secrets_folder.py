@@ -168,9 +168,8 @@ class _Work:
         if found is not None and self._read("ca.key") is None:
             raise AccessError(f"{self.folder / 'ca.pem'} is about to end; put its ca.key beside it to renew it")
         key = self._key("ca.key")
-        name = _name(
-            f"telegrad authority {x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]}"
-        )
+        digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest
+        name = _name(f"telegrad authority {digest.hex()[:8]}")  # of one key always the same
         builder = self._builder(name, name, key.public_key(), key.public_key(), self.now + AUTHORITY_LIFE)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         builder = builder.add_extension(_usage(signs_certificates=True), critical=True)

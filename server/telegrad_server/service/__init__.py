@@ -11,7 +11,7 @@ import grpc.aio
 from telegrad_server.access import Gate
 from telegrad_server.config import Config
 from telegrad_server.metrics import Endpoint, worker_figures
-from telegrad_server.service.edge import Access
+from telegrad_server.service.edge import Access, Refusals
 from telegrad_server.service.health import Health
 from telegrad_server.service.sessions import MESSAGE_BYTES, Sessions
 from telegrad_server.service.tensors import Tensors
@@ -52,7 +52,7 @@ class Server:
         self._worker = worker
         self._config = config
         self._server = grpc.aio.server(
-            interceptors=[Access(gate, worker.tally.refused)],
+            interceptors=[Refusals(worker.tally.refused), Access(gate)],
             options=options(config),
             maximum_concurrent_rpcs=4 * config.max_sessions,
         )

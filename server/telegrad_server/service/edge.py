@@ -82,16 +82,26 @@ async def next_of(context: Any, *, seconds: float) -> Any:
     return None if message is END else checked(message)
 
 
+class Refusals(grpc.aio.ServerInterceptor):
+    """Counts, by reason, what the server refuses. The first interceptor, so that it counts what the others refuse."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The handler of the call, in a context that knows where to count."""
+        REFUSED.set(self._counts)
+        return await continuation(handler_call_details)
+
+
 class Access(grpc.aio.ServerInterceptor):
     """Checks the token before the body of a call is parsed."""
 
-    def __init__(self, gate: Gate, refused: Counter[str] | None = None) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._refused = refused
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """The handler of the call, or one that refuses."""
-        REFUSED.set(self._refused)
         headers = dict(handler_call_details.invocation_metadata or ())
         try:
             TENANT.set(self._gate.tenant_of(headers.get("authorization")))

@@ -74,13 +74,14 @@ class Deployment:
 
     def restarts(self, container: dict[str, Any]) -> int:
         """How often the engine has started the container again."""
-        return int(
-            subprocess.check_output(["docker", "inspect", "-f", "{{.RestartCount}}", container["Id"]], text=True)
-        )
+        return int(self.asked(container, "{{.RestartCount}}"))
 
     def health(self, container: dict[str, Any]) -> str:
         """The container's health, as the engine sees it."""
-        form = "{{.State.Health.Status}}"
+        return self.asked(container, "{{.State.Health.Status}}")
+
+    def asked(self, container: dict[str, Any], form: str) -> str:
+        """What the engine now says of the container, in a form of Go's templates."""
         return subprocess.check_output(["docker", "inspect", "-f", form, container["Id"]], text=True).strip()
 
     def down(self) -> None:

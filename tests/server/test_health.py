@@ -78,7 +78,8 @@ def test_stopping_tells_watchers_and_does_not_wait_for_them() -> None:
     front._loop.call_soon_threadsafe(front._ending.set)
 
     listening.join(20)
-    front.close()
+    front._thread.join(20)  # the loop is closed with it
+    front.channel.close()
     assert told == [Status.NOT_SERVING]
 
 

@@ -22,7 +22,6 @@ MANIFESTS = sorted(p for p in (ROOT / "deploy/k8s").glob("*.yaml") if p.name != 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OURS = {name: service for name, service in COMPOSE["services"].items() if name != "prometheus"}
 SETTINGS = {setting.name for setting in fields(Config)}
-HAS_ROLES = "ray_address" in SETTINGS
 KUBERNETES = "1.34.0"
 
 
@@ -90,11 +89,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("where", "words"), list(commands()))
 def test_commands_have_options_that_the_server_knows(where: str, words: list[str]) -> None:
     options = {word.removeprefix("--").split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
-    unknown = options - SETTINGS
 
-    if not HAS_ROLES:  # the roles are on their way
-        unknown -= {"role", "ray_head", "ray_address"}
-    assert unknown == set()
+    assert options - SETTINGS == set()
 
 
 def test_environments_set_settings_that_exist() -> None:

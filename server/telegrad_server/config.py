@@ -43,27 +43,52 @@ class Config:
     connection_age_seconds: float = _setting(1800.0, "then clients connect anew, which nobody sees")
     connection_grace_seconds: float = _setting(70.0, "so long an old connection may finish what it does")
     secrets_dir: str | None = _setting(
-        None, "what init made: tls_cert, tls_key and token_file are in it, if not given", metavar="DIR"
+        None, "what init made: certificates, keys and tokens are in it, those that are not given", metavar="DIR"
     )
     tls_cert: str | None = _setting(None, "PEM file of the certificate chain", metavar="FILE")
     tls_key: str | None = _setting(None, "PEM file of the private key", metavar="FILE")
+    role: str = _setting("all-in-one", "what this process is in a cluster", choices=("all-in-one", "gateway", "worker"))
+    name: str = _setting("", "a worker's name in its cluster; by default the machine's and the process's")
+    gateway: str | None = _setting(None, "the gateway's address for workers, which a worker joins", metavar="HOST:PORT")
+    cluster_host: str = _setting("127.0.0.1", "the address on which a gateway listens for its workers")
+    cluster_port: int = _setting(50052, "the port for workers; 0 takes a free one")
+    cluster_key_file: str | None = _setting(None, "hexadecimal digits that gateway and workers share", metavar="FILE")
+    cluster_cert: str | None = _setting(None, "PEM file of a gateway's certificate towards workers", metavar="FILE")
+    cluster_cert_key: str | None = _setting(None, "PEM file of its private key", metavar="FILE")
+    cluster_ca: str | None = _setting(None, "PEM file of the authority of the cluster's certificates", metavar="FILE")
+    advertise_host: str | None = _setting(None, "where a worker says it can be reached; by default its --host")
+    direct_host: str | None = _setting(None, "where clients reach a worker without the gateway", metavar="HOST")
+    workers: int = _setting(0, "how many workers a gateway makes; 0 means none on this machine, and all of Ray's")
+    worker_cpus: float = _setting(0.0, "cores of each worker; 0 divides those that there are")
+    worker_gpus: float = _setting(0.0, "GPUs of each worker; 0 takes whole ones, 0.5 puts two workers on one")
+    worker_memory_bytes: int = _setting(0, "memory that is set aside for each worker; 0 for none")
+    worker_lease_seconds: float = _setting(10.0, "a worker that cannot reach the gateway for so long is given up")
+    end_with_input: str = _setting("no", "end when the standard input ends", choices=("no", "yes"))
     token_file: str | None = _setting(None, 'lines "token tenant", readable by the owner only', metavar="FILE")
     metrics_host: str | None = _setting(
         None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
     )
     metrics_port: int = _setting(9464, "its port; 0 takes a free one")
 
-    def with_secrets(self, name: str) -> Config:
-        """With the files of ``secrets_dir`` where none are given; the certificate is that of ``name``."""
+    def with_secrets(self) -> Config:
+        """With those files of ``secrets_dir`` that the role needs, where no others are given."""
         if self.secrets_dir is None:
             return self
-        folder = Path(self.secrets_dir)
-        found = self
-        if self.tls_cert is None and self.tls_key is None:
-            found = replace(found, tls_cert=str(folder / f"{name}.pem"), tls_key=str(folder / f"{name}.key"))
-        if self.token_file is None:
-            found = replace(found, token_file=str(folder / "tokens"))
+        folder, found = Path(self.secrets_dir), self
+        for settings in _FILES[self.role]:
+            if all(getattr(self, setting) is None for setting in settings):
+                found = replace(found, **{setting: str(folder / file) for setting, file in settings.items()})
         return found
+
+
+_OUTSIDE = ({"tls_cert": "gateway.pem", "tls_key": "gateway.key"}, {"token_file": "tokens"})
+_MEMBER = ({"cluster_key_file": "cluster.key"}, {"cluster_ca": "ca.pem"})
+_FILES: Mapping[str, Sequence[Mapping[str, str]]] = {
+    "all-in-one": _OUTSIDE,
+    "gateway": (*_OUTSIDE, *_MEMBER, {"cluster_cert": "gateway.pem", "cluster_cert_key": "gateway.key"}),
+    "worker": ({"tls_cert": "worker.pem", "tls_key": "worker.key"}, *_MEMBER),
+}
+"""The files of the folder that a role needs. What goes together is taken together or not at all."""
 
 
 VARIABLES = "TELEGRAD_SERVER_"
@@ -85,4 +110,4 @@ def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> 
             default=environ.get(VARIABLES + setting.name.upper(), setting.default),  # text is read like an argument
             **more,
         )
-    return Config(**vars(parser.parse_args(arguments))).with_secrets("gateway")
+    return Config(**vars(parser.parse_args(arguments))).with_secrets()

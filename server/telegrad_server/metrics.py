@@ -6,6 +6,7 @@ come from a fixed table: no metric grows with tenants, sessions, functions or wo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,6 +17,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 from telegrad.wire.status import REASONS
 
+from telegrad_server import __version__
+from telegrad_server.cluster.members import Members, State
+from telegrad_server.cluster.placement import Queue
+from telegrad_server.config import Config
 from telegrad_server.tally import Durations
 from telegrad_server.worker import Worker
 
@@ -34,9 +39,12 @@ class Named:
 
 
 _REASONS = frozenset(REASONS)
+_STATES = frozenset(state.value for state in State)
 METRICS: Mapping[str, Named] = {
     "telegrad_build": Named("gauge", "Always 1; the label is the server's version.", "version"),
     "telegrad_backend": Named("gauge", "Always 1; the label is what computes.", "backend"),
+    "telegrad_workers": Named("gauge", "A gateway's workers, by what they may be given.", "state", _STATES),
+    "telegrad_queued_sessions": Named("gauge", "Sessions that wait at a gateway for a place."),
     "telegrad_sessions": Named("gauge", "Sessions that are open."),
     "telegrad_tensors": Named("gauge", "Tensors that have names in sessions."),
     "telegrad_tensor_bytes": Named("gauge", "Bytes of tensors and of room for uploads."),
@@ -79,6 +87,17 @@ def worker_figures(worker: Worker) -> Mapping[str, Figure]:
     }
 
 
+def gateway_figures(members: Members, queue: Queue, refused: Mapping[str, int]) -> Mapping[str, Figure]:
+    """What a gateway has to tell."""
+    states = Counter(member.state.value for member in members.all())
+    return {
+        "telegrad_build": {__version__: 1},
+        "telegrad_workers": {state: states[state] for state in _STATES},
+        "telegrad_queued_sessions": len(queue),
+        "telegrad_refused_calls_total": dict(refused),
+    }
+
+
 class Endpoint:
     """Metrics over HTTP, at ``/metrics``, on a thread of its own, until it is closed. OSError if it cannot listen."""
 
@@ -87,6 +106,13 @@ class Endpoint:
         registry.register(_Sources(sources))
         self._server, self._thread = start_http_server(port, host, registry)
         self.port = self._server.server_port
+
+    @classmethod
+    def of(cls, config: Config, *sources: Source) -> Endpoint | None:
+        """The endpoint that an operator wants, None if none."""
+        if config.metrics_host is None:
+            return None
+        return cls(sources, host=config.metrics_host, port=config.metrics_port)
 
     def close(self) -> None:
         """Answer no more."""

@@ -11,9 +11,11 @@ import telegrad as tg
 from prometheus_client.parser import text_string_to_metric_families
 from telegrad.errors import TelegradError
 from telegrad.wire.v1 import sessions_pb2 as pb
+from telegrad_server.cluster.members import Facts, Members
+from telegrad_server.cluster.placement import Queue
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
-from telegrad_server.metrics import METRICS, Endpoint, worker_figures
+from telegrad_server.metrics import METRICS, Endpoint, gateway_figures, worker_figures
 from telegrad_server.tally import Durations
 from telegrad_server.worker import Worker
 
@@ -44,6 +46,7 @@ def scrape(front: Front) -> dict[str, float]:
 
 
 GOLDEN = """
+telegrad_workers telegrad_queued_sessions
 telegrad_build telegrad_backend telegrad_sessions telegrad_tensors telegrad_tensor_bytes telegrad_queued_tasks
 telegrad_cached_functions telegrad_cached_function_bytes telegrad_sessions_opened_total
 telegrad_sessions_expired_total telegrad_run_seconds telegrad_failed_tasks_total telegrad_refused_calls_total
@@ -55,10 +58,20 @@ def test_names_are_promises() -> None:
     assert sorted(METRICS) == sorted(GOLDEN.split())
 
 
-def test_a_worker_tells_every_metric() -> None:
-    worker = Worker(Config(backend="numpy"), pick_executor("numpy"))
+def test_worker_and_gateway_tell_every_metric() -> None:
+    worker = worker_figures(Worker(Config(backend="numpy"), pick_executor("numpy")))
+    gateway = gateway_figures(Members(lease_seconds=1.0), Queue(), {})
 
-    assert set(worker_figures(worker)) == set(METRICS)
+    assert set(worker) | set(gateway) == set(METRICS)
+
+
+def test_a_gateway_counts_its_workers_by_state() -> None:
+    members = Members(lease_seconds=10.0)
+    for name in ("one", "two", "three"):
+        members.join(Facts(name, name, "127.0.0.1:1"), 0.0)
+    members.drain("two")
+
+    assert gateway_figures(members, Queue(), {})["telegrad_workers"] == {"live": 2, "draining": 1}
 
 
 def test_what_a_client_does_is_counted(front: Front) -> None:

@@ -16,8 +16,9 @@ from telegrad.errors import AccessError, ConnectionFailed
 from telegrad_server import commands
 from telegrad_server.access import Gate
 from telegrad_server.config import read_config
-from telegrad_server.secrets_folder import make_secrets
+from telegrad_server.secrets_folder import make_secrets, today
 
+from tests.cluster.conftest import gateway
 from tests.server.test_service import start, stop
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -206,6 +207,54 @@ def test_settings_given_by_hand_go_before_the_folder() -> None:
     assert (config.tls_cert, config.tls_key, config.token_file) == ("c", None, "t")
     config = read_config(["--secrets-dir", "/s"], {})
     assert (config.tls_cert, config.tls_key, config.token_file) == ("/s/gateway.pem", "/s/gateway.key", "/s/tokens")
+
+
+@pytest.mark.parametrize(
+    ("role", "files"),
+    [
+        ("all-in-one", {"tls_cert": "gateway.pem", "tls_key": "gateway.key", "token_file": "tokens"}),
+        (
+            "gateway",
+            {
+                "tls_cert": "gateway.pem",
+                "tls_key": "gateway.key",
+                "token_file": "tokens",
+                "cluster_key_file": "cluster.key",
+                "cluster_cert": "gateway.pem",
+                "cluster_cert_key": "gateway.key",
+                "cluster_ca": "ca.pem",
+            },
+        ),
+        (
+            "worker",
+            {
+                "tls_cert": "worker.pem",
+                "tls_key": "worker.key",
+                "cluster_key_file": "cluster.key",
+                "cluster_ca": "ca.pem",
+            },
+        ),
+    ],
+)
+def test_each_role_takes_what_it_needs_from_the_folder(role: str, files: Mapping[str, str]) -> None:
+    config = read_config(["--secrets-dir", "/s", "--role", role], {})
+
+    values = vars(config)
+    found = {name: value for name, value in values.items() if name != "secrets_dir" and str(value).startswith("/s")}
+    assert found == {name: f"/s/{file}" for name, file in files.items()}
+
+
+def test_a_gateway_with_the_folder_makes_workers_that_use_it(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    make_secrets(folder, [], now=today())
+    options = ("--secrets-dir", str(folder), "--workers", "1", "--metrics-host", "127.0.0.1", "--metrics-port", "0")
+    with gateway(*options) as running:
+        address = running.address.replace("grpc://127.0.0.1", "grpcs://localhost")
+        token = (folder / "client.token").read_text().strip()
+        with tg.connect(address, token=token, ca_cert=str(folder / "ca.pem"), timeout_seconds=30):
+            assert (tg.asarray([1.0]) + 1).numpy() == 2.0
+        port = address.rpartition(":")[2]
+        assert commands.main(["health", "--address", f"localhost:{port}", "--ca-cert", str(folder / "ca.pem")]) == 0
 
 
 def test_a_server_with_the_folder_serves_the_client_that_has_the_token(

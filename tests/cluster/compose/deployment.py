@@ -8,14 +8,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from telegrad_server.config import Config
-
 ROOT = Path(__file__).resolve().parents[3]
-HAS_ROLES = any(setting.name == "ray_address" for setting in fields(Config))
 
 
 def free_port() -> int:
@@ -32,11 +28,8 @@ class Deployment:
         self.port = free_port()
         self.address = f"grpcs://localhost:{self.port}"
         self.ca_cert, self.token_file = folder / "ca.pem", folder / "client.token"
-        files = [ROOT / "docker-compose.yml"]
-        if not HAS_ROLES:
-            files.append(Path(__file__).with_name("all_in_one.yml"))
-        self._command = ["docker", "compose", "-p", f"telegrad-test-{os.getpid()}"]
-        self._command += [word for file in files for word in ("-f", str(file))]
+        project = f"telegrad-test-{os.getpid()}"
+        self._command = ["docker", "compose", "-p", project, "-f", str(ROOT / "docker-compose.yml")]
         self._environment = {**os.environ, "TELEGRAD_PORT": str(self.port)}
         self.up_seconds = 0.0
 

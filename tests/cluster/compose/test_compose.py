@@ -16,10 +16,9 @@ import telegrad as tg
 from telegrad.errors import AccessError, TelegradError
 from telegrad_server.probe import ask
 
-from tests.cluster.compose.deployment import HAS_ROLES, ROOT, Deployment, until
+from tests.cluster.compose.deployment import ROOT, Deployment, until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
-needs_roles = pytest.mark.skipif(not HAS_ROLES, reason="telegrad-server has no --role yet")
 
 UP_SECONDS = 20.0
 
@@ -136,24 +135,22 @@ def test_prometheus_finds_metrics_inside_the_network(whole: Deployment) -> None:
     assert whole.token not in text
 
 
-def test_a_gateway_that_crashes_is_started_again_and_the_clients_token_stays_good(whole: Deployment) -> None:
+def test_a_gateway_that_crashes_is_started_again_and_sessions_go_on(whole: Deployment) -> None:
     (gateway,) = whole.containers("gateway")
     restarts = whole.restarts(gateway)
-    with pytest.raises(TelegradError), connect(whole) as session:
+    with connect(whole):
         x = tg.asarray([1.0])
         assert x.item() == 1.0
 
         whole.crash(gateway)
 
-        until(lambda: whole.restarts(gateway) == restarts + 1, seconds=30)
-        (x + 1).item()
-        session.close()
+        assert (x + 1).item() == 2.0
+    assert whole.restarts(gateway) == restarts + 1
 
     until(lambda: is_served(whole), seconds=40)
     until(lambda: whole.health(gateway) == "healthy", seconds=30)
 
 
-@needs_roles
 def test_a_worker_that_crashes_is_replaced_and_sessions_that_lived_there_are_told(whole: Deployment) -> None:
     (worker,) = whole.containers("worker")
     restarts = whole.restarts(worker)
@@ -170,7 +167,6 @@ def test_a_worker_that_crashes_is_replaced_and_sessions_that_lived_there_are_tol
     until(lambda: is_served(whole), seconds=60)
 
 
-@needs_roles
 def test_workers_are_added_and_taken_away_while_sessions_are_served(whole: Deployment) -> None:
     whole.compose("up", "--detach", "--no-build", "--wait", "--scale", "worker=3")
     assert len(whole.containers("worker")) == 3

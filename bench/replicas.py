@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 
 import numpy as np
 import telegrad as tg
@@ -43,7 +44,7 @@ def wide_mlp(replicas: int) -> tuple[Callable[[], tg.Tensor], int]:
     rows, rng = 256 * replicas, np.random.default_rng(0)
     x, y = rng.normal(size=(rows, 784)).astype(np.float32), rng.integers(0, 10, rows)
     sizes = (784, 2048, 2048, 10)
-    layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU())]
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
     return _step(nn.Sequential(*layers[:-1]), replicas, x, y), rows
 
 

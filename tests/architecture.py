@@ -55,7 +55,8 @@ SHARED = {
 }
 PURE = ("telegrad.errors", "telegrad.ir", "telegrad.wire", "telegrad.wire.messages", "telegrad.wire.status")
 SERVER = {
-    "telegrad_server.config": (),
+    **dict.fromkeys(("telegrad_server.config", "telegrad_server.tally"), ()),
+    **dict.fromkeys(("telegrad_server.secrets_folder", "telegrad_server.probe"), ("telegrad.errors",)),
     **dict.fromkeys(("telegrad_server.scopes", "telegrad_server.store", "telegrad_server.events"), PURE),
     "telegrad_server.names": (*PURE, "telegrad_server.scopes", "telegrad_server.store"),
     "telegrad_server.sessions": (
@@ -86,7 +87,10 @@ SERVER = {
     ),
 }  # fmt: skip
 OWNERS = {
-    "grpc": ("telegrad.transport.remote", "telegrad.wire.v1", "telegrad_server.service"),
+    "grpc": ("telegrad.transport.remote", "telegrad.wire.v1", "telegrad_server.service", "telegrad_server.probe"),
+    "grpc_health": ("telegrad_server.service", "telegrad_server.probe"),
+    "prometheus_client": ("telegrad_server.metrics",),
+    "cryptography": ("telegrad_server.secrets_folder",),
     "google.protobuf": ("telegrad.wire", "telegrad_server.service"),
     "cupy": ("telegrad_server.executors",),
     "cupyx": ("telegrad_server.executors",),

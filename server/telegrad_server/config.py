@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 
@@ -41,6 +42,9 @@ class Config:
     )
     connection_age_seconds: float = _setting(1800.0, "then clients connect anew, which nobody sees")
     connection_grace_seconds: float = _setting(70.0, "so long an old connection may finish what it does")
+    secrets_dir: str | None = _setting(
+        None, "what init made: certificates, keys and tokens are in it, those that are not given", metavar="DIR"
+    )
     tls_cert: str | None = _setting(None, "PEM file of the certificate chain", metavar="FILE")
     tls_key: str | None = _setting(None, "PEM file of the private key", metavar="FILE")
     role: str = _setting("all-in-one", "what this process is in a cluster", choices=("all-in-one", "gateway", "worker"))
@@ -61,6 +65,30 @@ class Config:
     worker_lease_seconds: float = _setting(10.0, "a worker that cannot reach the gateway for so long is given up")
     end_with_input: str = _setting("no", "end when the standard input ends", choices=("no", "yes"))
     token_file: str | None = _setting(None, 'lines "token tenant", readable by the owner only', metavar="FILE")
+    metrics_host: str | None = _setting(
+        None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
+    )
+    metrics_port: int = _setting(9464, "its port; 0 takes a free one")
+
+    def with_secrets(self) -> Config:
+        """With those files of ``secrets_dir`` that the role needs, where no others are given."""
+        if self.secrets_dir is None:
+            return self
+        folder, found = Path(self.secrets_dir), self
+        for settings in _FILES[self.role]:
+            if all(getattr(self, setting) is None for setting in settings):
+                found = replace(found, **{setting: str(folder / file) for setting, file in settings.items()})
+        return found
+
+
+_OUTSIDE = ({"tls_cert": "gateway.pem", "tls_key": "gateway.key"}, {"token_file": "tokens"})
+_MEMBER = ({"cluster_key_file": "cluster.key"}, {"cluster_ca": "ca.pem"})
+_FILES: Mapping[str, Sequence[Mapping[str, str]]] = {
+    "all-in-one": _OUTSIDE,
+    "gateway": (*_OUTSIDE, *_MEMBER, {"cluster_cert": "gateway.pem", "cluster_cert_key": "gateway.key"}),
+    "worker": ({"tls_cert": "worker.pem", "tls_key": "worker.key"}, *_MEMBER),
+}
+"""The files of the folder that a role needs. What goes together is taken together or not at all."""
 
 
 VARIABLES = "TELEGRAD_SERVER_"
@@ -68,7 +96,11 @@ VARIABLES = "TELEGRAD_SERVER_"
 
 def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> Config:
     """The settings on a command line, else in variables TELEGRAD_SERVER_<NAME>. SystemExit(2) for what is none."""
-    parser = argparse.ArgumentParser(prog="telegrad-server", description="Runs graphs for telegrad clients.")
+    parser = argparse.ArgumentParser(
+        prog="telegrad-server",
+        description="Runs graphs for telegrad clients.",
+        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server.",
+    )
     for setting in fields(Config):
         more: dict[str, Any] = dict(setting.metadata)
         more["help"] += f" (default {setting.default})"
@@ -78,4 +110,4 @@ def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> 
             default=environ.get(VARIABLES + setting.name.upper(), setting.default),  # text is read like an argument
             **more,
         )
-    return Config(**vars(parser.parse_args(arguments)))
+    return Config(**vars(parser.parse_args(arguments))).with_secrets()

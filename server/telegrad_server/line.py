@@ -83,6 +83,10 @@ class Line(Generic[Turn]):
         self._is_ended = True
         self._changed.notify_all()
 
+    def __len__(self) -> int:
+        """How many turns wait or are under way."""
+        return len(self._turns) + self._is_taken
+
     def is_idle(self) -> bool:
         """Whether no turn is under way and none waits."""
         return not (self._turns or self._is_taken)

@@ -26,11 +26,12 @@ from telegrad_server.cluster.machine import machine_id
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config, read_config
 from telegrad_server.executors import pick_executor
+from telegrad_server.seats import Neighbours
 from telegrad_server.service import Access, Server, TicketAccess
 from telegrad_server.service.gateway import Gateway
 from telegrad_server.service.member import Membership
 from telegrad_server.service.peers import Recruits
-from telegrad_server.worker import Neighbours, Worker
+from telegrad_server.worker import Worker
 
 STOP_SECONDS = 5.0
 GIVEN_UP = 75
@@ -65,6 +66,8 @@ async def _alone(config: Config) -> int:
     worker.start()
     hello = worker.hello()
     notes = "; ".join(hello.warnings) or hello.backend
+    if server.metrics_port is not None:
+        notes += f"; metrics on {config.metrics_host}:{server.metrics_port}"
     _say(f"telegrad-server {hello.server_version} listening on {config.host}:{port} ({notes})")
     await stopping.wait()
     await server.stop(STOP_SECONDS)
@@ -168,7 +171,9 @@ def _local_worker(config: Config, key_file: str) -> tuple[list[str], Mapping[str
         "lease-seconds": config.lease_seconds,
     }
     arguments = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    if config.cluster_ca:
+    if config.secrets_dir:
+        arguments += ["--secrets-dir", config.secrets_dir]
+    elif config.cluster_ca:
         arguments += ["--cluster-ca", config.cluster_ca]
     return arguments, {k: v for k, v in os.environ.items() if not k.startswith("TELEGRAD_SERVER_")}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,7 +23,11 @@ from telegrad_server.cluster.tickets import Key
 
 ERROR_KEY = "telegrad-error-bin"
 TICKET_KEY = "telegrad-ticket-bin"
-OPEN_METHODS = ("/telegrad.wire.v1.Sessions/Hello",)
+OPEN_METHODS = (
+    "/telegrad.wire.v1.Sessions/Hello",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+)
 """Methods that want no token; a wrong one is refused all the same."""
 
 STATUS_BYTES = 480
@@ -34,6 +39,9 @@ the status takes up to three, one of the record one and a third."""
 
 TENANT: ContextVar[str] = ContextVar("telegrad_tenant")
 """The tenant of the call that is being answered; empty for a caller without a token where one is wanted."""
+
+REFUSED: ContextVar[Counter[str] | None] = ContextVar("telegrad_refused", default=None)
+"""Where the server that is answering counts what it refuses, by reason."""
 
 END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # missing in grpc's stubs
 """What reading from a stream returns at its end."""
@@ -77,6 +85,18 @@ async def next_of(context: Any, *, seconds: float) -> Any:
     except TimeoutError:
         raise TimedOut(f"nothing came on the stream for {seconds:g} s") from None
     return None if message is END else checked(message)
+
+
+class Refusals(grpc.aio.ServerInterceptor):
+    """Counts, by reason, what the server refuses. The first interceptor, so that it counts what the others refuse."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The handler of the call, in a context that knows where to count."""
+        REFUSED.set(self._counts)
+        return await continuation(handler_call_details)
 
 
 class Access(grpc.aio.ServerInterceptor):
@@ -156,6 +176,8 @@ async def refuse(context: Any, error: TelegradError) -> None:
     """End the call with the error's status, and the error as data beside it."""
     record = stream.record_to_proto(_trimmed(to_record(error))).SerializeToString()
     row = REASONS.get(error.reason)
+    if (refused := REFUSED.get()) is not None:
+        refused[error.reason] += 1
     code = getattr(grpc.StatusCode, row.code if row else "INTERNAL")
     await context.abort(code, _cut(error.message, STATUS_BYTES), ((ERROR_KEY, record),))
 

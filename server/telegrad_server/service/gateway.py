@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -33,7 +35,9 @@ from telegrad_server.cluster.placement import Demand, Place, Queue, Wait, place
 from telegrad_server.cluster.pool import Pool
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.config import Config
-from telegrad_server.service.edge import TENANT, Access, guarded, reader, refuse
+from telegrad_server.metrics import Endpoint, gateway_figures
+from telegrad_server.service.edge import TENANT, Access, Refusals, guarded, reader, refuse
+from telegrad_server.service.health import Health
 from telegrad_server.service.listening import bind, credentials, new_server
 from telegrad_server.service.relay import TICKET_KEY, Relay, as_unavailable, error_of, pass_on
 from telegrad_server.service.sessions import hello_response
@@ -69,7 +73,13 @@ class Gateway:
         self._placed: dict[tuple[str, str], tuple[str, float]] = {}  # request -> worker, until when that is remembered
         roots = _read(config.cluster_ca) if config.cluster_ca else None
         self._relay = Relay(roots)
-        self._server = new_server(config, [Access(gate)], [self._handlers()])
+        self._is_stopping = False
+        self._health = Health(lambda: not self._is_stopping)
+        self._refused = Counter[str]()
+        self._metrics: Endpoint | None = None
+        self._server = new_server(
+            config, [Refusals(self._refused), Access(gate)], [self._handlers(), self._health.handlers()]
+        )
         self._inner = new_server(config, [], [Workers(self, key).handlers()], is_inside=True)
         self._ticking: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -87,6 +97,7 @@ class Gateway:
             config.cluster_port,
             credentials(config.cluster_cert, config.cluster_cert_key),
         )
+        self._metrics = Endpoint.of(config, partial(gateway_figures, self.members, self.queue, self._refused))
         await self._server.start()
         await self._inner.start()
         self._started_at = time.monotonic()
@@ -108,6 +119,8 @@ class Gateway:
 
     async def stop(self, grace_seconds: float) -> None:
         """End everything: workers that were made here, then the calls."""
+        self._is_stopping = True
+        self._health.end()
         if self._ticking is not None:
             self._ticking.cancel()
         if self._launcher is not None:
@@ -115,6 +128,8 @@ class Gateway:
         await self._relay.close()
         await self._server.stop(grace_seconds)
         await self._inner.stop(0)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
 
     # ---- members
 

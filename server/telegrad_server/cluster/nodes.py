@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSize:
-    """What one worker gets. 0 CPUs or bytes: its share of the host. A GPU or a part of one; with 0 GPUs none is used."""
+    """What one worker gets. 0 CPUs or bytes: its share of the host. With 0 GPUs none is used; a part of one is shared."""
 
     cpus: float = 0.0
     gpus: float = 1.0
@@ -139,10 +139,9 @@ def changes(
 ) -> Changes:
     """From what runs (worker to device, those that only start included) to one worker on each device, ``most`` in all.
 
-    A worker on a device that is no longer there is stopped, and so are those beyond ``most``, the devices that come last
-    first. ``resting`` devices get no worker now: those on them have ended too often lately (`rest_seconds`).
+    A worker on a device that is no longer there is stopped, and so are those beyond ``most``. ``resting`` devices get no worker now: those on them have ended too often lately (`rest_seconds`).
     """
-    order = _ordered(devices, strategy, {device for device in running.values()})
+    order = _ordered(devices, strategy, set(running.values()))
     rank = {device.name: i for i, device in enumerate(order)}
     keep: dict[str, str] = {}
     for worker, device in sorted(running.items(), key=lambda pair: (rank.get(pair[1], len(rank)), pair[0])):
@@ -167,7 +166,7 @@ def _ordered(devices: Sequence[Device], strategy: Strategy, taken: Collection[st
 
 
 def rest_seconds(ends_in_a_row: int) -> float:
-    """How long a device rests after workers on it ended so often without having served: 0 once, then 1, 2, 4 up to 60."""
+    """How long a device rests after workers on it ended so often without serving: not once, then 1, 2, 4 to 60."""
     return 0.0 if ends_in_a_row <= 1 else min(60.0, 2.0 ** (ends_in_a_row - 2))
 
 

@@ -1,8 +1,8 @@
-"""Runs a Python module in this process, which ends when its parent does: ``python -m …tied PARENT SIGNAL MODULE ARGUMENTS``.
+"""Runs a Python module in a process that ends when its parent does: ``python -m …tied PARENT SIGNAL MODULE ARGUMENTS``.
 
-A parent that is killed cannot kill its children, and a worker without an owner would hold its device. On Linux the kernel
-sends the signal when the *thread* that made this process ends, so that one must live as long as the parent. Elsewhere a
-thread looks whether the parent is still there.
+A parent that is killed cannot kill its children, and a worker without an owner would hold its device. On Linux the
+kernel sends the signal when the *thread* that made this process ends, so that one must live as long as the parent.
+Elsewhere a thread looks whether the parent is still there.
 """
 
 from __future__ import annotations

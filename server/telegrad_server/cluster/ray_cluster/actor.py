@@ -1,7 +1,7 @@
 """Ray's actor for a worker: it starts the worker's process on its host and waits for its end. Plain data only.
 
-The worker is a child of the actor's process and not the same one: its threads, environment and signals are its own, Ray's
-token is not in it, and its exit status says why it ended. It cannot outlive the actor (`tied`).
+The worker is a child of the actor's process and not the same one: its threads, environment and signals are its own,
+Ray's token is not in it, and its exit status says why it ended. It cannot outlive the actor (`tied`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The Ray driver, a process of its own: the one place that imports Ray. It reads commands and writes events, a line of JSON each.
+"""The Ray driver, a process of its own and all that imports Ray. It reads commands, writes events, a line of JSON each.
 
-Ray is asked when a worker starts or ends and once a second for its hosts; never for a session, an op or a step. The actors
-belong to this driver (none is detached): when it goes, however it goes, Ray ends them, so a gateway that dies leaves no
-worker behind, and one that comes back starts workers anew. What a former driver of the namespace has left is killed first.
+Ray is asked when a worker starts or ends and once a second for its hosts; never for a session, an op or a step. The
+actors belong to this driver (none is detached): when it goes, however it goes, Ray ends them, so a gateway that dies
+leaves no worker behind, and one that comes back starts workers anew. What a former driver of the namespace has left is
+killed first.
 """
 
 from __future__ import annotations
@@ -20,13 +21,21 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TextIO
 
-import ray
-import ray.exceptions
-from ray.util import list_named_actors
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+import ray  # pyright: ignore[reportMissingImports]
+import ray.exceptions  # pyright: ignore[reportMissingImports]
+from ray.util import list_named_actors  # pyright: ignore[reportMissingImports]
+from ray.util.placement_group import (  # pyright: ignore[reportMissingImports]
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+)
+from ray.util.scheduling_strategies import (  # pyright: ignore[reportMissingImports]
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 from telegrad.errors import AccessError, ResourceError, ServerUnavailable, TelegradError, VersionMismatch
 
 from telegrad_server.cluster import tied
@@ -65,6 +74,7 @@ class Driver:
         self._told: object = None
         self._head: subprocess.Popen[bytes] | None = None
         self._pool: PlacementGroup | None = None
+        self._actor_class: Any = ray.remote(WorkerProcess)
 
     def run(self, commands: TextIO) -> None:
         """Connect, say ``ready``, and obey until the commands end. TelegradError if Ray cannot be had."""
@@ -128,7 +138,9 @@ class Driver:
             for worker in self._running.values():
                 ray.kill(worker.actor, no_restart=True)
             if ending := [worker.refs[1] for worker in self._running.values()]:
-                ray.wait(ending, num_returns=len(ending), timeout=2.0)  # a head that goes at once takes the news with it
+                ray.wait(
+                    ending, num_returns=len(ending), timeout=2.0
+                )  # a head that goes at once takes the news with it
             ray.shutdown()
         if self._head is not None:
             self._head.terminate()
@@ -175,36 +187,35 @@ class Driver:
     # ---- workers
 
     def _start(
-        self, spec: dict[str, Any], module: str, arguments: list[str], environ: dict[str, str], bundle: int | None
+        self, *, spec: dict[str, Any], module: str, arguments: list[str], environ: dict[str, str], bundle: int | None
     ) -> None:
-        worker = WorkerSpec(**{**spec, "device": Device(**spec["device"])})
+        worker = WorkerSpec(**{**spec, "device": Device(**spec.pop("device"))})
+        if unmet(worker, self._nodes) is not None:
+            self._look()  # the host may have joined since
         if (why := unmet(worker, self._nodes)) is not None:
-            self._look()  # it may have joined within the last second
-            if (why := unmet(worker, self._nodes)) is not None:
-                self._tell("ended", name=worker.name, reason=why)
-                return
+            self._tell("ended", name=worker.name, reason=why)
+            return
         if bundle is not None and self._pool is not None:
-            strategy: Any = PlacementGroupSchedulingStrategy(self._pool, placement_group_bundle_index=bundle)
+            place: Any = PlacementGroupSchedulingStrategy(self._pool, placement_group_bundle_index=bundle)
         else:
-            strategy = NodeAffinitySchedulingStrategy(worker.device.node, soft=False)
-        actor = (
-            ray.remote(WorkerProcess)
-            .options(
-                name=worker.name,
-                num_cpus=worker.cpus,
-                num_gpus=worker.gpus,
-                memory=worker.memory_bytes or None,
-                resources=dict(worker.resources) or None,
-                scheduling_strategy=strategy,
-                max_restarts=0,
-                max_task_retries=0,
-            )
-            .remote()
-        )
+            place = NodeAffinitySchedulingStrategy(worker.device.node, soft=False)
+        actor: Any = self._actor_class.options(
+            name=worker.name,
+            num_cpus=worker.cpus,
+            num_gpus=worker.gpus,
+            memory=worker.memory_bytes or None,
+            resources=dict(worker.resources) or None,
+            scheduling_strategy=place,
+            max_restarts=0,
+            max_task_retries=0,
+        ).remote()
         refs = (actor.where.remote(), actor.run.remote(module, arguments, environ, worker.cpus, worker.gpus))
         self._running[worker.name] = _Running(worker, actor, refs, time.monotonic())
         for kind, ref in zip(("up", "ended"), refs):
-            ref.future().add_done_callback(lambda done, kind=kind: self._inbox.put((kind, worker.name, done)))
+            ref.future().add_done_callback(partial(self._done, kind, worker.name))
+
+    def _done(self, kind: str, name: str, done: Future[Any]) -> None:
+        self._inbox.put((kind, name, done))  # on a thread of Ray's
 
     def _stop(self, name: str) -> None:
         if (worker := self._running.get(name)) is not None and not worker.is_stopping:
@@ -246,7 +257,7 @@ class Driver:
     # ---- hosts
 
     def _look(self) -> None:
-        """Tell if the hosts or the places of the pool have changed, end workers whose host is gone or who never came up."""
+        """Tell what has changed of hosts and the pool's places; end workers whose host is gone or that never came up."""
         draining = _draining()
         self._nodes = [_node(entry, draining) for entry in ray.nodes() if entry["Alive"]]
         alive = {node.id for node in self._nodes}
@@ -280,17 +291,16 @@ def _node(entry: Mapping[str, Any], draining: Mapping[str, object]) -> Node:
         resources={
             name: number
             for name, number in resources.items()
-            if name not in OWN_RESOURCES and not name.startswith(("node:", "accelerator_type:", "bundle", "CPU_group"))
-            and "_group_" not in name
+            if name not in OWN_RESOURCES and not name.startswith(("node:", "bundle_group_")) and "_group_" not in name
         },
         labels={**entry["Labels"], "address": entry["NodeManagerAddress"]},
         is_draining=entry["NodeID"] in draining,
-    )  # fmt: skip
+    )
 
 
 def _draining() -> Mapping[str, object]:
     """The hosts that got SIGTERM and end soon. Ray 2.60 tells them by this private call alone."""
-    return ray._private.worker.global_worker.gcs_client.get_draining_nodes()  # type: ignore[attr-defined]
+    return ray._private.worker.global_worker.gcs_client.get_draining_nodes()  # pyright: ignore
 
 
 def _wait_until_free(port: int, wait_seconds: float) -> None:
@@ -318,8 +328,8 @@ def _explained(error: Exception, settings: RaySettings) -> TelegradError:
         return VersionMismatch(f"the cluster runs another Ray or Python, which must be equal to the patch: {versions}")
     if settings.mode == "join":
         return ServerUnavailable(
-            f"Ray at {settings.address} did not take this driver: either {settings.token_file} does not hold its token, or"
-            f" no raylet of that cluster runs on this host; Ray says: {_sentence(error)}"
+            f"Ray at {settings.address} did not take this driver: either {settings.token_file} does not hold its token,"
+            f" or no raylet of that cluster runs on this host; Ray says: {_sentence(error)}"
         )
     return ServerUnavailable(f"Ray could not be started here: {_sentence(error)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,13 @@ from telegrad.errors import AccessError, ResourceError, ServerUnavailable, Teleg
 
 from telegrad_server.cluster.launcher import Device, Ended, WorkerSpec
 from telegrad_server.cluster.nodes import Node, WorkerSize, devices_of, shortage
-from telegrad_server.cluster.ray_cluster.settings import RaySettings, check_ray, check_token_file, environment
+from telegrad_server.cluster.ray_cluster.settings import (
+    RaySettings,
+    check_folder,
+    check_ray,
+    check_token_file,
+    environment,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +72,15 @@ class RayLauncher:
         ResourceError without Ray, AccessError for a bad token (file), VersionMismatch, ServerUnavailable.
         """
         check_ray()
+        check_folder(self._settings.folder)
         if self._settings.mode == "local" and self._settings.token_file is None:
             self._settings = replace(self._settings, token_file=_new_token_file())
         self._settings = replace(self._settings, token_file=check_token_file(self._settings.token_file))
         events = self._begin()
-        self._thread = threading.Thread(target=self._watch, args=(events, ended, changed), name="telegrad-ray", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(
+            target=self._watch, args=(events, ended, changed), name="telegrad-ray", daemon=True
+        )
+        watch.start()
 
     def devices(self) -> Sequence[Device]:
         """The devices of all hosts that live and are not being drained; with a pool, its places."""
@@ -88,6 +98,23 @@ class RayLauncher:
             pool = self._settings.pool
             return f"Ray has no room yet for {pool.workers} workers ({pool.strategy}) on {len(self._nodes)} hosts"
         return shortage(self._nodes, self._size)
+
+    def nodes(self) -> Sequence[Node]:
+        """The hosts that live, as they are."""
+        with self._lock:
+            return self._nodes
+
+    def workers(self) -> Sequence[str]:
+        """The workers that were started and have not ended."""
+        with self._lock:
+            return sorted(self._running)
+
+    def driver_process(self) -> subprocess.Popen[str]:
+        """The process that drives Ray. ServerUnavailable while there is none."""
+        with self._lock:
+            if self._driver is None:
+                raise ServerUnavailable("the process that drives Ray is being started again")
+            return self._driver
 
     def process_of(self, name: str) -> tuple[str, int] | None:
         """The host and the process of Ray that holds a worker, once it is there: for people, and for tests."""
@@ -127,7 +154,8 @@ class RayLauncher:
         self._awake.set()
         if driver is not None:
             assert driver.stdin is not None
-            driver.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                driver.stdin.close()
             try:
                 driver.wait(CLOSE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -135,6 +163,8 @@ class RayLauncher:
                 driver.wait()
         if self._thread is not None:
             self._thread.join()
+        if driver is not None:
+            _discard(driver)
 
     # ---- the driver's process
 
@@ -169,8 +199,10 @@ class RayLauncher:
                 return events
             if event["is"] == "failed":
                 driver.wait()
+                _discard(driver)
                 raise ERRORS[event["kind"]](event["message"])
             self._take(event)
+        _discard(driver)
         raise ServerUnavailable(f"the process that drives Ray ended with status {driver.wait()} before it was ready")
 
     def _watch(self, events: Iterator[dict[str, Any]], ended: Ended, changed: Callable[[], None]) -> None:
@@ -201,6 +233,8 @@ class RayLauncher:
     def _again(self, reason: str, pause: float, ended: Ended, changed: Callable[[], None]) -> Iterator[dict[str, Any]]:
         """A new driver's events, however long that takes; meanwhile every worker has ended and there is no device."""
         with self._lock:
+            if self._driver is not None:
+                _discard(self._driver)
             self._driver, self._nodes, self._places = None, (), {}
         changed()
         while True:
@@ -256,6 +290,14 @@ def _place(index: int, node: Node, size: WorkerSize) -> Device:
         resources=dict(size.resources),
         labels={**node.labels, "host": node.host},
     )
+
+
+def _discard(driver: subprocess.Popen[str]) -> None:
+    """Let go of the pipes of a process that has ended."""
+    for pipe in (driver.stdin, driver.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def _new_token_file() -> str:

@@ -24,6 +24,9 @@ HEALTH = {
 """The head gives a silent host up after about 5 s, and a host the head after 10 s."""
 
 
+LONGEST_FOLDER = 40
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """A placement group: ``workers`` devices that Ray reserves together, packed or spread over hosts."""
@@ -74,6 +77,12 @@ def check_ray() -> None:
         raise ResourceError("Ray is not installed; install telegrad[ray], or run without a Ray cluster")
 
 
+def check_folder(path: str) -> None:
+    """Raise ResourceError for a folder in which Ray cannot make its sockets: their paths have at most 107 characters."""
+    if len(path) > LONGEST_FOLDER:
+        raise ResourceError(f"the folder of Ray's sockets, {path}, must have {LONGEST_FOLDER} characters or fewer")
+
+
 def check_token_file(path: str | None) -> str:
     """The absolute path of a token file. AccessError if there is none, others may read it, or it holds no token."""
     if path is None:
@@ -83,7 +92,9 @@ def check_token_file(path: str | None) -> str:
         with open(path, encoding="ascii") as file:
             token = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise AccessError(f"the file of Ray's token, {path}, cannot be read: {error}", reason="TOKEN_MISSING") from error
+        raise AccessError(
+            f"the file of Ray's token, {path}, cannot be read: {error}", reason="TOKEN_MISSING"
+        ) from error
     if stat.S_IMODE(mode) & 0o077:
         raise AccessError(f"the file of Ray's token, {path}, can be read by others; run chmod 600 {path}")
     if len(token) < 16:
@@ -122,8 +133,8 @@ def worker_environment(base: Mapping[str, str], *, cpus: float, gpus: float) -> 
 def head_arguments(settings: RaySettings, host: str) -> list[str]:
     """``ray start`` for a head that runs nothing: no CPUs, no GPUs, no dashboard."""
     return [
-        "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false", "--include-log-monitor=false",
-        "--num-cpus=0", "--num-gpus=0", "--object-store-memory=80000000",
+        "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false",
+        "--include-log-monitor=false", "--num-cpus=0", "--num-gpus=0", "--object-store-memory=80000000",
         f"--port={settings.port}", f"--temp-dir={settings.folder}",
         *([f"--node-ip-address={host}"] if host else []),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Brings a host's raylet and stays until it ends: ``telegrad-server --role worker``. And ``ray start`` without its side doors.
+"""Brings a host's raylet and stays until it ends (``telegrad-server --role worker``); ``ray start`` without its side door.
 
 ``python -m …start ARGUMENTS`` is the command ``ray ARGUMENTS`` in a process that cannot load grpcio: where it can, Ray
 opens the port of ``ray://``, by which whoever reaches it runs code.
@@ -21,6 +21,7 @@ from telegrad.errors import ServerUnavailable
 from telegrad_server.cluster import tied
 from telegrad_server.cluster.ray_cluster.settings import (
     RayletSettings,
+    check_folder,
     check_ray,
     check_token_file,
     environment,
@@ -32,7 +33,7 @@ LOG_VARIABLE = "TELEGRAD_LOG"
 
 
 def resolve(address: str, *, wait_seconds: float) -> str:
-    """``HOST:PORT`` with the host as an address, once somebody listens there. ServerUnavailable if nobody does in time."""
+    """``HOST:PORT`` with the host as an address, once somebody listens there; ServerUnavailable if nobody does."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ServerUnavailable(f"the address of Ray's head must be HOST:PORT, not {address!r}")
@@ -61,6 +62,7 @@ def run_raylet(settings: RayletSettings, environ: Mapping[str, str]) -> int:
     ServerUnavailable if there is no head.
     """
     check_ray()
+    check_folder(settings.folder)
     token_file = check_token_file(settings.token_file)
     address = resolve(settings.address, wait_seconds=settings.wait_seconds)
     child = subprocess.Popen(
@@ -87,8 +89,9 @@ def run_raylet(settings: RayletSettings, environ: Mapping[str, str]) -> int:
         return 0
     seconds = time.monotonic() - began
     print(
-        f"telegrad-server: Ray ended after {seconds:.0f} s with status {status}: its head at {address} is gone, or refused"
-        f" this host; if it never joined, the token in {token_file} or the version of Ray or Python is not the head's",
+        f"telegrad-server: Ray ended after {seconds:.0f} s with status {status}: its head at {address} is gone, or"
+        f" refused this host; if it never joined, the token in {token_file} or the version of Ray or Python is not the"
+        " head's",
         file=sys.stderr,
         flush=True,
     )

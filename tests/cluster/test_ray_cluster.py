@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.filterwarni
 WEB = Program("http.server", lambda spec: ["--bind", "127.0.0.1", "0"], {"TELEGRAD_TEST": "told"})
 """A worker for tests: a real process that stays until it is killed, and starts at once."""
 
+ONE_CPU = WorkerSize(cpus=1)
+
 RAYLET = """
 import json, os, sys
 from telegrad.errors import TelegradError
@@ -75,7 +77,7 @@ class Told:
 
 @contextmanager
 def launched(
-    settings: RaySettings, size: WorkerSize = WorkerSize(cpus=1), program: Program = WEB
+    settings: RaySettings, size: WorkerSize = ONE_CPU, program: Program = WEB
 ) -> Iterator[tuple[RayLauncher, Told]]:
     launcher, told = RayLauncher(settings, size=size, program=program), Told()
     try:
@@ -364,9 +366,8 @@ def test_another_ray_is_refused_in_one_sentence(settings: RaySettings, cluster: 
     other = json.dumps({**json.loads(metadata), "ray_version": "2.59.0"}).encode()
     gcs.internal_kv_put(b"CLUSTER_METADATA", other, True, namespace=b"cluster")
     try:
-        with pytest.raises(VersionMismatch, match=r"another Ray or Python.*2\.59\.0"):
-            with launched(settings):
-                pass
+        with pytest.raises(VersionMismatch, match=r"another Ray or Python.*2\.59\.0"), launched(settings):
+            pass
     finally:
         gcs.internal_kv_put(b"CLUSTER_METADATA", metadata, True, namespace=b"cluster")
 

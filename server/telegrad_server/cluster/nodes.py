@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSize:
-    """What one worker gets. 0 CPUs or bytes: its share of the host. With 0 GPUs none is used; a part of one is shared."""
+    """What one worker gets. 0 CPUs or bytes: its share of the host. With 0 GPUs none is used; a part is shared."""
 
     cpus: float = 0.0
     gpus: float = 1.0
@@ -139,7 +139,8 @@ def changes(
 ) -> Changes:
     """From what runs (worker to device, those that only start included) to one worker on each device, ``most`` in all.
 
-    A worker on a device that is no longer there is stopped, and so are those beyond ``most``. ``resting`` devices get no worker now: those on them have ended too often lately (`rest_seconds`).
+    A worker on a device that is no longer there is stopped, and so are those beyond ``most``. ``resting`` devices
+    get no worker now: those on them have ended too often lately (`rest_seconds`).
     """
     order = _ordered(devices, strategy, set(running.values()))
     rank = {device.name: i for i, device in enumerate(order)}

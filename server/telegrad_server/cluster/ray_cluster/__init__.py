@@ -1,7 +1,7 @@
 """Ray as the launcher: it knows the hosts, places worker processes on them, watches and kills them. Nothing else.
 
-Nothing here imports Ray into the gateway: Ray ends the process of a driver whose head is out of reach for a while. So the
-driver is a child of the gateway (`driver`); `RayLauncher` talks to it in lines of JSON and starts it again when it dies.
+Nothing here imports Ray into the gateway: Ray ends the process of a driver whose head is out of reach for a while. So
+the driver is a child of the gateway (`driver`); `RayLauncher` talks to it in lines of JSON and starts it again.
 """
 
 from telegrad_server.cluster.ray_cluster.launcher import Program, RayLauncher

@@ -43,8 +43,7 @@ from telegrad_server.cluster.launcher import Device, WorkerSpec
 from telegrad_server.cluster.nodes import Node, WorkerSize, unmet
 from telegrad_server.cluster.ray_cluster.actor import WorkerProcess
 from telegrad_server.cluster.ray_cluster.settings import Pool, RaySettings, head_arguments
-from telegrad_server.cluster.ray_cluster.start import __spec__ as start_spec
-from telegrad_server.cluster.ray_cluster.start import resolve
+from telegrad_server.cluster.ray_cluster.start import RAY_COMMAND, resolve
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 5.0
@@ -113,7 +112,7 @@ class Driver:
         settings = self._settings
         host = socket.gethostbyname(settings.host) if settings.host else ""
         _wait_until_free(settings.port, settings.wait_seconds)
-        command = tied.command(signal.SIGTERM, start_spec.name, head_arguments(settings, host))
+        command = tied.command(signal.SIGTERM, RAY_COMMAND, head_arguments(settings, host))
         self._head = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
@@ -189,7 +188,8 @@ class Driver:
     def _start(
         self, *, spec: dict[str, Any], module: str, arguments: list[str], environ: dict[str, str], bundle: int | None
     ) -> None:
-        worker = WorkerSpec(**{**spec, "device": Device(**spec.pop("device"))})
+        device = Device(**spec.pop("device"))
+        worker = WorkerSpec(device=device, **spec)
         if unmet(worker, self._nodes) is not None:
             self._look()  # the host may have joined since
         if (why := unmet(worker, self._nodes)) is not None:
@@ -257,7 +257,7 @@ class Driver:
     # ---- hosts
 
     def _look(self) -> None:
-        """Tell what has changed of hosts and the pool's places; end workers whose host is gone or that never came up."""
+        """Tell what has changed of hosts and of the pool; end workers whose host is gone or that never came up."""
         draining = _draining()
         self._nodes = [_node(entry, draining) for entry in ray.nodes() if entry["Alive"]]
         alive = {node.id for node in self._nodes}

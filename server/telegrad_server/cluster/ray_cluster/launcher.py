@@ -77,10 +77,9 @@ class RayLauncher:
             self._settings = replace(self._settings, token_file=_new_token_file())
         self._settings = replace(self._settings, token_file=check_token_file(self._settings.token_file))
         events = self._begin()
-        self._thread = threading.Thread(
-            target=self._watch, args=(events, ended, changed), name="telegrad-ray", daemon=True
-        )
-        watch.start()
+        arguments = (events, ended, changed)
+        self._thread = threading.Thread(target=self._watch, args=arguments, name="telegrad-ray", daemon=True)
+        self._thread.start()
 
     def devices(self) -> Sequence[Device]:
         """The devices of all hosts that live and are not being drained; with a pool, its places."""

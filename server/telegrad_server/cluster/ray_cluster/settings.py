@@ -78,7 +78,7 @@ def check_ray() -> None:
 
 
 def check_folder(path: str) -> None:
-    """Raise ResourceError for a folder in which Ray cannot make its sockets: their paths have at most 107 characters."""
+    """ResourceError for a folder in which Ray cannot make its sockets: a path of one has 107 characters at most."""
     if len(path) > LONGEST_FOLDER:
         raise ResourceError(f"the folder of Ray's sockets, {path}, must have {LONGEST_FOLDER} characters or fewer")
 

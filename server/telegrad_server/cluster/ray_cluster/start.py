@@ -1,13 +1,8 @@
-"""Brings a host's raylet and stays until it ends (``telegrad-server --role worker``); ``ray start`` without its side door.
-
-``python -m …start ARGUMENTS`` is the command ``ray ARGUMENTS`` in a process that cannot load grpcio: where it can, Ray
-opens the port of ``ray://``, by which whoever reaches it runs code.
-"""
+"""Brings a host's raylet and stays until it ends: ``telegrad-server --role worker``."""
 
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import socket
 import subprocess
@@ -28,6 +23,7 @@ from telegrad_server.cluster.ray_cluster.settings import (
     raylet_arguments,
 )
 
+RAY_COMMAND = f"{__package__}.command"
 LOG_VARIABLE = "TELEGRAD_LOG"
 """Where the workers of a host write what they print: the standard error of the process that brought the raylet."""
 
@@ -66,7 +62,7 @@ def run_raylet(settings: RayletSettings, environ: Mapping[str, str]) -> int:
     token_file = check_token_file(settings.token_file)
     address = resolve(settings.address, wait_seconds=settings.wait_seconds)
     child = subprocess.Popen(
-        tied.command(signal.SIGTERM, __spec__.name, raylet_arguments(settings, address)),
+        tied.command(signal.SIGTERM, RAY_COMMAND, raylet_arguments(settings, address)),
         env={
             **environment(environ, token_file, drain_seconds=settings.drain_seconds),
             LOG_VARIABLE: log_path(sys.stderr.fileno()),
@@ -96,8 +92,3 @@ def run_raylet(settings: RayletSettings, environ: Mapping[str, str]) -> int:
         flush=True,
     )
     return 1
-
-
-if __name__ == "__main__":
-    sys.modules["grpc"] = None  # type: ignore[assignment]
-    runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)

@@ -147,6 +147,7 @@ class Driver:
                 self._head.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._head.kill()
+        tied.end_children()  # what Ray's processes have left
 
     # ---- commands and events
 
@@ -358,6 +359,7 @@ def main() -> int:
     pool = first["settings"].pop("pool")
     settings = RaySettings(**first["settings"], pool=Pool(**pool) if pool else None)
     driver = Driver(settings, WorkerSize(**first["size"]), events)
+    tied.adopt()
     try:
         driver.run(sys.stdin)
     except TelegradError as error:

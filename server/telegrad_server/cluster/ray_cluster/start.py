@@ -61,6 +61,7 @@ def run_raylet(settings: RayletSettings, environ: Mapping[str, str]) -> int:
     check_folder(settings.folder)
     token_file = check_token_file(settings.token_file)
     address = resolve(settings.address, wait_seconds=settings.wait_seconds)
+    tied.adopt()
     child = subprocess.Popen(
         tied.command(signal.SIGTERM, RAY_COMMAND, raylet_arguments(settings, address)),
         env={
@@ -81,6 +82,7 @@ def run_raylet(settings: RayletSettings, environ: Mapping[str, str]) -> int:
         signal.signal(number, stop)
     began = time.monotonic()
     status = child.wait()
+    tied.end_children()  # Ray's agents outlive a raylet that gave up
     if stopping:
         return 0
     seconds = time.monotonic() - began

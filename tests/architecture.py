@@ -61,6 +61,13 @@ SERVER = {
     "telegrad_server.sessions": (
         *PURE, "telegrad_server.names", "telegrad_server.events", "telegrad_server.store",
     ),
+    **dict.fromkeys(
+        ("telegrad_server.cluster.tickets", "telegrad_server.cluster.lease", "telegrad_server.cluster.launcher",
+         "telegrad_server.cluster.machine", "telegrad_server.cluster.members"), PURE,
+    ),
+    "telegrad_server.cluster.placement": (*PURE, "telegrad_server.cluster.members"),
+    "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher"),
+    "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher"),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",
     ),

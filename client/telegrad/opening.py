@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from weakref import WeakValueDictionary
 
 from telegrad import context
 from telegrad.errors import SessionError
 from telegrad.session import Session
-from telegrad.transport import Connection
+from telegrad.transport import Connection, Demand, OnQueued
 
 _LIVE: WeakValueDictionary[object, Session] = WeakValueDictionary()
 """Open sessions by what `connect` was called with, so that a notebook cell may run twice."""
@@ -22,6 +23,10 @@ def connect(
     backend: str = "auto",
     seed: int = 0,
     timeout_seconds: float = 10.0,
+    worker: str = "",
+    memory_bytes: int = 0,
+    queue_seconds: float = 600.0,
+    on_queued: OnQueued | None = None,
     new: bool = False,
 ) -> Session:
     """A session on the server at ``address``, or on one inside this process if there is none.
@@ -29,17 +34,23 @@ def connect(
     ``address`` is ``grpc://host:port``, or ``grpcs://host:port`` for TLS, where ``ca_cert`` is the path of a PEM
     file if the certificate is not from a public authority. ``token`` is sent over TLS or loopback only;
     TELEGRAD_TOKEN and TELEGRAD_TOKEN_FILE are read where it is None. ``lease_seconds`` is how long the server keeps
-    everything without hearing from this client. ``backend`` ("auto", "numpy", "cupy") is for an embedded
-    server. The same arguments give the same session while it lives; ``new=True`` opens another.
+    everything without hearing from this client. ``backend`` ("auto", "numpy", "cupy") is what must compute.
 
-    Raises ConnectionFailed if nobody answers within ``timeout_seconds``, VersionMismatch, AccessError.
+    In a cluster the session gets a home: ``worker`` names it, ``memory_bytes`` must be free there. Where all are full
+    the session waits in a queue for up to ``queue_seconds``; ``on_queued(position, reason)`` is called each second,
+    and a line is logged ("telegrad") if it is None.
+
+    The same arguments give the same session while it lives; ``new=True`` opens another.
+
+    Raises ConnectionFailed if nobody answers within ``timeout_seconds``, VersionMismatch, AccessError, QuotaExceeded
+    if no worker will do or none had a place in time.
 
     ::
 
         with tg.connect("grpc://localhost:50051") as session:
             print(tg.asarray([1.0, 2.0]).sum().item())
     """
-    key = (address, token, ca_cert, lease_seconds, backend, seed)
+    key = (address, token, ca_cert, lease_seconds, backend, seed, worker, memory_bytes)
     known = _LIVE.get(key)
     if known is not None and known.is_live and not new:
         context.drop_session(known)
@@ -53,7 +64,13 @@ def connect(
         from telegrad.transport.remote import GrpcConnection
 
         connection = GrpcConnection(
-            address, token=token, ca_cert=ca_cert, lease_seconds=lease_seconds, timeout_seconds=timeout_seconds
+            address,
+            token=token,
+            ca_cert=ca_cert,
+            lease_seconds=lease_seconds,
+            timeout_seconds=timeout_seconds,
+            demand=Demand("" if backend == "auto" else backend, worker, memory_bytes, queue_seconds),
+            on_queued=on_queued or _log_queued,
         )
     if not 0 <= seed < 2**64:
         raise SessionError(f"seed {seed} must be from 0 to 2**64 - 1")
@@ -62,3 +79,8 @@ def connect(
     if not new:
         _LIVE[key] = session
     return session
+
+
+def _log_queued(position: int, reason: str) -> None:
+    logger = logging.getLogger("telegrad")
+    logger.info("waiting for a place in the cluster: number %d in the queue, %s", position, reason)

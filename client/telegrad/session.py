@@ -84,6 +84,16 @@ class Session:
         """What the server wants a person to know."""
         return self.commands.connection.greeting.warnings
 
+    @property
+    def home(self) -> str:
+        """The worker on which the session lives in a cluster; empty where there is none."""
+        return self.commands.connection.greeting.worker
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the home is reached without the gateway."""
+        return self.commands.connection.greeting.is_direct
+
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "open"
         return f"<Session {self._key!r} on {self.backend}, {state}>"

@@ -28,17 +28,22 @@ def check_exposure(config: Config) -> None:
     """Raise AccessError for an address beyond loopback without TLS and a token, naming the options that are missing."""
     if (config.tls_cert is None) != (config.tls_key is None):
         raise AccessError("--tls-cert and --tls-key go together")
-    if is_loopback(config.host):
+    tls = {"TLS (--tls-cert FILE --tls-key FILE)": config.tls_cert}
+    key = {"the cluster's key (--cluster-key-file FILE)": config.cluster_key_file}
+    if config.role == "worker":  # its callers show tickets
+        _check(config.host, tls | key)
         return
-    missing: list[str] = []
-    if config.tls_cert is None:
-        missing.append("TLS (--tls-cert FILE --tls-key FILE)")
-    if config.token_file is None:
-        missing.append("a token (--token-file FILE)")
-    if missing:
+    _check(config.host, tls | {"a token (--token-file FILE)": config.token_file})
+    if config.role == "gateway":
+        inner = {"TLS (--cluster-cert FILE --cluster-cert-key FILE)": config.cluster_cert}
+        _check(config.cluster_host, inner | key)
+
+
+def _check(host: str, needed: dict[str, str | None]) -> None:
+    missing = [what for what, given in needed.items() if given is None]
+    if missing and not is_loopback(host):
         raise AccessError(
-            f"{config.host} can be reached from other machines, so it needs {' and '.join(missing)};"
-            " or listen on 127.0.0.1"
+            f"{host} can be reached from other machines, so it needs {' and '.join(missing)}; or listen on 127.0.0.1"
         )
 
 

@@ -31,6 +31,7 @@ from telegrad.wire.status import to_record
 
 from telegrad_server import __version__
 from telegrad_server.bug import bug
+from telegrad_server.cluster.lease import Lease
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
 from telegrad_server.events import Events
@@ -92,10 +93,19 @@ class _Turn(NamedTuple):
 class Worker:
     """Sessions on one executor. `start` begins to compute, `stop` ends it. Every method may be called by any thread."""
 
-    def __init__(self, config: Config, executor: Executor, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        executor: Executor,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        lease: Lease | None = None,
+    ) -> None:
         self._config = config
         self._executor = executor
         self._clock = clock
+        self._lease = lease or Lease.forever()
+        self._busy_seconds = 0.0
         self.incarnation = secrets.token_hex(16)
         self._lock = YieldingLock()
         self._line = Line[_Turn](self._lock)
@@ -122,11 +132,11 @@ class Worker:
         self._thread = threading.Thread(target=self._compute, name="telegrad-compute", daemon=True)
         self._thread.start()
 
-    def end_all(self) -> None:
-        """End every session and tell its client."""
+    def end_all(self, record: m.ErrorRecord | None = None) -> None:
+        """End every session and tell its client why."""
+        record = record or m.ErrorRecord("DRAINING", "the server is shutting down; connect again")
         with self._lock:
             seats = list(self._seats.values())
-            record = m.ErrorRecord("DRAINING", "the server is shutting down; connect again")
             for seat in seats:
                 self._end(seat, record)
         for seat in seats:
@@ -165,6 +175,7 @@ class Worker:
         with self._lock:
             if self._is_stopping:
                 raise ServerUnavailable("the server is shutting down", reason="DRAINING")
+            self._check_lease()
             asked, grant = self._grants.get((tenant, request_id), (None, None))
             if grant is not None:
                 if asked != lease_seconds:
@@ -185,6 +196,10 @@ class Worker:
                 seat.request = (tenant, request_id, lease_seconds)
                 self._grants[tenant, request_id] = lease_seconds, grant
             return grant
+
+    def _check_lease(self) -> None:
+        if not self._lease.is_running:
+            raise ServerUnavailable("the worker cannot reach its gateway and has stopped; it goes on when it can")
 
     def _new_session(self, tenant: str, lease_seconds: float | None) -> Session:
         config, functions = self._config, self._functions
@@ -239,6 +254,7 @@ class Worker:
         A former listener hears nothing more; its ``taken`` is called. Events come from `begin_delivery` on.
         """
         with self._lock:
+            self._check_lease()
             seat = self._seat(tenant, session_id, secret)
             seat.session.hear(self._clock())
             received = seat.session.attach(heard_event)
@@ -269,6 +285,7 @@ class Worker:
         With ``takes_light`` the caller carries out what is over sooner than another thread is woken.
         """
         with self._lock:
+            self._check_lease()
             seat = self._attached_seat(session_id)
             session = seat.session
             session.hear(self._clock(), heard_event)
@@ -365,6 +382,11 @@ class Worker:
                 "tensors": sum(len(seat.session.names) for seat in self._seats.values()),
                 "bytes": self._account.nbytes,
             }
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the device has computed since the worker began."""
+        return self._busy_seconds
 
     def held_bytes(self, tenant: str) -> int:
         """How many bytes a tenant's sessions hold."""
@@ -535,7 +557,10 @@ class Worker:
     def _carry_out(self, turn: _Turn, suits: Callable[[_Turn], bool]) -> _Turn | None:
         """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
         seat, task, known = turn
+        began = time.perf_counter()
         outcome = self._runner.carry_out(task, known, seat.session.account)
+        self._busy_seconds += time.perf_counter() - began
+        self._lease.wait()  # else nobody may hear of it: another worker may do the same work
         with self._lock:  # once for a turn, from one to the next
             self._line.give_back()
             try:

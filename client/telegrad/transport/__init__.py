@@ -27,6 +27,25 @@ class Greeting:
     backend: str
     fingerprint: str
     warnings: tuple[str, ...]
+    worker: str = ""  # the session's home in a cluster
+    is_direct: bool = False  # whether it is reached without the gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Where in a cluster a session should live, and how long to wait for a place there."""
+
+    backend: str = ""
+    worker: str = ""
+    memory_bytes: int = 0
+    queue_seconds: float = 600.0
+
+
+ANYWHERE = Demand()
+"""No wish."""
+
+OnQueued = Callable[[int, str], None]
+"""Told the place in the queue, and what the session waits for."""
 
 
 class Connection(Protocol):

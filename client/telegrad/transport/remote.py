@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from telegrad.errors import (
     ConnectionFailed,
     LeaseExpired,
     NotFound,
+    QuotaExceeded,
     ServerUnavailable,
     SessionError,
     StateLost,
@@ -34,7 +36,7 @@ from telegrad.errors import (
     VersionMismatch,
 )
 from telegrad.ir.types import Type
-from telegrad.transport import Deliver, Greeting, Lost, UploadFailed
+from telegrad.transport import ANYWHERE, Deliver, Demand, Greeting, Lost, OnQueued, UploadFailed
 from telegrad.transport.access import Address, find_token, parse_address
 from telegrad.wire import messages as m
 from telegrad.wire import stream
@@ -49,6 +51,7 @@ UNACKNOWLEDGED_BYTES = 4 << 20
 UPLOADS_IN_FLIGHT_BYTES = 64 << 20
 BATCH_BYTES = 256 << 10
 ERROR_KEY = "telegrad-error-bin"
+TICKET_KEY = "telegrad-ticket-bin"
 
 OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),
@@ -116,9 +119,20 @@ class GrpcConnection:
     """A session on a server. Raises on construction if nobody answers, or if versions or access do not fit."""
 
     def __init__(
-        self, address: str, *, token: str | None, ca_cert: str | None, lease_seconds: float, timeout_seconds: float
+        self,
+        address: str,
+        *,
+        token: str | None,
+        ca_cert: str | None,
+        lease_seconds: float,
+        timeout_seconds: float,
+        demand: Demand = ANYWHERE,
+        on_queued: OnQueued | None = None,
     ) -> None:
         self._address = parse_address(address)
+        self._ca_cert = ca_cert
+        self._demand = demand
+        self._on_queued = on_queued
         self._timeout = timeout_seconds
         self._lease_seconds = lease_seconds
         self._metadata = self._access(find_token(token))
@@ -142,7 +156,7 @@ class GrpcConnection:
             self._channel.close()
             raise
 
-    def _access(self, token: str | None) -> list[tuple[str, str]]:
+    def _access(self, token: str | None) -> list[tuple[str, str | bytes]]:
         if token is None:
             return []
         if not self._address.is_secure and not self._address.is_loopback:
@@ -186,7 +200,12 @@ class GrpcConnection:
     def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
         request = pb.OpenSessionRequest(request_id=uuid.uuid4().hex)
         request.lease.FromNanoseconds(int(self._lease_seconds * 1e9))
-        response = self._retried(self._sessions.OpenSession, request)
+        if self._demand != ANYWHERE:
+            wanted = self._demand
+            request.demand.CopyFrom(
+                pb.Demand(backend=wanted.backend, worker=wanted.worker, memory_bytes=wanted.memory_bytes)
+            )
+        response = self._place(request)
         self._id: str = response.session_id
         self._secret: bytes = response.session_secret
         self._incarnation: str = response.incarnation
@@ -195,6 +214,51 @@ class GrpcConnection:
         self._deliver, self._lost, self._upload_failed = deliver, lost, upload_failed
         threading.Thread(target=self._serve, name="telegrad-stream", daemon=True).start()
         threading.Thread(target=self._beat, name="telegrad-heart", daemon=True).start()
+
+    def _place(self, request: pb.OpenSessionRequest) -> pb.OpenSessionResponse:
+        """The session, once the cluster has a place for it; QuotaExceeded (QUEUE_TIMEOUT) if that takes too long."""
+        began = time.monotonic()
+        while True:
+            response = self._retried(self._sessions.OpenSession, request)
+            if not response.HasField("queued"):
+                break
+            queued, waited = response.queued, time.monotonic() - began
+            if waited > self._demand.queue_seconds:
+                request.is_withdrawn = True
+                self._retried(self._sessions.OpenSession, request)
+                raise QuotaExceeded(
+                    f"no place in the cluster after {waited:.0f} s: place {queued.position} in the queue"
+                    f" ({queued.reason}); wait longer with queue_seconds=",
+                    reason="QUEUE_TIMEOUT",
+                    position=queued.position,
+                )
+            if self._on_queued is not None:
+                self._on_queued(queued.position, queued.reason)
+            self._ending.wait(queued.retry_after.ToNanoseconds() / 1e9)
+        if response.ticket:
+            self._metadata = [*self._metadata, (TICKET_KEY, response.ticket)]
+        if response.worker:
+            self.greeting = replace(
+                self.greeting, backend=response.backend, fingerprint=response.fingerprint, worker=response.worker
+            )
+        if response.direct_address:
+            self._go_directly(response.direct_address)
+        return response
+
+    def _go_directly(self, target: str) -> None:
+        """Speak to the session's home itself, if it answers where the operator says it does."""
+        address = Address(target, self._address.is_secure, self._address.is_loopback)
+        channel = _channel(address, self._ca_cert)
+        sessions: Any = services.SessionsStub(channel)
+        try:
+            request = pb.HelloRequest(protocols=[PROTOCOL])
+            sessions.Hello(request, timeout=self._timeout, metadata=self._metadata, wait_for_ready=True)
+        except grpc.RpcError:
+            channel.close()  # through the gateway, then
+            return
+        self._channel.close()
+        self._channel, self._sessions, self._address = channel, sessions, address
+        self.greeting = replace(self.greeting, is_direct=True)
 
     def _retried(self, method: Any, request: Any, *, attempts: int = 5) -> Any:
         """The answer, trying again (with the same request id) while the server is unavailable."""

@@ -51,6 +51,7 @@ REASONS: dict[str, Row] = {
     "ACCESS_DENIED": Row("PERMISSION_DENIED", e.AccessError),
     "TOKEN_MISSING": Row("UNAUTHENTICATED", e.AccessError),
     "TOKEN_INVALID": Row("UNAUTHENTICATED", e.AccessError),
+    "TICKET_INVALID": Row("UNAUTHENTICATED", e.AccessError),
     "VERSION_MISMATCH": Row("FAILED_PRECONDITION", e.VersionMismatch),
     # sessions
     "SESSION_INVALID": Row("FAILED_PRECONDITION", e.SessionError),
@@ -62,6 +63,7 @@ REASONS: dict[str, Row] = {
     "STATE_LOST": Row("FAILED_PRECONDITION", e.StateLost),
     "SESSION_UNKNOWN": Row("NOT_FOUND", e.NotFound),
     "NAME_UNKNOWN": Row("NOT_FOUND", e.NotFound),
+    "WORKER_UNKNOWN": Row("NOT_FOUND", e.NotFound),
     "NOT_FOUND": Row("NOT_FOUND", e.NotFound),
     # resources
     "RESOURCE_EXHAUSTED": Row("RESOURCE_EXHAUSTED", e.ResourceError),
@@ -69,6 +71,8 @@ REASONS: dict[str, Row] = {
     "DEVICE_OOM": Row("RESOURCE_EXHAUSTED", e.OutOfDeviceMemory),
     "QUOTA_DEVICE_BYTES": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
     "QUOTA_SESSIONS": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
+    "DEMAND_HOPELESS": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
+    "QUEUE_TIMEOUT": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
     "QUOTA_TENSORS": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
     "OP_OUTPUT_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "OP_COST_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),

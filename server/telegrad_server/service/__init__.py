@@ -4,69 +4,37 @@ from __future__ import annotations
 
 import asyncio
 
-import grpc
 import grpc.aio
 
-from telegrad_server.access import Gate
 from telegrad_server.config import Config
-from telegrad_server.service.edge import Access
-from telegrad_server.service.sessions import MESSAGE_BYTES, Sessions
+from telegrad_server.service.edge import Access, TicketAccess
+from telegrad_server.service.listening import OPTIONS, bind, credentials, new_server
+from telegrad_server.service.sessions import Sessions
 from telegrad_server.service.tensors import Tensors
 from telegrad_server.worker import Worker
 
-OPTIONS = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
-    ("grpc.max_metadata_size", 8 << 10),
-    ("grpc.max_concurrent_streams", 64),
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.settings_timeout", 10_000),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.max_connection_idle_ms", 300_000),
-]
-"""The server's half of the limits that reliability asks for; the client's half is in telegrad.transport.remote."""
+__all__ = ["OPTIONS", "Access", "Server", "TicketAccess"]
 
 TICK_SECONDS = 0.5
 
 
-def options(config: Config) -> list[tuple[str, int]]:
-    """The options of a server."""
-    return [
-        *OPTIONS,
-        ("grpc.max_connection_age_ms", int(config.connection_age_seconds * 1000)),
-        ("grpc.max_connection_age_grace_ms", int(config.connection_grace_seconds * 1000)),
-    ]
-
-
 class Server:
-    """A worker behind gRPC on one address."""
+    """A worker behind gRPC on one address. ``access`` finds the tenant of a call, or refuses it."""
 
-    def __init__(self, worker: Worker, config: Config, gate: Gate) -> None:
+    def __init__(
+        self, worker: Worker, config: Config, access: grpc.aio.ServerInterceptor, *, is_inside: bool = False
+    ) -> None:
         self._worker = worker
         self._config = config
-        self._server = grpc.aio.server(
-            interceptors=[Access(gate)], options=options(config), maximum_concurrent_rpcs=4 * config.max_sessions
+        self._server = new_server(
+            config, [access], [Sessions(worker, config).handlers(), Tensors(worker).handlers()], is_inside=is_inside
         )
-        self._server.add_generic_rpc_handlers([Sessions(worker, config).handlers(), Tensors(worker).handlers()])
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """Listen; returns the port. OSError if the address cannot be bound."""
-        target = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
-        address = f"{target}:{self._config.port}"
-        try:
-            if self._config.tls_cert is not None and self._config.tls_key is not None:
-                port = self._server.add_secure_port(address, _credentials(self._config))
-            else:
-                port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if port == 0:
-            raise OSError(f"cannot listen on {address}: another program does, or the address is not this machine's")
+        config = self._config
+        port = bind(self._server, config.host, config.port, credentials(config.tls_cert, config.tls_key))
         await self._server.start()
         self._ticking = asyncio.create_task(self._tick())
         return port
@@ -82,9 +50,3 @@ class Server:
             self._ticking.cancel()
         await asyncio.to_thread(self._worker.stop)
         await self._server.stop(grace_seconds)
-
-
-def _credentials(config: Config) -> grpc.ServerCredentials:
-    assert config.tls_cert is not None and config.tls_key is not None
-    with open(config.tls_cert, "rb") as cert, open(config.tls_key, "rb") as key:
-        return grpc.ssl_server_credentials([(key.read(), cert.read())])

@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from telegrad.errors import AccessError, GraphError, TelegradError, TimedOut
+from telegrad.errors import AccessError, GraphError, StateLost, TelegradError, TimedOut
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.status import REASONS, to_record
 
 from telegrad_server.access import Gate
 from telegrad_server.bug import bug
+from telegrad_server.cluster.tickets import Key
 
 ERROR_KEY = "telegrad-error-bin"
+TICKET_KEY = "telegrad-ticket-bin"
 OPEN_METHODS = ("/telegrad.wire.v1.Sessions/Hello",)
 """Methods that want no token; a wrong one is refused all the same."""
 
@@ -90,6 +92,36 @@ class Access(grpc.aio.ServerInterceptor):
                 return _refusal(await continuation(handler_call_details), error)
             TENANT.set("")
         return await continuation(handler_call_details)
+
+
+class TicketAccess(grpc.aio.ServerInterceptor):
+    """Checks a gateway's ticket before the body of a call is parsed: what a cluster's worker wants, instead of tokens.
+
+    A ticket of another process of this worker gives StateLost, since that process held the session.
+    """
+
+    def __init__(self, key: Key, incarnation: str) -> None:
+        self._key = key
+        self._incarnation = incarnation
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The handler of the call, or one that refuses."""
+        headers = dict(handler_call_details.invocation_metadata or ())
+        try:
+            TENANT.set(self._tenant(headers.get(TICKET_KEY), handler_call_details.method))
+        except (AccessError, StateLost) as error:
+            return _refusal(await continuation(handler_call_details), error)
+        return await continuation(handler_call_details)
+
+    def _tenant(self, data: bytes | None, method: str) -> str:
+        if data is None:
+            if method in OPEN_METHODS:
+                return ""
+            raise AccessError("a worker of a cluster is called through its gateway", reason="TICKET_INVALID")
+        ticket = self._key.read(data)
+        if ticket.incarnation != self._incarnation:
+            raise StateLost(f"worker {ticket.worker} was started anew, and its sessions are lost; connect again")
+        return ticket.tenant
 
 
 def _refusal(handler: Any, error: TelegradError) -> Any:

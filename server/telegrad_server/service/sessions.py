@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from telegrad.errors import GraphError, TelegradError
+from telegrad.errors import GraphError, QuotaExceeded, TelegradError
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.v1 import sessions_pb2 as pb
@@ -14,11 +15,11 @@ from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad_server.bug import bug
 from telegrad_server.config import Config
 from telegrad_server.service.edge import END, TENANT, checked, guarded, next_of, reader
+from telegrad_server.service.listening import MESSAGE_BYTES
 from telegrad_server.service.mailbox import Mailbox
 from telegrad_server.worker import Worker
 
 PROTOCOLS = ("v1",)
-MESSAGE_BYTES = 16 << 20
 LEASE_SECONDS = 60.0
 """The lease of a client that asks for none."""
 
@@ -61,35 +62,35 @@ class Sessions:
     async def hello(self, request: pb.HelloRequest, context: Any) -> pb.HelloResponse:
         """Who is there."""
         hello = self._worker.hello()
-        limits = pb.Limits(
-            message_bytes=MESSAGE_BYTES,
-            chunk_bytes=stream.CHUNK_BYTES,
-            inline_bytes=m.INLINE_BYTES,
-            graph_nodes=self._config.max_graph_nodes,
-            tensor_bytes=self._config.max_tensor_bytes,
-        )
-        limits.lease.FromNanoseconds(int(self._config.lease_seconds * 1e9))
-        return pb.HelloResponse(
-            server_version=hello.server_version,
-            protocols=PROTOCOLS,
+        response = hello_response(
+            self._config,
             incarnation=hello.incarnation,
+            version=hello.server_version,
             ops=hello.ops,
-            limits=limits,
-            warnings=hello.warnings,
             backend=hello.backend,
             fingerprint=hello.fingerprint,
-            held_bytes=self._worker.held_bytes(TENANT.get()),
+            warnings=hello.warnings,
         )
+        response.held_bytes = self._worker.held_bytes(TENANT.get())
+        return response
 
     async def open_session(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
         """Opens a session."""
         lease = request.lease.ToNanoseconds() / 1e9 if request.HasField("lease") else LEASE_SECONDS
         if not 0 < lease < 1e9:
             raise GraphError(f"a lease of {lease} s is not possible; it must be positive")
+        backend = self._worker.hello().backend
+        if request.demand.backend not in ("", backend):
+            raise QuotaExceeded(
+                f"this server computes with {backend!r}, and {request.demand.backend!r} is wanted",
+                reason="DEMAND_HOPELESS",
+            )
         grant = self._worker.open_session(TENANT.get(), request.request_id, lease)
         response = pb.OpenSessionResponse(
             session_id=grant.session_id, session_secret=grant.session_secret, incarnation=grant.incarnation
         )
+        hello = self._worker.hello()
+        response.backend, response.fingerprint = hello.backend, hello.fingerprint
         response.lease.FromNanoseconds(int(grant.lease_seconds * 1e9))
         return response
 
@@ -164,3 +165,34 @@ class Sessions:
 
 def _serialized(message: Any) -> bytes:
     return message.SerializeToString()
+
+
+def hello_response(
+    config: Config,
+    *,
+    incarnation: str,
+    version: str,
+    ops: Sequence[str],
+    backend: str,
+    fingerprint: str,
+    warnings: Sequence[str],
+) -> pb.HelloResponse:
+    """What a server, or a gateway, says of itself."""
+    limits = pb.Limits(
+        message_bytes=MESSAGE_BYTES,
+        chunk_bytes=stream.CHUNK_BYTES,
+        inline_bytes=m.INLINE_BYTES,
+        graph_nodes=config.max_graph_nodes,
+        tensor_bytes=config.max_tensor_bytes,
+    )
+    limits.lease.FromNanoseconds(int(config.lease_seconds * 1e9))
+    return pb.HelloResponse(
+        server_version=version,
+        protocols=PROTOCOLS,
+        incarnation=incarnation,
+        ops=ops,
+        limits=limits,
+        warnings=warnings,
+        backend=backend,
+        fingerprint=fingerprint,
+    )

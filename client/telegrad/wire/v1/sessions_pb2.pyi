@@ -58,14 +58,16 @@ class Limits(_message.Message):
     def __init__(self, message_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., inline_bytes: _Optional[int] = ..., graph_nodes: _Optional[int] = ..., tensor_bytes: _Optional[int] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("request_id", "lease", "demand")
+    __slots__ = ("request_id", "lease", "demand", "is_withdrawn")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     DEMAND_FIELD_NUMBER: _ClassVar[int]
+    IS_WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     lease: _duration_pb2.Duration
     demand: Demand
-    def __init__(self, request_id: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., demand: _Optional[_Union[Demand, _Mapping]] = ...) -> None: ...
+    is_withdrawn: bool
+    def __init__(self, request_id: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., demand: _Optional[_Union[Demand, _Mapping]] = ..., is_withdrawn: bool = ...) -> None: ...
 
 class Demand(_message.Message):
     __slots__ = ("backend", "worker", "memory_bytes")

@@ -1,0 +1,74 @@
+"""Clusters of real processes on loopback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+
+@dataclass
+class Running:
+    """A gateway with its workers."""
+
+    process: subprocess.Popen[str]
+    address: str
+    inner: str
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes that the gateway has made."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "worker" in child.cmdline()]
+
+    def worker(self, name: str) -> psutil.Process:
+        """The process of a worker."""
+        (found,) = [child for child in self.workers() if name in child.cmdline()]
+        return found
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+@contextmanager
+def gateway(*options: str, port: str = "0", inner: str = "0") -> Iterator[Running]:
+    command = [sys.executable, "-m", "telegrad_server.main", "--role", "gateway", "--backend", "numpy"]
+    process = subprocess.Popen(
+        [*command, "--port", port, "--cluster-port", inner, *options], stdout=subprocess.PIPE, text=True
+    )
+    line = read_line(process)
+    found = re.search(r"listening on (\S+), for workers on (\S+)", line)
+    assert found, line
+    try:
+        yield Running(process, f"grpc://{found[1]}", found[2])
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Running]:
+    """A gateway with two workers, for tests that leave them alive."""
+    with gateway("--workers", "2", "--worker-lease-seconds", "3") as running:
+        yield running
+
+
+def start_worker(inner: str, key_file: str, name: str, *options: Sequence[str]) -> subprocess.Popen[str]:
+    """A worker that joins by itself."""
+    command = [sys.executable, "-m", "telegrad_server.main", "--role", "worker", "--backend", "numpy", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--gateway", inner, "--cluster-key-file", key_file, "--name", name, *options],  # type: ignore[list-item]
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    read_line(process)
+    return process

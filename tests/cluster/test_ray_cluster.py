@@ -438,8 +438,41 @@ def test_a_head_and_raylets_with_good_and_wrong_tokens(token_file: str, tmp_path
         _, said = refused.communicate(timeout=60)
         assert refused.returncode == 1
         assert "the token in" in said
-    head = [p for p in psutil.process_iter() if folder in " ".join(_cmdline(p))]
-    assert head == []
+        told.until(lambda: not launcher.devices(), 7.0)
+        _drain(launcher, told, start_raylet({**raylet, "token_file": token_file, "drain_seconds": 30.0}))
+        _kill_the_head(launcher, told)
+    assert [p for p in psutil.process_iter() if folder in " ".join(_cmdline(p))] == []
+
+
+def _drain(launcher: RayLauncher, told: Told, raylet: subprocess.Popen[str]) -> None:
+    """SIGTERM takes the host's devices away; its worker runs until it is stopped, and then the host ends."""
+    (device,) = told.until(launcher.devices)
+    launcher.start(spec_for("drained", device))
+    worker = running(launcher, told, "drained")
+
+    raylet.send_signal(signal.SIGTERM)
+    told.until(lambda: not launcher.devices(), 5.0)
+    assert not is_over(worker)
+    assert raylet.poll() is None
+    launcher.stop("drained")
+
+    assert told.end_of("drained", 3.0) == "it was stopped"
+    assert raylet.wait(15) == 0
+    told.until(lambda: len(launcher.nodes()) == 1, 7.0)
+
+
+def _kill_the_head(launcher: RayLauncher, told: Told) -> None:
+    """The launcher starts it again."""
+    began = time.monotonic()
+    (old,) = launcher.nodes()
+    driver = psutil.Process(launcher.driver_process().pid)
+    next(p for p in driver.children(recursive=True) if "gcs_server" in " ".join(_cmdline(p))).kill()
+
+    told.until(lambda: not launcher.nodes(), 5.0)
+    print(f"the death of the head was seen after {time.monotonic() - began:.1f} s")
+    (new,) = told.until(launcher.nodes, 30.0)
+    print(f"a new head was there after {time.monotonic() - began:.1f} s")
+    assert new.id != old.id
 
 
 def _cmdline(process: psutil.Process) -> list[str]:

@@ -61,7 +61,7 @@ class _Running:
 
 
 class Driver:
-    """Carries out commands until their end. Everything is done by the thread that calls `run`."""
+    """Carries out commands until their end, on the thread that calls `run`."""
 
     def __init__(self, settings: RaySettings, size: WorkerSize, events: TextIO) -> None:
         self._settings = settings
@@ -71,6 +71,8 @@ class Driver:
         self._running: dict[str, _Running] = {}
         self._nodes: list[Node] = []
         self._told: object = None
+        self._telling = threading.Lock()
+        self._is_closing = False
         self._head: subprocess.Popen[bytes] | None = None
         self._pool: PlacementGroup | None = None
         self._actor_class: Any = ray.remote(WorkerProcess)
@@ -82,6 +84,8 @@ class Driver:
             self._pool = self._reserve()
             self._look()
             self._tell("ready")
+            if self._head is not None:
+                threading.Thread(target=self._guard, args=(self._head,), daemon=True).start()
             threading.Thread(target=self._read, args=(commands,), daemon=True).start()
             self._obey()
         finally:
@@ -124,6 +128,14 @@ class Driver:
                 continue
         raise ServerUnavailable(f"Ray's head did not start on port {settings.port}; what it said is in the log above")
 
+    def _guard(self, head: subprocess.Popen[bytes]) -> None:
+        """End this process soon after its head: a call of Ray that is under way would wait for it in vain."""
+        status = head.wait()
+        if not self._is_closing:
+            self._tell("failed", kind="unavailable", message=f"Ray's head ended with status {status}")
+            tied.end_children()
+            os._exit(1)
+
     def _reserve(self) -> PlacementGroup | None:
         pool, size = self._settings.pool, self._size
         if pool is None:
@@ -133,6 +145,7 @@ class Driver:
         return placement_group([bundle] * pool.workers, strategy=pool.strategy.upper())
 
     def _close(self) -> None:
+        self._is_closing = True
         if ray.is_initialized():
             for worker in self._running.values():
                 ray.kill(worker.actor, no_restart=True)
@@ -157,9 +170,10 @@ class Driver:
             self._inbox.put((message.pop("do"), message))
         self._inbox.put(("close", {}))
 
-    def _tell(self, kind: str, **fields: object) -> None:
-        self._events.write(json.dumps({"is": kind, **fields}) + "\n")
-        self._events.flush()
+    def _tell(self, kind: str, /, **fields: object) -> None:
+        with self._telling:
+            self._events.write(json.dumps({"is": kind, **fields}) + "\n")
+            self._events.flush()
 
     def _obey(self) -> None:
         looked = time.monotonic()
@@ -167,8 +181,6 @@ class Driver:
             try:
                 kind, *rest = self._inbox.get(timeout=max(0.0, looked + POLL_SECONDS - time.monotonic()))
             except queue.Empty:
-                if self._head is not None and self._head.poll() is not None:
-                    raise ServerUnavailable(f"Ray's head ended with status {self._head.returncode}") from None
                 self._look()
                 looked = time.monotonic()
                 continue

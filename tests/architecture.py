@@ -94,7 +94,7 @@ OWNERS = {
     "google.protobuf": ("telegrad.wire", "telegrad_server.service"),
     "cupy": ("telegrad_server.executors",),
     "cupyx": ("telegrad_server.executors",),
-    "ray": ("telegrad_server.cluster.ray_cluster",),
+    "ray": ("telegrad_server.cluster.ray_cluster.driver",),
     "scipy": ("telegrad_server.executors",),
 }
 WITHOUT_NUMPY = ("telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors")

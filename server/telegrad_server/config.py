@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
@@ -58,12 +58,32 @@ class Config:
     cluster_ca: str | None = _setting(None, "PEM file of the authority of the cluster's certificates", metavar="FILE")
     advertise_host: str | None = _setting(None, "where a worker says it can be reached; by default its --host")
     direct_host: str | None = _setting(None, "where clients reach a worker without the gateway", metavar="HOST")
-    workers: int = _setting(0, "how many workers a gateway makes; 0 means none on this machine, and all of Ray's")
+    workers: int = _setting(0, "how many workers a gateway makes; 0: none on this machine, one on each device of Ray's")
     worker_cpus: float = _setting(0.0, "cores of each worker; 0 divides those that there are")
-    worker_gpus: float = _setting(0.0, "GPUs of each worker; 0 takes whole ones, 0.5 puts two workers on one")
-    worker_memory_bytes: int = _setting(0, "memory that is set aside for each worker; 0 for none")
+    worker_gpus: float = _setting(1.0, "GPUs of each worker where a host has some; 0.5 puts two workers on one")
+    worker_memory_bytes: int = _setting(0, "memory that Ray sets aside for each worker; 0 for its share of the host")
+    worker_resources: str = _setting("", "resources of Ray that each worker takes, as in licence=1,disk=0.5")
+    worker_labels: str = _setting("", "labels that a host of Ray's must have to get workers, as in zone=a")
+    worker_strategy: Literal["pack", "spread", "strict_pack", "strict_spread"] = _setting(
+        "pack",
+        "which of Ray's hosts get workers first; strict: all on one host, or one on each, reserved together",
+        choices=("pack", "spread", "strict_pack", "strict_spread"),
+    )
+    worker_port: int = _setting(0, "the port of a host's first worker, the next ones follow; 0 takes free ones")
+    ray: Literal["none", "local", "head", "join"] = _setting(
+        "none",
+        "whether a gateway starts a Ray for this machine, starts the head that other hosts join, or joins one",
+        choices=("none", "local", "head", "join"),
+    )
+    ray_address: str | None = _setting(None, "Ray's head, which a host of workers joins", metavar="HOST:PORT")
+    ray_token_file: str | None = _setting(None, "the token of all of Ray's processes", metavar="FILE")
+    ray_host: str = _setting("", "this host's address in Ray's network, where it has several")
+    ray_port: int = _setting(6379, "the port of Ray's head")
+    ray_folder: str = _setting("/tmp/ray", "where Ray keeps its sockets and logs")
+    drain_seconds: float = _setting(
+        0.0, "a worker that is to stop lets its sessions go on so long, and takes no others"
+    )
     worker_lease_seconds: float = _setting(10.0, "a worker that cannot reach the gateway for so long is given up")
-    end_with_input: str = _setting("no", "end when the standard input ends", choices=("no", "yes"))
     token_file: str | None = _setting(None, 'lines "token tenant", readable by the owner only', metavar="FILE")
     metrics_host: str | None = _setting(
         None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
@@ -82,7 +102,7 @@ class Config:
 
 
 _OUTSIDE = ({"tls_cert": "gateway.pem", "tls_key": "gateway.key"}, {"token_file": "tokens"})
-_MEMBER = ({"cluster_key_file": "cluster.key"}, {"cluster_ca": "ca.pem"})
+_MEMBER = ({"cluster_key_file": "cluster.key"}, {"cluster_ca": "ca.pem"}, {"ray_token_file": "ray.token"})
 _FILES: Mapping[str, Sequence[Mapping[str, str]]] = {
     "all-in-one": _OUTSIDE,
     "gateway": (*_OUTSIDE, *_MEMBER, {"cluster_cert": "gateway.pem", "cluster_cert_key": "gateway.key"}),

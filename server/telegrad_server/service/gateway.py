@@ -64,12 +64,7 @@ class Gateway:
         self.incarnation = secrets.token_hex(16)
         self.members = Members(lease_seconds=config.worker_lease_seconds)
         self.queue = Queue()
-        self._pool = Pool(
-            limit=config.workers,
-            cpus=config.worker_cpus,
-            gpus=config.worker_gpus,
-            memory_bytes=config.worker_memory_bytes,
-        )
+        self._pool = Pool(most=config.workers or None, strategy=config.worker_strategy)
         self._placed: dict[tuple[str, str], tuple[str, float]] = {}  # request -> worker, until when that is remembered
         roots = _read(config.cluster_ca) if config.cluster_ca else None
         self._relay = Relay(roots)
@@ -84,6 +79,7 @@ class Gateway:
         self._ticking: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._started_at = 0.0
+        self._is_launching = False
 
     # ---- life
 
@@ -104,11 +100,13 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         return port, inner
 
-    def launch(self) -> None:
-        """Begin to make workers, and to watch the members."""
+    async def launch(self) -> None:
+        """Begin to watch the members and to make workers. Raises what the launcher raises if it cannot."""
         self._ticking = asyncio.create_task(self._tick())
         if self._launcher is not None:
-            self._launcher.open(self._ended_on_a_thread, lambda: self._call(self._fill))
+            await asyncio.to_thread(self._launcher.open, self._ended_on_a_thread, lambda: self._call(self._fill))
+            self._is_launching = True
+            self._fill()
 
     def _call(self, work: Any, *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is to be told
@@ -148,9 +146,13 @@ class Gateway:
                 bug(error)
 
     def _fill(self) -> None:
-        if self._launcher is not None:
-            for spec in self._pool.due(self._launcher.devices(), time.monotonic()):
-                self._launcher.start(spec)
+        if self._launcher is None or not self._is_launching:
+            return
+        due = self._pool.due(self._launcher.devices(), time.monotonic())
+        for spec in due.start:
+            self._launcher.start(spec)
+        for name in due.drain:
+            self.members.drain(name)
 
     def _ended(self, name: str, why: str) -> None:
         self._pool.ended(name, time.monotonic())

@@ -199,6 +199,26 @@ def test_tags_match_calls_that_are_issued_in_different_orders(machine: str, work
     assert team.each(work) == [expected] * 3
 
 
+def test_who_sleeps_is_woken_when_something_comes(workers: Callable[..., Workers]) -> None:
+    team = workers(2, machine=host_identity())
+    groups = team.join()
+    turns = 40
+
+    def work(rank: int) -> None:
+        x = leaf(rank, 200_000)
+        for turn in range(turns):
+            if turn % 2 == rank:
+                np.sort(x)  # longer than the other side looks before it sleeps
+                groups[rank].send(x[:8], peer=1 - rank, tag=0)
+            else:
+                groups[rank].recv(np.zeros(8, np.float32), peer=1 - rank, tag=0)
+
+    start = time.monotonic()
+    team.each(work)
+
+    assert time.monotonic() - start < turns * 0.1  # a bell that is not heard costs a quarter of a second
+
+
 def test_a_sum_may_take_the_place_of_a_part(workers: Callable[..., Workers]) -> None:
     team = workers(2, machine=host_identity())
     groups = team.join()

@@ -25,7 +25,7 @@ from telegrad.errors import AccessError, WorkerLost
 from telegrad_server.cluster.collectives import Listener, Member, One, Tls, host_identity
 from telegrad_server.cluster.collectives.frames import PIECE_BYTES
 from telegrad_server.cluster.collectives.handshake import PROTOCOL, Hello, Line, nonce
-from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.communicator import ONCE, Communicator
 from telegrad_server.tree import Division, spans
 
 from tests.cluster.member import KEY, digest, leaf, summed
@@ -219,6 +219,23 @@ def test_who_sleeps_is_woken_when_something_comes(workers: Callable[..., Workers
     assert time.monotonic() - start < turns * 0.1  # a bell that is not heard costs a quarter of a second
 
 
+def test_tags_that_are_used_once_are_not_remembered(workers: Callable[..., Workers]) -> None:
+    team = workers(2)
+    groups = team.join()
+    division = Division.even(2, size=2)
+
+    def work(rank: int) -> list[float]:
+        out = np.zeros(1)
+        found = []
+        for tag in (5, 5, ONCE, ONCE + 7):
+            groups[rank].all_reduce([np.full(1, tag + rank, np.float64)], out, division=division, tag=tag)
+            found.append(float(out[0]))
+        return found
+
+    assert team.each(work) == [[11, 11, 2 * ONCE + 1, 2 * ONCE + 15]] * 2
+    assert {tag for _, _, tag in groups[0]._engine._sequences} == {5}
+
+
 def test_a_sum_may_take_the_place_of_a_part(workers: Callable[..., Workers]) -> None:
     team = workers(2, machine=host_identity())
     groups = team.join()
@@ -271,6 +288,7 @@ def test_an_abort_wakes_every_thread_of_every_member(machine: str, workers: Call
         assert (error.details["rank"], error.details["worker"], error.details["cause"]) == (2, "w2", "abort")
     assert "all_reduce of float32" in waiting[0].result().details["during"]
     assert "cancelled" in lost(groups[0].barrier).message
+    assert "cancelled" in lost(groups[1].check).message
 
 
 def test_who_leaves_is_named_and_what_it_has_sent_still_arrives(workers: Callable[..., Workers]) -> None:

@@ -398,6 +398,7 @@ def test_a_newer_generation_ends_the_older_one_in_the_same_process(workers: Call
     team.join(generation=2)
 
     assert "generation 2 takes its place" in lost(old[1].barrier).message
+    team.each(lambda rank: old[rank].close())
 
 
 def test_members_talk_over_tls(workers: Callable[..., Workers], tmp_path: Path) -> None:

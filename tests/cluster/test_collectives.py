@@ -25,7 +25,7 @@ from telegrad.errors import AccessError, WorkerLost
 from telegrad_server.cluster.collectives import Listener, Member, One, Tls, host_identity
 from telegrad_server.cluster.collectives.frames import PIECE_BYTES
 from telegrad_server.cluster.collectives.handshake import PROTOCOL, Hello, Line, nonce
-from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.communicator import ONCE, Communicator
 from telegrad_server.tree import Division, spans
 
 from tests.cluster.member import KEY, digest, leaf, summed
@@ -199,6 +199,43 @@ def test_tags_match_calls_that_are_issued_in_different_orders(machine: str, work
     assert team.each(work) == [expected] * 3
 
 
+def test_who_sleeps_is_woken_when_something_comes(workers: Callable[..., Workers]) -> None:
+    team = workers(2, machine=host_identity())
+    groups = team.join()
+    turns = 40
+
+    def work(rank: int) -> None:
+        x = leaf(rank, 200_000)
+        for turn in range(turns):
+            if turn % 2 == rank:
+                np.sort(x)  # longer than the other side looks before it sleeps
+                groups[rank].send(x[:8], peer=1 - rank, tag=0)
+            else:
+                groups[rank].recv(np.zeros(8, np.float32), peer=1 - rank, tag=0)
+
+    start = time.monotonic()
+    team.each(work)
+
+    assert time.monotonic() - start < turns * 0.1  # a bell that is not heard costs a quarter of a second
+
+
+def test_tags_that_are_used_once_are_not_remembered(workers: Callable[..., Workers]) -> None:
+    team = workers(2)
+    groups = team.join()
+    division = Division.even(2, size=2)
+
+    def work(rank: int) -> list[float]:
+        out = np.zeros(1)
+        found = []
+        for tag in (5, 5, ONCE, ONCE + 7):
+            groups[rank].all_reduce([np.full(1, tag + rank, np.float64)], out, division=division, tag=tag)
+            found.append(float(out[0]))
+        return found
+
+    assert team.each(work) == [[11, 11, 2 * ONCE + 1, 2 * ONCE + 15]] * 2
+    assert {tag for _, _, tag in groups[0]._engine._sequences} == {5}
+
+
 def test_a_sum_may_take_the_place_of_a_part(workers: Callable[..., Workers]) -> None:
     team = workers(2, machine=host_identity())
     groups = team.join()
@@ -251,6 +288,7 @@ def test_an_abort_wakes_every_thread_of_every_member(machine: str, workers: Call
         assert (error.details["rank"], error.details["worker"], error.details["cause"]) == (2, "w2", "abort")
     assert "all_reduce of float32" in waiting[0].result().details["during"]
     assert "cancelled" in lost(groups[0].barrier).message
+    assert "cancelled" in lost(groups[1].check).message
 
 
 def test_who_leaves_is_named_and_what_it_has_sent_still_arrives(workers: Callable[..., Workers]) -> None:
@@ -360,6 +398,7 @@ def test_a_newer_generation_ends_the_older_one_in_the_same_process(workers: Call
     team.join(generation=2)
 
     assert "generation 2 takes its place" in lost(old[1].barrier).message
+    team.each(lambda rank: old[rank].close())
 
 
 def test_members_talk_over_tls(workers: Callable[..., Workers], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from telegrad_server.cluster.collectives.links import Link
 from telegrad_server.cluster.collectives.members import Failure, Group
 from telegrad_server.cluster.collectives.stream import WOULD_BLOCK
 from telegrad_server.executors.base import Array
+from telegrad_server.executors.communicator import ONCE
 
 _SPIN_SECONDS = 100e-6
 _PARTING_SECONDS = 0.5
@@ -128,6 +129,8 @@ class Engine:
 
     def key(self, *, space: int, peer: int, tag: int) -> Key:
         """The next key under a tag, as every member that takes part counts them."""
+        if tag >= ONCE:
+            return (space, peer, tag, 0)
         with self._lock:
             number = self._sequences.get((space, peer, tag), 0)
             self._sequences[space, peer, tag] = number + 1
@@ -141,6 +144,12 @@ class Engine:
         """One more or one fewer that waits."""
         with self._lock:
             self._waiting += change
+
+    def check(self) -> None:
+        """WorkerLost if the group is broken."""
+        failure = self._failure
+        if failure is not None:
+            raise failure.error(self.group, during=_IDLE)
 
     def abort(self, failure: Failure) -> None:
         """Break the group; the first failure counts."""

@@ -121,9 +121,9 @@ class _Mover:
         body = _moved(node.regions[0])
         uses = _uses(body)
         outputs, operands = list(body.outputs), list(inputs)
-        found = {i: v for i, out in enumerate(body.outputs) if (v := _reduction(i, out, body, op, uses)) is not None}
-        counts = Counter(found.values())
-        moved = {i: v.node for i, v in found.items() if counts[v] == uses[v]}  # else a trip needs it, too
+        moved = {
+            i: v.node for i, out in enumerate(body.outputs) if (v := _reduction(i, out, body, op, uses)) is not None
+        }
         for i, reduce in moved.items():
             raw, out = reduce.inputs[0], body.outputs[i]
             if i < op.carries:

@@ -155,6 +155,25 @@ def test_small_buckets_change_no_bit(rows: int, monkeypatch: pytest.MonkeyPatch)
             assert same_bits(x, y)
 
 
+def test_large_gradients_are_summed_as_they_come_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = training(18, 8, width=64)
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=x.shape).astype(np.float32) / 8 for x in function.input_types]
+    stacked = compile_function(function)
+    whole = numpy_executor().run(stacked, inputs)
+    monkeypatch.setattr(under_test, "STACKED_BYTES", 0)
+
+    unrolled = compile_function(function)
+
+    weights = 3 * 64 * 64 * 4
+    assert "scan" in names(stacked) and "scan" not in names(unrolled)
+    assert unrolled.peak_bytes < stacked.peak_bytes - 3 * weights
+    again = [numpy_executor().run(unrolled, inputs), run_divided(function, inputs, [3, 5])]
+    for results in again:
+        for x, y in zip(whole, results, strict=True):
+            assert same_bits(x, y)
+
+
 def test_what_is_the_same_on_all_is_computed_once() -> None:
     x, w = new_input(Type((2, 3), t.float32)), new_input(Type((3, 3), t.float32))
     graph = Graph.of([x, w], [x @ ops.exp(w @ w)])

@@ -1,9 +1,9 @@
 """Data parallelism: the graph of one replica becomes that of a worker which carries some of them.
 
 What is the same on all replicas is computed once. What varies is computed once for each replica that the worker
-carries: in a `Scan` over them if there are several. Between two such passes lie the reductions: sums of the tree's
-nodes, exchanged with the other workers where there are any. The order of sums, and every op and the layout of its
-operands, are the same however the replicas are divided, so the bits are, too.
+carries: in a `Scan` over them if there are several, or written out where the scan would hold too much. Between two such
+passes lie the reductions: sums of the tree's nodes, exchanged with the other workers where there are any. The order of
+sums, and every op and the layout of its operands, are the same however the replicas are divided, so the bits are, too.
 
 A level is a number of reductions that stand one upon the other: those of gradients are on level 0, with a synchronised
 batch norm there are as many levels as it has statistics, forward and back.
@@ -12,6 +12,7 @@ batch norm there are as many levels as it has statistics, forward and back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import NamedTuple
 
 from telegrad.errors import GraphError
@@ -29,6 +30,10 @@ from telegrad_server.compiler.collective import BUCKET_BYTES, FinishAllReduce, S
 from telegrad_server.compiler.rebuild import ordered
 from telegrad_server.compiler.reductions import Keys, settled
 from telegrad_server.compiler.tree import Span, cover, total
+
+STACKED_BYTES = 64 << 20
+UNROLLED_NODES = 100_000
+"""Replicas whose gradients would take more than so many bytes stacked are written out, up to so many nodes."""
 
 
 class Share(NamedTuple):
@@ -92,6 +97,20 @@ class _Part:
                 found.setdefault(self.level[id(v.node)], []).append(v)
         return found
 
+    @property
+    def is_unrolled(self) -> bool:
+        """Whether each replica has nodes of its own. A scan stacks what is reduced, and holds it once for each replica;
+        nodes are summed as soon as there are two to sum, and hold log2 as many. But there are more of them."""
+        stacked = self.count * sum(node.types[0].nbytes for node in self.reductions)
+        return self.count > 1 and stacked > STACKED_BYTES and self.count * len(self.graph) <= UNROLLED_NODES
+
+    def unrolled(self) -> list[_Part]:
+        """A part for each replica."""
+        found = [copy(self) for _ in range(self.count)]
+        for i, part in enumerate(found):
+            part.first, part.count, part.values = self.first + i, 1, {}
+        return found
+
     def owned(self, value: Value) -> Value:
         """The value below views. Whoever uses it makes these again: their layout decides bits."""
         while self.is_view(value):
@@ -130,7 +149,7 @@ class _Worker:
             lo, hi = (0, how.larger) if number == 0 else (how.larger, how.taking)
             first, last = max(share.first, lo), min(share.last, hi)
             part = _Part(graph, flags, first=first, count=last - first, rows=how.most - number, keys=keys)
-            parts.append(part)
+            parts += part.unrolled() if part.is_unrolled else [part]
         self.parts = parts
         self.known: dict[int, Value] = {}
         """What is the same on all replicas, by its key."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import NamedTuple
 
-from telegrad.errors import GraphError
+from telegrad.errors import GraphError, TooExpensive
 from telegrad.ir import types as t
 from telegrad.ir.graph import Function, Graph, Replication, new_input
 from telegrad.ir.types import Type
@@ -34,6 +34,10 @@ from telegrad_server.compiler.tree import Span, cover, total
 STACKED_BYTES = 64 << 20
 UNROLLED_NODES = 100_000
 """Replicas whose gradients would take more than so many bytes stacked are written out, up to so many nodes."""
+
+
+MAX_SUMMANDS = 1_000_000
+"""Each replica's contribution to each reduction is a node of the plan."""
 
 
 class Share(NamedTuple):
@@ -57,6 +61,11 @@ def divided(function: Function, graphs: Sequence[Graph], share: Share | None) ->
         raise GraphError(
             f"replicas {first} to {last} of {how.taking} that have rows are no share", reason="REPLICATION_INVALID"
         )
+    reductions = sum(isinstance(node.op, AllReduce) for node in graphs[0].nodes)
+    if reductions * (last - first) > MAX_SUMMANDS:
+        raise TooExpensive(
+            f"{reductions} reductions over {last - first} replicas on one worker are more than {MAX_SUMMANDS} summands"
+        )
     flags = [i in how.split_inputs for i in range(len(graphs[0].inputs))]
     worker = _Worker(settled(graphs, flags, how), flags, how, Share(first, last))
     return Function(worker.graph(), function.updates)
@@ -71,6 +80,7 @@ class _Part:
         self.varies = varying(graph, flags)
         self.place = {id(node): i for i, node in enumerate(graph.nodes)}
         self.keys = keys.of(graph, self.varies)
+        self._owned: dict[Value, Value] = {}
         self.level: dict[int, int] = {}
         self.values: dict[Value, Value] = {}
         """What varies: its value if there is one replica, else those of all, stacked."""
@@ -113,9 +123,13 @@ class _Part:
 
     def owned(self, value: Value) -> Value:
         """The value below views. Whoever uses it makes these again: their layout decides bits."""
-        while self.is_view(value):
+        views: list[Value] = []
+        while value not in self._owned and self.is_view(value):
+            views.append(value)
             value = value.node.inputs[0]
-        return value
+        found = self._owned.get(value, value)
+        self._owned.update(dict.fromkeys(views, found))
+        return found
 
     def is_view(self, value: Value) -> bool:
         """Whether the value is a view of another one."""
@@ -238,12 +252,16 @@ class _Worker:
         inner: dict[Value, Value] = {}
 
         def inside(value: Value) -> Value:
-            if value not in inner:
-                if part.is_view(value):  # of what was made before
-                    (inner[value],) = _again(value.node, (inside(value.node.inputs[0]),))
-                else:
-                    given = slices if value in part.varies else constants
-                    given[value] = inner[value] = new_input(value.type)
+            views: list[Value] = []  # of what was made before
+            at = value
+            while at not in inner and part.is_view(at):
+                views.append(at)
+                at = at.node.inputs[0]
+            if at not in inner:
+                given = slices if at in part.varies else constants
+                given[at] = inner[at] = new_input(at.type)
+            for view in reversed(views):
+                (inner[view],) = _again(view.node, (inner[view.node.inputs[0]],))
             return inner[value]
 
         for node in body:

@@ -89,7 +89,8 @@ class _Mover:
         found = self._alone(node.inputs[0], x)
         if found is None or found[0] is not None:
             return None
-        return (self._made(None, found[1], *apply(node.op, (found[2],), origin=node.origin), node.origin),)
+        stopped = apply(node.op, (found[2],), origin=node.origin)[0]
+        return (self._made(None, found[1], stopped, node.origin),)
 
     def _added(self, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if len({v.type for v in inputs}) > 1:
@@ -99,8 +100,8 @@ class _Mover:
             base = first[0] or second[0]
             if first[0] is not None and second[0] is not None:
                 (base,) = apply(node.op, (first[0], second[0]), origin=node.origin)
-            total = apply(node.op, (first[2], second[2]), origin=node.origin)
-            return (self._made(base, first[1], *total, node.origin),)
+            total = apply(node.op, (first[2], second[2]), origin=node.origin)[0]
+            return (self._made(base, first[1], total, node.origin),)
         for found, other in ((first, inputs[1]), (second, inputs[0])):
             if found is not None and found[0] is None:
                 return (self._made(other, found[1], found[2], node.origin),)
@@ -120,9 +121,9 @@ class _Mover:
         body = _moved(node.regions[0])
         uses = _uses(body)
         outputs, operands = list(body.outputs), list(inputs)
-        found = {i: v for i, out in enumerate(body.outputs) if (v := _reduction(i, out, body, op, uses)) is not None}
-        counts = Counter(found.values())
-        moved = {i: v.node for i, v in found.items() if counts[v] == uses[v]}  # else a trip needs it, too
+        moved = {
+            i: v.node for i, out in enumerate(body.outputs) if (v := _reduction(i, out, body, op, uses)) is not None
+        }
         for i, reduce in moved.items():
             raw, out = reduce.inputs[0], body.outputs[i]
             if i < op.carries:

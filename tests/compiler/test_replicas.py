@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 from telegrad import ops
-from telegrad.errors import GraphError
+from telegrad.errors import GraphError, TooExpensive
 from telegrad.ir import Function, Graph, Replication, Type, new_input
 from telegrad.ir import types as t
 from telegrad.ops.control import Gradient
 from telegrad.ops.elementwise import tanh
+from telegrad.ops.loops import Scan
 from telegrad.ops.replicas import AllReduce, ReplicaIndex, ReplicaWeight
 from telegrad_server.compiler import replicas as under_test
 from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
@@ -155,6 +157,25 @@ def test_small_buckets_change_no_bit(rows: int, monkeypatch: pytest.MonkeyPatch)
             assert same_bits(x, y)
 
 
+def test_large_gradients_are_summed_as_they_come_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = training(18, 8, width=64)
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=x.shape).astype(np.float32) / 8 for x in function.input_types]
+    stacked = compile_function(function)
+    whole = numpy_executor().run(stacked, inputs)
+    monkeypatch.setattr(under_test, "STACKED_BYTES", 0)
+
+    unrolled = compile_function(function)
+
+    weights = 3 * 64 * 64 * 4
+    assert "scan" in names(stacked) and "scan" not in names(unrolled)
+    assert unrolled.peak_bytes < stacked.peak_bytes - 3 * weights
+    again = [numpy_executor().run(unrolled, inputs), run_divided(function, inputs, [3, 5])]
+    for results in again:
+        for x, y in zip(whole, results, strict=True):
+            assert same_bits(x, y)
+
+
 def test_what_is_the_same_on_all_is_computed_once() -> None:
     x, w = new_input(Type((2, 3), t.float32)), new_input(Type((3, 3), t.float32))
     graph = Graph.of([x, w], [x @ ops.exp(w @ w)])
@@ -231,3 +252,42 @@ def test_more_replicas_than_rows_leave_the_last_ones_out() -> None:
 
     assert {step.op.replicas for step in plan.steps if isinstance(step.op, StartAllReduce)} == {2}
     refused(split_sum(lambda x: SUM(ops.sum(x))), "needs? 1 graphs|are no share|must have", rows=2, share=Share(2, 4))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 28])
+def test_nested_loops_are_looked_through_in_time(depth: int) -> None:
+    def nested(depth: int) -> Graph:
+        trip, c, d = new_input(Type((), t.int64)), new_input(Type((), t.float64)), new_input(Type((), t.float64))
+        if depth == 0:
+            return Graph.of([trip, c, d], [c + d, d])
+        return Graph.of([trip, c, d], Scan(1, 2, 0).results(c, d, regions=(nested(depth - 1),)))
+
+    x = new_input(Type((2,), t.float64))
+    ends = Scan(1, 2, 0).results(ops.sum(x), ops.zeros_like(ops.sum(x)), regions=(nested(depth),))
+    graph = Graph.of([x], [SUM(ends[0])] + ([ends[1]] if depth < 3 else []))
+
+    start = time.perf_counter()
+    plan = compile_function(Function(graph, (), Replication(2, 4, (0,))))
+
+    assert time.perf_counter() - start < 10
+    assert [float(y) for y in numpy_executor().run(plan, [np.arange(4.0)])] == [6.0, 0.0][: len(graph.outputs)]
+
+
+def test_a_long_chain_of_views_is_no_trouble() -> None:
+    x, w = new_input(Type((2, 3), t.float64)), new_input(Type((3, 4), t.float64))
+    view = w
+    for _ in range(3000):
+        view = ops.reshape(ops.matrix_transpose(view), (3, 4))
+    graph = Graph.of([x, w], [x @ view])
+
+    plan = compile_function(Function(graph, (), Replication(2, 4, (0,), (0,))))
+
+    assert len(numpy_executor().run(plan, [np.ones((4, 3)), np.ones((3, 4))])) == 1
+
+
+def test_too_many_summands_are_refused() -> None:
+    x = new_input(Type((1,), t.float32))
+    graph = Graph.of([x], [SUM(ops.sum(x) * float(i)) for i in range(1, 1001)])
+
+    with pytest.raises(TooExpensive, match="summands"):
+        compile_function(Function(graph, (), Replication(1024, 1024, (0,))))

@@ -1,9 +1,9 @@
 """Data parallelism: the graph of one replica becomes that of a worker which carries some of them.
 
 What is the same on all replicas is computed once. What varies is computed once for each replica that the worker
-carries: in a `Scan` over them if there are several. Between two such passes lie the reductions: sums of the tree's
-nodes, exchanged with the other workers where there are any. The order of sums, and every op and the layout of its
-operands, are the same however the replicas are divided, so the bits are, too.
+carries: in a `Scan` over them if there are several, or written out where the scan would hold too much. Between two such
+passes lie the reductions: sums of the tree's nodes, exchanged with the other workers where there are any. The order of
+sums, and every op and the layout of its operands, are the same however the replicas are divided, so the bits are, too.
 
 A level is a number of reductions that stand one upon the other: those of gradients are on level 0, with a synchronised
 batch norm there are as many levels as it has statistics, forward and back.
@@ -12,9 +12,10 @@ batch norm there are as many levels as it has statistics, forward and back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import NamedTuple
 
-from telegrad.errors import GraphError
+from telegrad.errors import GraphError, TooExpensive
 from telegrad.ir import types as t
 from telegrad.ir.graph import Function, Graph, Replication, new_input
 from telegrad.ir.types import Type
@@ -29,6 +30,14 @@ from telegrad_server.compiler.collective import BUCKET_BYTES, FinishAllReduce, S
 from telegrad_server.compiler.rebuild import ordered
 from telegrad_server.compiler.reductions import Keys, settled
 from telegrad_server.compiler.tree import Span, cover, total
+
+STACKED_BYTES = 64 << 20
+UNROLLED_NODES = 100_000
+"""Replicas whose gradients would take more than so many bytes stacked are written out, up to so many nodes."""
+
+
+MAX_SUMMANDS = 1_000_000
+"""Each replica's contribution to each reduction is a node of the plan."""
 
 
 class Share(NamedTuple):
@@ -52,6 +61,11 @@ def divided(function: Function, graphs: Sequence[Graph], share: Share | None) ->
         raise GraphError(
             f"replicas {first} to {last} of {how.taking} that have rows are no share", reason="REPLICATION_INVALID"
         )
+    reductions = sum(isinstance(node.op, AllReduce) for node in graphs[0].nodes)
+    if reductions * (last - first) > MAX_SUMMANDS:
+        raise TooExpensive(
+            f"{reductions} reductions over {last - first} replicas on one worker are more than {MAX_SUMMANDS} summands"
+        )
     flags = [i in how.split_inputs for i in range(len(graphs[0].inputs))]
     worker = _Worker(settled(graphs, flags, how), flags, how, Share(first, last))
     return Function(worker.graph(), function.updates)
@@ -66,6 +80,7 @@ class _Part:
         self.varies = varying(graph, flags)
         self.place = {id(node): i for i, node in enumerate(graph.nodes)}
         self.keys = keys.of(graph, self.varies)
+        self._owned: dict[Value, Value] = {}
         self.level: dict[int, int] = {}
         self.values: dict[Value, Value] = {}
         """What varies: its value if there is one replica, else those of all, stacked."""
@@ -92,11 +107,29 @@ class _Part:
                 found.setdefault(self.level[id(v.node)], []).append(v)
         return found
 
+    @property
+    def is_unrolled(self) -> bool:
+        """Whether each replica has nodes of its own. A scan stacks what is reduced, and holds it once for each replica;
+        nodes are summed as soon as there are two to sum, and hold log2 as many. But there are more of them."""
+        stacked = self.count * sum(node.types[0].nbytes for node in self.reductions)
+        return self.count > 1 and stacked > STACKED_BYTES and self.count * len(self.graph) <= UNROLLED_NODES
+
+    def unrolled(self) -> list[_Part]:
+        """A part for each replica."""
+        found = [copy(self) for _ in range(self.count)]
+        for i, part in enumerate(found):
+            part.first, part.count, part.values = self.first + i, 1, {}
+        return found
+
     def owned(self, value: Value) -> Value:
         """The value below views. Whoever uses it makes these again: their layout decides bits."""
-        while self.is_view(value):
+        views: list[Value] = []
+        while value not in self._owned and self.is_view(value):
+            views.append(value)
             value = value.node.inputs[0]
-        return value
+        found = self._owned.get(value, value)
+        self._owned.update(dict.fromkeys(views, found))
+        return found
 
     def is_view(self, value: Value) -> bool:
         """Whether the value is a view of another one."""
@@ -130,7 +163,7 @@ class _Worker:
             lo, hi = (0, how.larger) if number == 0 else (how.larger, how.taking)
             first, last = max(share.first, lo), min(share.last, hi)
             part = _Part(graph, flags, first=first, count=last - first, rows=how.most - number, keys=keys)
-            parts.append(part)
+            parts += part.unrolled() if part.is_unrolled else [part]
         self.parts = parts
         self.known: dict[int, Value] = {}
         """What is the same on all replicas, by its key."""
@@ -219,12 +252,16 @@ class _Worker:
         inner: dict[Value, Value] = {}
 
         def inside(value: Value) -> Value:
-            if value not in inner:
-                if part.is_view(value):  # of what was made before
-                    (inner[value],) = _again(value.node, (inside(value.node.inputs[0]),))
-                else:
-                    given = slices if value in part.varies else constants
-                    given[value] = inner[value] = new_input(value.type)
+            views: list[Value] = []  # of what was made before
+            at = value
+            while at not in inner and part.is_view(at):
+                views.append(at)
+                at = at.node.inputs[0]
+            if at not in inner:
+                given = slices if at in part.varies else constants
+                given[at] = inner[at] = new_input(at.type)
+            for view in reversed(views):
+                (inner[view],) = _again(view.node, (inner[view.node.inputs[0]],))
             return inner[value]
 
         for node in body:

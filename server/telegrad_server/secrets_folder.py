@@ -17,7 +17,7 @@ import ipaddress
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -65,7 +65,7 @@ def make_secrets(folder: Path, names: Sequence[str], *, now: datetime) -> Report
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Generator[None]:
     """The folder, made if need be, for one process at a time."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

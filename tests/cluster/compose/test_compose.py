@@ -125,12 +125,17 @@ def test_health_is_told_without_a_token_and_inside_by_the_images_own_check(whole
     assert whole.compose("exec", "-T", "gateway", "telegrad-server", "health").strip() == "SERVING"
 
 
-def test_prometheus_finds_metrics_inside_the_network(whole: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("host", "sample"),
+    [("gateway", r'telegrad_workers\{state="live"\} 1\.0'), ("worker", r"telegrad_sessions_opened_total [1-9]")],
+)
+def test_prometheus_finds_metrics_inside_the_network(whole: Deployment, host: str, sample: str) -> None:
     assert is_served(whole)
-    script = "import urllib.request as u; print(u.urlopen('http://gateway:9464/metrics', timeout=5).read().decode())"
+    script = f"import urllib.request as u; print(u.urlopen('http://{host}:9464/metrics', timeout=5).read().decode())"
 
     text = whole.compose("exec", "-T", "gateway", "python", "-c", script)
 
+    assert re.search(f"^{sample}", text, re.MULTILINE)
     assert re.search(r'^telegrad_build\{version="[^"]+"\} 1\.0$', text, re.MULTILINE)
     assert whole.token not in text
 

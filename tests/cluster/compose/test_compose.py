@@ -203,3 +203,16 @@ def test_stopping_ends_in_order_with_status_0(whole: Deployment) -> None:
     whole.compose("stop", "gateway")
 
     assert whole.asked(gateway, "{{.State.ExitCode}} {{.State.OOMKilled}}") == "0 false"
+
+
+def test_what_was_backed_up_is_good_in_a_new_deployment(whole: Deployment) -> None:
+    before = whole.token
+    saved = whole.in_volume("secrets", "tar", "-C", "/volume", "-c", ".")
+    whole.down()
+    whole.compose("create", "--no-build")  # makes the volumes
+    whole.in_volume("secrets", "tar", "-C", "/volume", "-x", input=saved)
+
+    whole.up()
+
+    assert whole.token == before
+    assert is_served(whole)

@@ -12,6 +12,9 @@ from telegrad.errors import TelegradError
 
 from telegrad_server.config import VARIABLES, Config
 
+EXTRA = ("cryptography", "grpc_health", "prometheus_client")
+"""What the thin client does without, and a server does not."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns the exit status."""
@@ -26,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from telegrad_server.main import main as serve  # NumPy and the executors: a probe does without
 
                 return serve(words)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in EXTRA:
+            raise
+        print(f"telegrad-server: {error.name} is not here; run pip install 'telegrad[server]'", file=sys.stderr)
+        return 2
     except TelegradError as error:
         print(f"telegrad-server: {error.message}", file=sys.stderr)
         return 2

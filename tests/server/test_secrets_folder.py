@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import stat
+import sys
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -285,3 +286,14 @@ def test_a_server_with_the_folder_serves_the_client_that_has_the_token(
     finally:
         assert stop(process) == 0
     assert commands.main(["health", "--timeout-seconds", "1"]) == 1
+
+
+def test_a_machine_without_the_extra_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.delitem(sys.modules, "telegrad_server.secrets_folder")
+
+    assert commands.main(["init", str(tmp_path / "s")]) == 2
+
+    assert "pip install 'telegrad[server]'" in capsys.readouterr().err

@@ -28,8 +28,8 @@ class Deployment:
         self.port = free_port()
         self.address = f"grpcs://localhost:{self.port}"
         self.ca_cert, self.token_file = folder / "ca.pem", folder / "client.token"
-        project = f"telegrad-test-{os.getpid()}"
-        self._command = ["docker", "compose", "-p", project, "-f", str(ROOT / "docker-compose.yml")]
+        self._project = f"telegrad-test-{os.getpid()}"
+        self._command = ["docker", "compose", "-p", self._project, "-f", str(ROOT / "docker-compose.yml")]
         self._environment = {**os.environ, "TELEGRAD_PORT": str(self.port)}
         self.up_seconds = 0.0
 
@@ -76,6 +76,12 @@ class Deployment:
     def asked(self, container: dict[str, Any], form: str) -> str:
         """What the engine now says of the container, in a form of Go's templates."""
         return subprocess.check_output(["docker", "inspect", "-f", form, container["Id"]], text=True).strip()
+
+    def in_volume(self, volume: str, *words: str, input: bytes = b"") -> bytes:
+        """What a command prints that sees a volume as /volume, as root: how the README backs up and restores."""
+        command = ["docker", "run", "--rm", "--interactive", "--user", "0", "--entrypoint", words[0]]
+        command += ["-v", f"{self._project}_{volume}:/volume", os.environ["TELEGRAD_IMAGE"], *words[1:]]
+        return subprocess.run(command, input=input, capture_output=True, check=True, timeout=60).stdout
 
     def down(self) -> None:
         """Stop it and delete all it made."""

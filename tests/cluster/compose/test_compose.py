@@ -125,12 +125,17 @@ def test_health_is_told_without_a_token_and_inside_by_the_images_own_check(whole
     assert whole.compose("exec", "-T", "gateway", "telegrad-server", "health").strip() == "SERVING"
 
 
-def test_prometheus_finds_metrics_inside_the_network(whole: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("host", "sample"),
+    [("gateway", r'telegrad_workers\{state="live"\} 1\.0'), ("worker", r"telegrad_sessions_opened_total [1-9]")],
+)
+def test_prometheus_finds_metrics_inside_the_network(whole: Deployment, host: str, sample: str) -> None:
     assert is_served(whole)
-    script = "import urllib.request as u; print(u.urlopen('http://gateway:9464/metrics', timeout=5).read().decode())"
+    script = f"import urllib.request as u; print(u.urlopen('http://{host}:9464/metrics', timeout=5).read().decode())"
 
     text = whole.compose("exec", "-T", "gateway", "python", "-c", script)
 
+    assert re.search(f"^{sample}", text, re.MULTILINE)
     assert re.search(r'^telegrad_build\{version="[^"]+"\} 1\.0$', text, re.MULTILINE)
     assert whole.token not in text
 
@@ -198,3 +203,16 @@ def test_stopping_ends_in_order_with_status_0(whole: Deployment) -> None:
     whole.compose("stop", "gateway")
 
     assert whole.asked(gateway, "{{.State.ExitCode}} {{.State.OOMKilled}}") == "0 false"
+
+
+def test_what_was_backed_up_is_good_in_a_new_deployment(whole: Deployment) -> None:
+    before = whole.token
+    saved = whole.in_volume("secrets", "tar", "-C", "/volume", "-c", ".")
+    whole.down()
+    whole.compose("create", "--no-build")  # makes the volumes
+    whole.in_volume("secrets", "tar", "-C", "/volume", "-x", input=saved)
+
+    whole.up()
+
+    assert whole.token == before
+    assert is_served(whole)

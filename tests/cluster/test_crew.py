@@ -14,7 +14,7 @@ from telegrad.errors import StateLost
 from telegrad.transport.remote import GrpcConnection
 from telegrad.wire.v1 import sessions_pb2 as pb
 
-from tests.cluster.conftest import Running, gateway
+from tests.cluster.conftest import Running, gateway, wait_for
 
 
 def blobs(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,11 +58,6 @@ def three_workers() -> Iterator[Running]:
     with gateway("--workers", "3", "--worker-lease-seconds", "3") as running:
         wait_for(running, 3)
         yield running
-
-
-def wait_for(running: Running, count: int) -> None:
-    for i in range(1, count + 1):
-        tg.connect(running.address, worker=f"worker-{i}", queue_seconds=30, new=True).close()
 
 
 def others(running: Running, home: str) -> list[psutil.Process]:

@@ -8,8 +8,8 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from telegrad_server.cluster.tied import command
 from telegrad_server.cluster.launcher import Device, Ended, WorkerSpec
+from telegrad_server.cluster.tied import command
 
 CLOSE_SECONDS = 5.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

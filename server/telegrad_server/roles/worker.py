@@ -96,7 +96,7 @@ def _facts(config: Config, worker: Worker, port: int, collectives_port: int) -> 
     hello = worker.hello()
     host = reachable(config.advertise_host or config.host)
     return workers_pb2.JoinClusterRequest(
-        worker=config.name or f"{socket.gethostname()}-{os.getpid()}",
+        worker=config.name or f"{socket.gethostname()}-{worker.incarnation[:6]}",
         incarnation=worker.incarnation,
         address=f"{host}:{port}",
         direct_address=f"{config.direct_host}:{port}" if config.direct_host else "",

@@ -96,7 +96,7 @@ def _refuse_inner(graph: Graph) -> None:
 
 
 def _separated(graph: Graph, flags: Sequence[bool], depth: int = CUT_DEPTH) -> Graph:
-    """The graph with two nodes for one of which some results vary and others do not; in the regions of these as well."""
+    """The graph with two nodes for one of which some results vary and others do not; in its regions as well."""
     if depth == 0:
         return graph
     varies = varying(graph, flags)

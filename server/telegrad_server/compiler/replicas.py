@@ -116,7 +116,7 @@ class _Part:
 
     def unrolled(self) -> list[_Part]:
         """A part for each replica."""
-        found = [copy(self) for _ in range(self.count)]
+        found: list[_Part] = [copy(self) for _ in range(self.count)]
         for i, part in enumerate(found):
             part.first, part.count, part.values = self.first + i, 1, {}
         return found

@@ -13,10 +13,12 @@ No arrays here: the compiler, which emits a worker's own sums, and every communi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 Node = tuple[int, int]
 """The sum over the replicas [first, second)."""
@@ -56,6 +58,15 @@ def adds_to(node: Node, leaves: frozenset[Node]) -> list[Add]:
         return []
     left, right = children(node)
     return [*adds_to(left, leaves), *adds_to(right, leaves), Add(left, right, node)]
+
+
+def total(node: Node, sums: Mapping[Node, T], add: Callable[[T, T], T]) -> T:
+    """The sum of a node, given those of nodes below it that make it up; of single replicas, if need be."""
+    known = sums.get(node)
+    if known is not None:
+        return known
+    left, right = children(node)
+    return add(total(left, sums, add), total(right, sums, add))
 
 
 def adds_within(node: Node) -> list[Add]:

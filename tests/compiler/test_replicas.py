@@ -20,8 +20,8 @@ from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
 from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
-from telegrad_server.compiler.tree import cover, middle, total
 from telegrad_server.executors.array import numpy_executor
+from telegrad_server.tree import nodes_within, total
 
 from tests.compiler.graphs import same_bits
 from tests.replicas.divisions import run_divided
@@ -35,23 +35,26 @@ MEAN, SUM = AllReduce("mean"), AllReduce("sum")
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 12, 13])
 def test_any_block_is_made_of_nodes_of_one_tree(count: int) -> None:
     def text(lo: int, hi: int) -> str:
-        return str(lo) if hi - lo == 1 else f"({text(lo, middle(lo, hi))}{text(middle(lo, hi), hi)})"
+        if hi - lo > 1:
+            left, right = children((lo, hi))
+            return f"({text(*left)}{text(*right)})"
+        return str(lo)
 
     def join(x: str, y: str) -> str:
         return f"({x}{y})"
 
     for first in range(count):
         for last in range(first + 1, count + 1):
-            nodes = cover(first, last, count)
+            nodes = nodes_within(first, last, replicas=count)
             assert [r for lo, hi in nodes for r in range(lo, hi)] == list(range(first, last))
-            rest = [*cover(0, first, count), *nodes, *cover(last, count, count)]
+            rest = [*nodes_within(0, first, replicas=count), *nodes, *nodes_within(last, count, replicas=count)]
             assert total((0, count), {node: text(*node) for node in rest}, join) == text(0, count)
 
 
 def test_the_tree_is_split_at_powers_of_two() -> None:
-    assert cover(0, 4, 7) == ((0, 4),)
-    assert cover(1, 4, 4) == ((1, 2), (2, 4))
-    assert cover(3, 6, 7) == ((3, 4), (4, 6))
+    assert nodes_within(0, 4, replicas=7) == ((0, 4),)
+    assert nodes_within(1, 4, replicas=4) == ((1, 2), (2, 4))
+    assert nodes_within(3, 6, replicas=7) == ((3, 4), (4, 6))
 
 
 # ---- a worker's plan

@@ -19,10 +19,10 @@ from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
 from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
-from telegrad_server.compiler.tree import Span, total
 from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import NumpyModule
 from telegrad_server.executors.blas import openblas
+from telegrad_server.tree import Node, total
 
 from tests.compiler.graphs import same_bits
 
@@ -34,7 +34,7 @@ class Group:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.brought: dict[int, dict[Span, Array]] = {}
+        self.brought: dict[int, dict[Node, Array]] = {}
         self.workers: dict[int, int] = {}
         self.changed = threading.Condition()
         self.error: BaseException | None = None

@@ -224,6 +224,7 @@ def test_settings_given_by_hand_go_before_the_folder() -> None:
                 "cluster_cert": "gateway.pem",
                 "cluster_cert_key": "gateway.key",
                 "cluster_ca": "ca.pem",
+                "ray_token_file": "ray.token",
             },
         ),
         (
@@ -233,6 +234,7 @@ def test_settings_given_by_hand_go_before_the_folder() -> None:
                 "tls_key": "worker.key",
                 "cluster_key_file": "cluster.key",
                 "cluster_ca": "ca.pem",
+                "ray_token_file": "ray.token",
             },
         ),
     ],

@@ -16,7 +16,7 @@ from telegrad.ir.op import Cost, Op
 from telegrad.ir.types import Shape, Type
 from telegrad.ir.xp import Array, ArrayModule
 
-from telegrad_server.compiler.tree import Span
+from telegrad_server.tree import Node
 
 BUCKET_BYTES = 25 << 20
 """So much goes out at once: enough that a message is worth its latency, little enough that the backward hides it."""
@@ -46,7 +46,7 @@ class StartAllReduce(Op, abstract=True):
 
     bucket: int
     replicas: int
-    nodes: tuple[Span, ...]
+    nodes: tuple[Node, ...]
 
     def infer(self, *xs: Type) -> Type:
         if not xs or not self.nodes or len(xs) % len(self.nodes):

@@ -29,7 +29,8 @@ from telegrad.ops.slices import Slice
 from telegrad_server.compiler.collective import BUCKET_BYTES, FinishAllReduce, StartAllReduce
 from telegrad_server.compiler.rebuild import ordered
 from telegrad_server.compiler.reductions import Keys, settled
-from telegrad_server.compiler.tree import Span, cover, total
+from telegrad_server.tree import Node as TreeNode
+from telegrad_server.tree import nodes_within, total
 
 STACKED_BYTES = 64 << 20
 UNROLLED_NODES = 100_000
@@ -287,7 +288,7 @@ class _Worker:
             node = main.reductions[number]
             key = main.keys[Value(node)]
             sums = dict(zip([(r, r + 1) for r in range(*self.share)], self._contributions(number), strict=True))
-            nodes = cover(*self.share, self.how.taking)
+            nodes = nodes_within(*self.share, replicas=self.how.taking)
             parts = [_total(span, sums) for span in nodes]
             if self.is_alone:
                 self.known[key] = parts[0]
@@ -300,7 +301,7 @@ class _Worker:
             bucket.parts.append(parts)
             self.bucket_of[key] = bucket
         for bucket in buckets.values():
-            self._start(bucket, cover(*self.share, self.how.taking))
+            self._start(bucket, nodes_within(*self.share, replicas=self.how.taking))
 
     def _contributions(self, number: int) -> Iterator[Value]:
         """What each replica of the share brings to a reduction."""
@@ -311,7 +312,7 @@ class _Worker:
             else:
                 yield from [self._same(part, value)] * part.count
 
-    def _start(self, bucket: _Bucket, nodes: tuple[Span, ...]) -> None:
+    def _start(self, bucket: _Bucket, nodes: tuple[TreeNode, ...]) -> None:
         operands = [parts[i] for i in range(len(nodes)) for parts in bucket.parts]
         op = StartAllReduce(self.buckets, self.how.taking, nodes)
         (bucket.token,) = apply(op, operands)
@@ -391,5 +392,5 @@ def _sliced(x: Value, start: int, stop: int) -> Value:
     return Slice((start, *(0 for _ in rest)), (stop, *rest), (1,) * x.ndim)(x)
 
 
-def _total(span: Span, sums: dict[Span, Value]) -> Value:
+def _total(span: TreeNode, sums: dict[TreeNode, Value]) -> Value:
     return total(span, sums, lambda x, y: e.Add()(x, y))

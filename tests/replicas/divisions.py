@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import telegrad_server.functions
 from telegrad.ir import Function
-from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
 from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
 from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import NumpyModule
 from telegrad_server.executors.blas import openblas
-from telegrad_server.tree import Node, total
+from telegrad_server.executors.company import Company
+from telegrad_server.tree import Division, Node, total
 
 from tests.compiler.graphs import same_bits
 
@@ -39,37 +41,50 @@ class Group:
         self.changed = threading.Condition()
         self.error: BaseException | None = None
 
-    def bring(self, op: StartAllReduce, token: Array) -> None:
+    def bring(self, bucket: int, parts: dict[Node, Array]) -> None:
         with self.changed:
-            parts = self.brought.setdefault(op.bucket, {})
-            assert not parts.keys() & set(op.nodes)
-            parts.update({span: row.copy() for span, row in zip(op.nodes, token, strict=True)})
-            self.workers[op.bucket] = self.workers.get(op.bucket, 0) + 1
+            known = self.brought.setdefault(bucket, {})
+            assert not known.keys() & parts.keys()
+            known.update({node: part.copy() for node, part in parts.items()})
+            self.workers[bucket] = self.workers.get(bucket, 0) + 1
             self.changed.notify_all()
 
-    def fetch(self, op: FinishAllReduce) -> Array:
+    def sums(self, bucket: int, replicas: int) -> Array:
         with self.changed:
-            done = self.changed.wait_for(lambda: self.error or self.workers.get(op.bucket) == self.size, timeout=60)
+            done = self.changed.wait_for(lambda: self.error or self.workers.get(bucket) == self.size, timeout=60)
             assert done and self.error is None, "another worker failed or never came"
-            return total((0, op.replicas), self.brought[op.bucket], np.add)
+            return total((0, replicas), self.brought[bucket], np.add)
 
 
-class Member(NumpyModule):
-    """The array module of one of them. The order in which it starts and takes buckets is kept."""
+class Member:
+    """The communicator of one of them. The order in which it starts and takes buckets is kept."""
 
-    def __init__(self, group: Group) -> None:
-        super().__init__()
+    def __init__(self, group: Group, rank: int) -> None:
         self.group = group
+        self.rank = rank
         self.order: list[tuple[str, int]] = []
 
-    def start_all_reduce(self, op: StartAllReduce, token: Array) -> Array:
-        self.order.append(("start", op.bucket))
-        self.group.bring(op, token)
-        return np.full_like(token, 7)  # nobody may rely on it
+    def start_all_reduce(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> Under:
+        self.order.append(("start", tag))
+        self.group.bring(tag, dict(zip(division.nodes(self.rank), parts, strict=True)))
+        out.fill(7)  # nobody may rely on it
+        return Under(self, out, division.replicas, tag)
 
-    def finish_all_reduce(self, op: FinishAllReduce, token: Array) -> Array:
-        self.order.append(("finish", op.bucket))
-        return self.group.fetch(op)
+    def abort(self, reason: str) -> None:
+        """The group hears of the error itself."""
+
+
+class Under(NamedTuple):
+    """A sum under way."""
+
+    member: Member
+    out: Array
+    replicas: int
+    tag: int
+
+    def wait(self, *, timeout_seconds: float | None) -> None:
+        self.member.order.append(("finish", self.tag))
+        self.out[...] = self.member.group.sums(self.tag, self.replicas)
 
 
 def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[int]) -> list[Array]:
@@ -78,17 +93,19 @@ def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[in
     assert how is not None and sum(blocks) == how.taking
     group = Group(len(blocks))
     found: list[list[Array]] = [[] for _ in blocks]
-    modules = [Member(group) for _ in blocks]
+    members = [Member(group, rank) for rank in range(len(blocks))]
+    bounds = [0, *accumulate(blocks)]
+    division = Division(how.taking, tuple(pairwise(bounds)))
 
     def work(number: int) -> None:
         try:
-            first = sum(blocks[:number])
-            share = Share(first, first + blocks[number])
+            share = Share(*division.blocks[number])
             plan = compile_function(function, share=share)
-            executor = ArrayExecutor(modules[number], name="numpy", reason="", fingerprint="", is_poisoned=True)
+            executor = ArrayExecutor(NumpyModule(), name="numpy", reason="", fingerprint="", is_poisoned=True)
             start, stop = how.rows_of(*share)
             given = [np.ascontiguousarray(x[start:stop]) if i in how.split_inputs else x for i, x in enumerate(inputs)]
-            found[number] = executor.run(plan, given)
+            company = Company(members[number], division, step=0)  # type: ignore[arg-type]
+            found[number] = executor.run(plan, given, company=company.present())
         except BaseException as error:
             with group.changed:
                 group.error = error
@@ -108,7 +125,7 @@ def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[in
         blas.use_threads(before)
     if group.error is not None:
         raise group.error
-    starts = [[number for what, number in m.order if what == "start"] for m in modules]
+    starts = [[number for what, number in m.order if what == "start"] for m in members]
     assert all(order == list(range(len(order))) for order in starts) and len(set(map(len, starts))) == 1
     results: list[Array] = []
     for i, each in enumerate(zip(*found, strict=True)):
@@ -136,8 +153,14 @@ class Steps:
                 self._plans.append(plan)
             return plan
 
-        def run_and_note(executor: ArrayExecutor, plan: Plan, inputs: Sequence[Array]) -> list[Array]:
-            results = run(executor, plan, inputs)
+        def run_and_note(
+            executor: ArrayExecutor,
+            plan: Plan,
+            inputs: Sequence[Array],
+            *,
+            company: AbstractContextManager[None] | None = None,
+        ) -> list[Array]:
+            results = run(executor, plan, inputs, company=company)
             if id(plan) in self._functions:
                 self.calls.append((self._functions[id(plan)], [x.copy() for x in inputs], [x.copy() for x in results]))
             return results

@@ -16,6 +16,7 @@ from telegrad_server.config import Config
 from telegrad_server.events import Events
 from telegrad_server.executors import Executor
 from telegrad_server.functions import Functions, Known
+from telegrad_server.line import Claim
 from telegrad_server.names import Names
 from telegrad_server.sessions import Session, Task
 from telegrad_server.store import Account
@@ -42,6 +43,8 @@ class Seat:
     is_delivering: bool = False
     uploads: set[Upload] = field(default_factory=set[Upload])
     company: Together | None = None
+    claim: Claim = field(default_factory=Claim)
+    paused_seconds: float = 0.0  # of the turn under way
 
 
 class Turn(NamedTuple):

@@ -37,7 +37,7 @@ from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
 from telegrad_server.executors import Executor
 from telegrad_server.functions import Functions, read_function
-from telegrad_server.line import Line
+from telegrad_server.line import Claim, Line
 from telegrad_server.seats import Deliver, Neighbours, Seat, Turn, new_company, new_session
 from telegrad_server.sessions import Execute, Session
 from telegrad_server.store import Account
@@ -133,12 +133,19 @@ class Worker:
     # ---- sessions
 
     def open_session(
-        self, tenant: str, request_id: str, lease_seconds: float | None, *, is_peers: bool = False
+        self,
+        tenant: str,
+        request_id: str,
+        lease_seconds: float | None,
+        *,
+        is_peers: bool = False,
+        weight: float = 1.0,
     ) -> Grant:
         """A new session, or the one that the same request opened before.
 
         A lease of None is for the same process: it never ends, and events are not kept until they are heard.
-        ``is_peers`` is for another worker, whose session's replicas this one helps to run.
+        ``is_peers`` is for another worker, whose session's replicas this one helps to run. Where sessions compete, each
+        gets device time in proportion to its ``weight``.
         Raises QuotaExceeded if there are too many, GraphError (REQUEST_ID_REUSED) if the earlier request differs.
         """
         with self._lock:
@@ -166,14 +173,14 @@ class Worker:
                 config=self._config,
                 functions=self._functions,
             )
-            seat = Seat(session, None)
+            seat = Seat(session, None, claim=Claim(weight))
             if self._neighbours is not None:
                 seat.company = new_company(
                     session,
                     self._neighbours,
                     functions=self._functions,
                     executor=self._executor,
-                    waiting=self._pausing,
+                    waiting=lambda: self._pausing(seat),
                 )
             self._seats[session.id] = seat
             self.tally.opened_sessions += 1
@@ -486,7 +493,7 @@ class Worker:
     def _advance(self, seat: Seat) -> None:
         """Let the session's commands take effect; what needs computing joins the line. The lock is held.
 
-        The session's next task goes to the end of the line: sessions take turns.
+        The session's next task joins the line anew: sessions take turns.
         """
         session = seat.session
         try:
@@ -496,7 +503,7 @@ class Worker:
             return
         if task is not None:
             known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
-            self._line.join(Turn(seat, task, known))
+            self._line.join(Turn(seat, task, known), seat.claim)
         self._collect(seat)
         if self._waiting_for_room and session.has_room:
             self._room.notify_all()
@@ -536,18 +543,20 @@ class Worker:
                 turn = self._carry_out(turn, lambda _: True)
 
     @contextmanager
-    def _pausing(self) -> Generator[None, None, None]:
+    def _pausing(self, seat: Seat) -> Generator[None, None, None]:
         """Inside the ``with`` the turn under way waits for other workers, and the device is free for other sessions."""
         with self._lock:
             self._line.give_back()
             if not self._line.is_served and not self._is_stopping:
                 self.start()
             self._line.wake()
+        began = time.perf_counter()
         try:
             yield
         finally:
             with self._lock:
                 self._line.take_again()
+            seat.paused_seconds += time.perf_counter() - began
 
     def _is_light(self, turn: Turn) -> bool:
         return self._runner.is_light(turn.task, turn.known)
@@ -557,7 +566,9 @@ class Worker:
         seat, task, known = turn
         began = time.perf_counter()
         outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began - seat.paused_seconds
+        seat.paused_seconds = 0.0
+        seat.claim.used += seconds / seat.claim.weight
         self._busy_seconds += seconds
         self._lease.wait()  # else nobody may hear of it: another worker may do the same work
         with self._lock:  # once for a turn, from one to the next

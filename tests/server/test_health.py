@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc as health
-from telegrad_server.access import Gate
+from telegrad_server.access import Caller, Gate
 from telegrad_server.probe import ask
 from telegrad_server.service import health as health_service
 
@@ -20,7 +20,7 @@ Status = pb.HealthCheckResponse.ServingStatus
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    front = Front(Gate(((b"x" * 32, "alice"),)))
+    front = Front(Gate(((b"x" * 32, Caller("alice")),)))
     yield front
     front.close()
 

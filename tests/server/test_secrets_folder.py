@@ -179,7 +179,7 @@ def test_two_at_once_make_one_set(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     assert set(contents(folder)) == FILES
     token = (folder / "client.token").read_text().strip()
-    assert Gate.from_file(str(folder / "tokens")).tenant_of(f"Bearer {token}") == "default"
+    assert Gate.from_file(str(folder / "tokens")).caller_of(f"Bearer {token}").tenant == "default"
     certificate(folder, "gateway.pem").verify_directly_issued_by(certificate(folder, "ca.pem"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -18,7 +19,9 @@ from telegrad.wire.codec import encode_function, function_id
 from telegrad.wire.status import to_exception
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
+from telegrad_server.line import Claim, Line
 from telegrad_server.worker import Worker
+from telegrad_server.yielding import YieldingLock
 
 VECTOR = Type((3,), t.float32)
 
@@ -293,6 +296,44 @@ def test_sessions_take_turns() -> None:
     fetched = [x.sequence for x in diary if isinstance(x, m.Fetched)]
     assert fetched == [answer, last]
     worker.stop()
+
+
+def served(claims: dict[str, Claim], seconds: dict[str, float], turns: int) -> Counter[str]:
+    """How often each party is served when all always want the device."""
+    line = Line[str](YieldingLock())
+    for name, claim in claims.items():
+        line.join(name, claim)
+    found: Counter[str] = Counter()
+    for _ in range(turns):
+        name = line.take(lambda _: True)
+        assert name is not None
+        found[name] += 1
+        claims[name].used += seconds[name] / claims[name].weight
+        line.give_back()
+        line.join(name, claims[name])
+    return found
+
+
+def test_the_device_is_shared_by_measured_time() -> None:
+    found = served({"heavy": Claim(), "light": Claim()}, {"heavy": 0.1, "light": 0.001}, turns=2020)
+
+    assert found == {"heavy": 20, "light": 2000}
+
+
+def test_a_weight_gives_a_larger_share() -> None:
+    found = served({"once": Claim(), "thrice": Claim(weight=3)}, {"once": 0.01, "thrice": 0.01}, turns=400)
+
+    assert found == {"once": 100, "thrice": 300}
+
+
+def test_who_was_away_has_no_credit() -> None:
+    line, busy, late = Line[str](YieldingLock()), Claim(used=50.0), Claim()
+    line.join("busy", busy)
+    assert line.take(lambda _: True) == "busy"
+    line.give_back()
+    line.join("late", late)
+
+    assert late.used == 50.0
 
 
 def test_a_light_task_waits_while_another_is_under_way() -> None:

@@ -27,6 +27,7 @@ class Ticket:
     worker: str
     incarnation: str
     is_peers: bool = False  # whether it is for another worker, which may form groups
+    weight: float = 1.0  # the share of a device that the tenant's sessions get
 
 
 class Key:
@@ -52,7 +53,7 @@ class Key:
     def sign(self, ticket: Ticket) -> bytes:
         """The ticket as bytes that only who has the key can make."""
         role = "peer" if ticket.is_peers else "client"
-        fields = (ticket.session_id, ticket.tenant, ticket.worker, ticket.incarnation, role)
+        fields = (ticket.session_id, ticket.tenant, ticket.worker, ticket.incarnation, role, f"{ticket.weight:g}")
         if any(_SEPARATOR in text for text in fields):
             raise AccessError("a ticket's words must not hold a null character")
         body = _SEPARATOR.join(fields).encode()
@@ -63,8 +64,8 @@ class Key:
         signature, body = data[:_SIGNATURE_BYTES], data[_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, self._signature(_TICKET, body)):
             raise AccessError("the ticket was not signed by this cluster", reason="TICKET_INVALID")
-        *words, role = body.decode().split(_SEPARATOR)
-        return Ticket(*words, is_peers=role == "peer")
+        *words, role, weight = body.decode().split(_SEPARATOR)
+        return Ticket(*words, is_peers=role == "peer", weight=float(weight))
 
     @property
     def password(self) -> str:

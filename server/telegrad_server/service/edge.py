@@ -49,6 +49,9 @@ END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # missin
 IS_PEER: ContextVar[bool] = ContextVar("telegrad_is_peer", default=False)
 """Whether another worker makes the call that is being answered, and no client."""
 
+WEIGHT: ContextVar[float] = ContextVar("telegrad_weight", default=1.0)
+"""The share of the device that the caller's sessions get, beside others'."""
+
 _MALFORMED: Any = object()
 """What a deserialiser returns for bytes that are no message; gRPC itself would answer INTERNAL."""
 
@@ -109,7 +112,9 @@ class Access(grpc.aio.ServerInterceptor):
         """The handler of the call, or one that refuses."""
         headers = dict(handler_call_details.invocation_metadata or ())
         try:
-            TENANT.set(self._gate.tenant_of(headers.get("authorization")))
+            caller = self._gate.caller_of(headers.get("authorization"))
+            TENANT.set(caller.tenant)
+            WEIGHT.set(caller.weight)
         except AccessError as error:
             if error.reason != "TOKEN_MISSING" or handler_call_details.method not in OPEN_METHODS:
                 return _refusal(await continuation(handler_call_details), error)
@@ -145,6 +150,7 @@ class TicketAccess(grpc.aio.ServerInterceptor):
         if ticket.incarnation != self._incarnation:
             raise StateLost(f"worker {ticket.worker} was started anew, and its sessions are lost; connect again")
         IS_PEER.set(ticket.is_peers)
+        WEIGHT.set(ticket.weight)
         return ticket.tenant
 
 

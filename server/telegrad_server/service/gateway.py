@@ -36,7 +36,7 @@ from telegrad_server.cluster.pool import Pool
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.config import Config
 from telegrad_server.metrics import Endpoint, gateway_figures
-from telegrad_server.service.edge import TENANT, Access, Refusals, guarded, reader, refuse
+from telegrad_server.service.edge import TENANT, WEIGHT, Access, Refusals, guarded, reader, refuse
 from telegrad_server.service.health import Health
 from telegrad_server.service.listening import bind, credentials, new_server
 from telegrad_server.service.relay import TICKET_KEY, Relay, as_unavailable, error_of, pass_on
@@ -241,7 +241,7 @@ class Gateway:
         self, member: Member, key: tuple[str, str], request: pb.OpenSessionRequest
     ) -> pb.OpenSessionResponse:
         facts, tenant = member.facts, key[0]
-        permission = self._key.sign(Ticket("", tenant, facts.name, facts.incarnation))
+        permission = self._key.sign(Ticket("", tenant, facts.name, facts.incarnation, weight=WEIGHT.get()))
         call = self._relay.channel(facts.address).unary_unary(_SESSIONS + "OpenSession")
         try:
             answer = await call(request.SerializeToString(), timeout=OPEN_SECONDS, metadata=((TICKET_KEY, permission),))

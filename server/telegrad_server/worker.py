@@ -36,6 +36,7 @@ from telegrad_server.cluster.lease import Lease
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
 from telegrad_server.executors import Executor
+from telegrad_server.executors.stopping import WORKING
 from telegrad_server.functions import Functions, read_function
 from telegrad_server.line import Claim, Line
 from telegrad_server.seats import Deliver, Neighbours, Seat, Turn, new_company, new_session
@@ -565,6 +566,7 @@ class Worker:
         """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
         seat, task, known = turn
         began = time.perf_counter()
+        WORKING.party = seat.session
         outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
         seconds = time.perf_counter() - began - seat.paused_seconds
         seat.paused_seconds = 0.0

@@ -13,7 +13,9 @@ import pytest
 from telegrad.errors import DataCorrupt, GraphError, LeaseExpired, NotFound, QuotaExceeded, ServerUnavailable
 from telegrad.ir import Function, Graph, Type, new_input
 from telegrad.ir import types as t
+from telegrad.ir.value import apply
 from telegrad.ops import elementwise as e
+from telegrad.ops.loops import INDEX, Scan
 from telegrad.wire import messages as m
 from telegrad.wire.codec import encode_function, function_id
 from telegrad.wire.status import to_exception
@@ -127,6 +129,14 @@ class Held:
 def double() -> tuple[bytes, bytes]:
     x = new_input(VECTOR)
     data = encode_function(Function(Graph.of([x], [e.add(x, x)])))
+    return function_id(data), data
+
+
+def endless() -> tuple[bytes, bytes]:
+    """A loop of hours."""
+    x, trip, carry = new_input(VECTOR), new_input(INDEX), new_input(VECTOR)
+    body = Graph.of([trip, carry], [e.add(carry, carry)])
+    data = encode_function(Function(Graph.of([x], [*apply(Scan(1_000_000_000, 1, 0), (x,), (body,))])))
     return function_id(data), data
 
 
@@ -287,14 +297,30 @@ def test_sessions_take_turns() -> None:
     for name in range(2, 500):
         busy.send(m.Run(function, (1,), (name,)))
     last = busy.send(m.Fetch(499))
+    assert held.started.wait(10)
     quick.send(m.Run(function, (1,), (2,)))
     answer = quick.send(m.Fetch(2))
-    assert held.started.wait(10)
     held.goes_on.set()
     busy.wait(last)
     quick.wait(answer)
     fetched = [x.sequence for x in diary if isinstance(x, m.Fetched)]
     assert fetched == [answer, last]
+    worker.stop()
+
+
+def test_a_loop_ends_with_its_session() -> None:
+    function, data = endless()
+    worker = Worker(Config(), pick_executor("numpy"))
+    worker.start()
+    client, other = Client(worker), Client(worker)
+    worker.supply(client.grant.session_id, function, data)
+    client.put(1, 1, 2, 3)
+    client.send(m.Run(function, (1,), (2,)))
+    other.put(1, *np.ones(1 << 16, np.float32))
+    fetched = other.send(m.Fetch(1))
+    worker.close_session(*client.who)
+
+    assert other.wait(fetched) is not None  # long before the loop's trips are over
     worker.stop()
 
 

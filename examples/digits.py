@@ -2,6 +2,7 @@
 
 python examples/digits.py                          # the server inside this process
 python examples/digits.py grpc://127.0.0.1:50051   # a telegrad-server
+TELEGRAD_TOKEN_FILE=client.token python examples/digits.py grpcs://localhost:50051 ca.pem    # one with TLS and tokens
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return images[held:], labels[held:], images[:held], labels[:held]
 
 
-def main(address: str | None) -> None:
+def main(address: str | None, ca_cert: str | None = None) -> None:
     """Train, then print accuracy, speed, where the time went, and a digest of the parameters."""
     console = Console()
     images, labels, held_images, held_labels = digits()
-    with tg.connect(address, seed=SEED) as session:
+    with tg.connect(address, ca_cert=ca_cert, seed=SEED) as session:
         console.print(f"{address or 'embedded'}: running on {session.backend}", style="bold")
         model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, 10))
         optimizer = optim.AdamW(model.parameters(), lr=2e-3)
@@ -84,4 +85,4 @@ def main(address: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main(*(sys.argv[1:] or [None]))

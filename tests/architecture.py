@@ -55,7 +55,8 @@ SHARED = {
 }
 PURE = ("telegrad.errors", "telegrad.ir", "telegrad.wire", "telegrad.wire.messages", "telegrad.wire.status")
 SERVER = {
-    "telegrad_server.config": (),
+    **dict.fromkeys(("telegrad_server.config", "telegrad_server.tally"), ()),
+    **dict.fromkeys(("telegrad_server.secrets_folder", "telegrad_server.probe"), ("telegrad.errors",)),
     **dict.fromkeys(("telegrad_server.scopes", "telegrad_server.store", "telegrad_server.events"), PURE),
     "telegrad_server.names": (*PURE, "telegrad_server.scopes", "telegrad_server.store"),
     "telegrad_server.sessions": (
@@ -66,25 +67,34 @@ SERVER = {
          "telegrad_server.cluster.machine", "telegrad_server.cluster.members"), PURE,
     ),
     "telegrad_server.cluster.placement": (*PURE, "telegrad_server.cluster.members"),
-    "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher"),
-    "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher"),
+    "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.nodes"),
+    "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.tied"),
+    "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",
+        "telegrad_server.tree",
     ),
     "telegrad_server.executors": (
         "telegrad_server.compiler", "telegrad_server.__version__", "telegrad_server", "telegrad.ir", "telegrad.ops",
-        "telegrad.errors", "telegrad.wire.arrays",
+        "telegrad.errors", "telegrad.wire.arrays", "telegrad_server.tree",
+    ),
+    "telegrad_server.cluster.collectives": (
+        "telegrad.errors", "telegrad_server.tree", "telegrad_server.executors.base",
+        "telegrad_server.executors.communicator",
     ),
     "telegrad_server": (
         "telegrad_server", "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.wire", "telegrad.errors",
     ),
 }  # fmt: skip
 OWNERS = {
-    "grpc": ("telegrad.transport.remote", "telegrad.wire.v1", "telegrad_server.service"),
+    "grpc": ("telegrad.transport.remote", "telegrad.wire.v1", "telegrad_server.service", "telegrad_server.probe"),
+    "grpc_health": ("telegrad_server.service", "telegrad_server.probe"),
+    "prometheus_client": ("telegrad_server.metrics",),
+    "cryptography": ("telegrad_server.secrets_folder",),
     "google.protobuf": ("telegrad.wire", "telegrad_server.service"),
     "cupy": ("telegrad_server.executors",),
     "cupyx": ("telegrad_server.executors",),
-    "ray": ("telegrad_server.cluster.ray_cluster",),
+    "ray": ("telegrad_server.cluster.ray_cluster.driver",),
     "scipy": ("telegrad_server.executors",),
 }
 WITHOUT_NUMPY = ("telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors")

@@ -28,6 +28,10 @@ PLANTED = {
     "server/telegrad_server/bad.py": ("from telegrad.session import connect", "telegrad_server may import"),
     "server/telegrad_server/sessions.py": ("import telegrad_server.worker", "telegrad_server.sessions may import"),
     "server/telegrad_server/compiler/bad.py": ("from telegrad_server.executors import base", "compiler may import"),
+    "server/telegrad_server/cluster/collectives/bad.py": (
+        "import telegrad_server.worker",
+        "telegrad_server.cluster.collectives may import",
+    ),
     "server/telegrad_server/worse.py": ("import pickle", "imports pickle"),
     "server/telegrad_server/worst.py": ("eval('1')", "calls eval"),
     "client/telegrad/utils.py": ("", "named for no idea"),

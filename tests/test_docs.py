@@ -14,9 +14,10 @@ from telegrad.ops import registry
 from telegrad.wire.status import REASONS
 from telegrad.wire.v1 import sessions_pb2, tensors_pb2
 from telegrad_server.config import Config
+from telegrad_server.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "deploy/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -89,6 +90,12 @@ def test_every_rpc_is_documented() -> None:
     ]
 
     assert [m.name for s in services for m in s.methods if f"`{m.name}`" not in text] == []
+
+
+def test_every_metric_is_documented() -> None:
+    text = (ROOT / "deploy/README.md").read_text()
+
+    assert [name for name in METRICS if f"`{name}`" not in text] == []
 
 
 def test_every_setting_is_documented() -> None:

@@ -89,7 +89,8 @@ class _Mover:
         found = self._alone(node.inputs[0], x)
         if found is None or found[0] is not None:
             return None
-        return (self._made(None, found[1], *apply(node.op, (found[2],), origin=node.origin), node.origin),)
+        stopped = apply(node.op, (found[2],), origin=node.origin)[0]
+        return (self._made(None, found[1], stopped, node.origin),)
 
     def _added(self, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if len({v.type for v in inputs}) > 1:
@@ -99,8 +100,8 @@ class _Mover:
             base = first[0] or second[0]
             if first[0] is not None and second[0] is not None:
                 (base,) = apply(node.op, (first[0], second[0]), origin=node.origin)
-            total = apply(node.op, (first[2], second[2]), origin=node.origin)
-            return (self._made(base, first[1], *total, node.origin),)
+            total = apply(node.op, (first[2], second[2]), origin=node.origin)[0]
+            return (self._made(base, first[1], total, node.origin),)
         for found, other in ((first, inputs[1]), (second, inputs[0])):
             if found is not None and found[0] is None:
                 return (self._made(other, found[1], found[2], node.origin),)
@@ -120,36 +121,35 @@ class _Mover:
         body = _moved(node.regions[0])
         uses = _uses(body)
         outputs, operands = list(body.outputs), list(inputs)
-        moved: dict[int, AllReduce] = {}
-        for i, out in enumerate(body.outputs):
-            found = _summed(out, body.inputs[1 + i], uses) if i < op.carries else _stacked(out, uses)
-            if found is not None:
-                moved[i], outputs[i] = found
-                if i < op.carries:
-                    operands[i] = zeros_like(inputs[i])
+        moved = {
+            i: v.node for i, out in enumerate(body.outputs) if (v := _reduction(i, out, body, op, uses)) is not None
+        }
+        for i, reduce in moved.items():
+            raw, out = reduce.inputs[0], body.outputs[i]
+            if i < op.carries:
+                inner = [raw if v.node is reduce else v for v in out.node.inputs]
+                (raw,) = apply(out.node.op, inner, origin=out.node.origin)
+                operands[i] = zeros_like(inputs[i])
+            outputs[i] = raw
         region = Graph.of(body.inputs, outputs)
         results = list(Node(op, tuple(operands), node.types, (region,), node.origin).outputs)
         for i, reduce in moved.items():
             base = inputs[i] if i < op.carries and not _is_zero(inputs[i]) else None
-            results[i] = self._made(base, reduce, results[i], node.origin)
+            assert isinstance(reduce.op, AllReduce)
+            results[i] = self._made(base, reduce.op, results[i], node.origin)
         return results
 
 
-def _summed(out: Value, carry: Value, uses: Counter[Value]) -> tuple[AllReduce, Value] | None:
-    """Of carry + reduction the op, and carry + what it reduces, if neither is used otherwise."""
+def _reduction(number: int, out: Value, body: Graph, op: Scan, uses: Counter[Value]) -> Value | None:
+    """The reduction that a result of a body is, or that it adds to a carry which is used for nothing else."""
     node = out.node
-    if isinstance(node.op, Add) and uses[out] == 1 and uses[carry] == 1 and carry in node.inputs:
-        other = node.inputs[1 if node.inputs[0] == carry else 0]
-        if isinstance(other.node.op, AllReduce) and uses[other] == 1 and other.type == carry.type:
-            inner = [other.node.inputs[0] if v == other else v for v in node.inputs]
-            return other.node.op, apply(node.op, inner, origin=node.origin)[0]
-    return None
-
-
-def _stacked(out: Value, uses: Counter[Value]) -> tuple[AllReduce, Value] | None:
-    if isinstance(out.node.op, AllReduce) and uses[out] == 1:
-        return out.node.op, out.node.inputs[0]
-    return None
+    if number >= op.carries:
+        return out if isinstance(node.op, AllReduce) else None
+    carry = body.inputs[1 + number]
+    if not isinstance(node.op, Add) or uses[out] != 1 or uses[carry] != 1 or carry not in node.inputs:
+        return None
+    other = node.inputs[1 if node.inputs[0] == carry else 0]
+    return other if isinstance(other.node.op, AllReduce) and other.type == carry.type else None
 
 
 def _is_zero(x: Value) -> bool:

@@ -227,7 +227,7 @@ class _Replica:
         self.graph = with_reductions(extracted.graph, self.flags, self.setting.reduce)
         self.rows: list[int] = []
         varies = varying(self.graph, self.flags)
-        paths = _paths(outcome.structure, "result")
+        paths = _results(outcome)
         variables = list(outcome.updates)
         outputs: list[Value] = []
         for i, v in enumerate(self.graph.outputs):
@@ -307,7 +307,7 @@ def _check_alike(first: _Replica, other: _Replica) -> None:
         raise GraphError(f"{where} returns different nests or Python values; return the same whatever the rows")
     if list(map(id, one.updates)) != list(map(id, two.updates)) or len(one.grads) != len(two.grads):
         raise GraphError(f"{where} assigns different variables or gradients; let that not depend on the rows")
-    paths = _paths(one.structure, "result")
+    paths = _results(one)
     for i, (x, y) in enumerate(zip(first.graph.outputs, other.graph.outputs, strict=True)):
         if (i in first.rows) != (i in other.rows) or (x.type != y.type and i not in first.rows):
             what = paths[i] if i < len(paths) else "a gradient or a variable"
@@ -342,8 +342,14 @@ def _key(source: Source, getters: dict[int, int]) -> tuple[Hashable, ...]:
             return "name", id(source)
 
 
+def _results(outcome: Outcome) -> list[str]:
+    """The tensors that the function returns, as one writes them."""
+    paths = _paths(outcome.structure, "result")
+    return [path for path, constant in zip(paths, outcome.constants, strict=True) if constant is None]
+
+
 def _paths(structure: Any, prefix: str) -> list[str]:
-    """The leaves of a nest as one writes them, those that are tensors or not."""
+    """The leaves of a nest, as one writes them."""
     if structure is None:
         return []
     kind = structure[0]

@@ -149,10 +149,20 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], 
         rest = iter(cotangents)
         return pullback(unflatten(structure, [next(rest) if y.dtype.is_float else ops.zeros_like(y) for y in outs]))
 
-    _, push = vjp(transposed, [ops.zeros_like(y) for y in floats])
+    _, push = vjp(transposed, [_own_zeros(y) for y in floats])
     pushed = iter(push(tuple(tangents))[0])
     derivative = unflatten(structure, [next(pushed) if y.dtype.is_float else ops.zeros_like(y) for y in outs])
     return (result, derivative, *aux)
+
+
+def _own_zeros(y: Tensor) -> Tensor:
+    """Zeros like y which each replica has for its own: what is derived by them is not reduced over the replicas."""
+    from telegrad.replicas import replica_index
+
+    trace, zeros = context.TRACE.get(), ops.zeros_like(y)
+    if trace is None or trace.replication is None:
+        return zeros
+    return zeros * ops.astype(replica_index(), y.dtype)
 
 
 def _gradient(ys: Sequence[Tensor], gs: Sequence[Tensor], xs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -47,15 +47,26 @@ def _check(host: str, needed: dict[str, str | None]) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose call it is, and the weight of the tenant's sessions where they compete for a device."""
+
+    tenant: str
+    weight: float = 1.0
+
+
 @dataclass(frozen=True)
 class Gate:
     """Turns a call's token into a tenant. Without tokens everyone is the local tenant."""
 
-    tenants: tuple[tuple[bytes, str], ...] = ()
+    tenants: tuple[tuple[bytes, Caller], ...] = ()
 
     @classmethod
     def from_file(cls, path: str) -> Gate:
-        """The tokens in a file with lines ``token tenant``. AccessError if others may read it, or it holds none."""
+        """The tokens in a file with lines ``token tenant`` or ``token tenant weight``.
+
+        AccessError if others may read the file, or it holds none.
+        """
         try:
             mode = os.stat(path).st_mode
             with open(path, encoding="utf-8") as file:
@@ -65,22 +76,35 @@ class Gate:
         if stat.S_IMODE(mode) & 0o077:
             raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
         for number, parts in enumerate(lines, 1):
-            if len(parts) != 2 or len(parts[0]) < 16:
+            if not 2 <= len(parts) <= 3 or len(parts[0]) < 16 or not _is_weight(parts[2:]):
                 raise AccessError(
-                    f"entry {number} of the token file must be a token of 16 characters or more, and a tenant"
+                    f"entry {number} of the token file must be a token of 16 characters or more, and a tenant; then"
+                    " perhaps the tenant's weight, from 0.01 to 100"
                 )
         if not lines:
             raise AccessError(f"the token file {path} holds no token")
-        return cls(tuple((hashlib.sha256(token.encode()).digest(), tenant) for token, tenant in lines))
+        return cls(
+            tuple(
+                (hashlib.sha256(token.encode()).digest(), Caller(tenant, float(weight[0]) if weight else 1.0))
+                for token, tenant, *weight in lines
+            )
+        )
 
-    def tenant_of(self, authorization: str | None) -> str:
-        """The tenant of an ``authorization`` header. AccessError if the token is missing or wrong."""
+    def caller_of(self, authorization: str | None) -> Caller:
+        """Who sends an ``authorization`` header. AccessError if the token is missing or wrong."""
         if not self.tenants:
-            return LOCAL_TENANT
+            return Caller(LOCAL_TENANT)
         if not authorization or not authorization.startswith("Bearer "):
             raise AccessError("this server wants a token; pass token= to connect", reason="TOKEN_MISSING")
         digest = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).digest()
-        found = [tenant for known, tenant in self.tenants if hmac.compare_digest(known, digest)]
+        found = [caller for known, caller in self.tenants if hmac.compare_digest(known, digest)]
         if not found:
             raise AccessError("the token is not known here", reason="TOKEN_INVALID")
         return found[0]
+
+
+def _is_weight(words: list[str]) -> bool:
+    try:
+        return all(0.01 <= float(word) <= 100 for word in words)
+    except ValueError:
+        return False

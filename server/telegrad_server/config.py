@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
@@ -41,6 +42,9 @@ class Config:
     )
     connection_age_seconds: float = _setting(1800.0, "then clients connect anew, which nobody sees")
     connection_grace_seconds: float = _setting(70.0, "so long an old connection may finish what it does")
+    secrets_dir: str | None = _setting(
+        None, "what init made: certificates, keys and tokens are in it, those that are not given", metavar="DIR"
+    )
     tls_cert: str | None = _setting(None, "PEM file of the certificate chain", metavar="FILE")
     tls_key: str | None = _setting(None, "PEM file of the private key", metavar="FILE")
     role: str = _setting("all-in-one", "what this process is in a cluster", choices=("all-in-one", "gateway", "worker"))
@@ -54,13 +58,57 @@ class Config:
     cluster_ca: str | None = _setting(None, "PEM file of the authority of the cluster's certificates", metavar="FILE")
     advertise_host: str | None = _setting(None, "where a worker says it can be reached; by default its --host")
     direct_host: str | None = _setting(None, "where clients reach a worker without the gateway", metavar="HOST")
-    workers: int = _setting(0, "how many workers a gateway makes; 0 means none on this machine, and all of Ray's")
+    workers: int = _setting(0, "how many workers a gateway makes; 0: none on this machine, one on each device of Ray's")
     worker_cpus: float = _setting(0.0, "cores of each worker; 0 divides those that there are")
-    worker_gpus: float = _setting(0.0, "GPUs of each worker; 0 takes whole ones, 0.5 puts two workers on one")
-    worker_memory_bytes: int = _setting(0, "memory that is set aside for each worker; 0 for none")
+    worker_gpus: float = _setting(1.0, "GPUs of each worker where a host has some; 0.5 puts two workers on one")
+    worker_memory_bytes: int = _setting(0, "memory that Ray sets aside for each worker; 0 for its share of the host")
+    worker_resources: str = _setting("", "resources of Ray that each worker takes, as in licence=1,disk=0.5")
+    worker_labels: str = _setting("", "labels that a host of Ray's must have to get workers, as in zone=a")
+    worker_strategy: Literal["pack", "spread", "strict_pack", "strict_spread"] = _setting(
+        "pack",
+        "which of Ray's hosts get workers first; strict: all on one host, or one on each, reserved together",
+        choices=("pack", "spread", "strict_pack", "strict_spread"),
+    )
+    worker_port: int = _setting(0, "the port of a host's first worker, the next ones follow; 0 takes free ones")
+    ray: Literal["none", "local", "head", "join"] = _setting(
+        "none",
+        "whether a gateway starts a Ray for this machine, starts the head that other hosts join, or joins one",
+        choices=("none", "local", "head", "join"),
+    )
+    ray_address: str | None = _setting(None, "Ray's head, which a host of workers joins", metavar="HOST:PORT")
+    ray_token_file: str | None = _setting(None, "the token of all of Ray's processes", metavar="FILE")
+    ray_host: str = _setting("", "this host's address in Ray's network, where it has several")
+    ray_port: int = _setting(6379, "the port of Ray's head")
+    ray_folder: str = _setting("/tmp/ray", "where Ray keeps its sockets and logs")
+    drain_seconds: float = _setting(
+        0.0, "a worker that is to stop lets its sessions go on so long, and takes no others"
+    )
     worker_lease_seconds: float = _setting(10.0, "a worker that cannot reach the gateway for so long is given up")
-    end_with_input: str = _setting("no", "end when the standard input ends", choices=("no", "yes"))
     token_file: str | None = _setting(None, 'lines "token tenant", readable by the owner only', metavar="FILE")
+    metrics_host: str | None = _setting(
+        None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
+    )
+    metrics_port: int = _setting(9464, "its port; 0 takes a free one")
+
+    def with_secrets(self) -> Config:
+        """With those files of ``secrets_dir`` that the role needs, where no others are given."""
+        if self.secrets_dir is None:
+            return self
+        folder, found = Path(self.secrets_dir), self
+        for settings in _FILES[self.role]:
+            if all(getattr(self, setting) is None for setting in settings):
+                found = replace(found, **{setting: str(folder / file) for setting, file in settings.items()})
+        return found
+
+
+_OUTSIDE = ({"tls_cert": "gateway.pem", "tls_key": "gateway.key"}, {"token_file": "tokens"})
+_MEMBER = ({"cluster_key_file": "cluster.key"}, {"cluster_ca": "ca.pem"}, {"ray_token_file": "ray.token"})
+_FILES: Mapping[str, Sequence[Mapping[str, str]]] = {
+    "all-in-one": _OUTSIDE,
+    "gateway": (*_OUTSIDE, *_MEMBER, {"cluster_cert": "gateway.pem", "cluster_cert_key": "gateway.key"}),
+    "worker": ({"tls_cert": "worker.pem", "tls_key": "worker.key"}, *_MEMBER),
+}
+"""The files of the folder that a role needs. What goes together is taken together or not at all."""
 
 
 VARIABLES = "TELEGRAD_SERVER_"
@@ -68,7 +116,11 @@ VARIABLES = "TELEGRAD_SERVER_"
 
 def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> Config:
     """The settings on a command line, else in variables TELEGRAD_SERVER_<NAME>. SystemExit(2) for what is none."""
-    parser = argparse.ArgumentParser(prog="telegrad-server", description="Runs graphs for telegrad clients.")
+    parser = argparse.ArgumentParser(
+        prog="telegrad-server",
+        description="Runs graphs for telegrad clients.",
+        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server.",
+    )
     for setting in fields(Config):
         more: dict[str, Any] = dict(setting.metadata)
         more["help"] += f" (default {setting.default})"
@@ -78,4 +130,4 @@ def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> 
             default=environ.get(VARIABLES + setting.name.upper(), setting.default),  # text is read like an argument
             **more,
         )
-    return Config(**vars(parser.parse_args(arguments)))
+    return Config(**vars(parser.parse_args(arguments))).with_secrets()

@@ -1,5 +1,8 @@
 """The line of tasks before the device, and whose turn it is. One task is carried out at a time.
 
+Next is who has used the device least, in measured time over weight, counted from when each came into the line: a
+weighted fair queue. Who was away gets no credit for it.
+
 A thread of the worker's own serves the line. Another thread may take a turn at its head, where that is over
 sooner than the first is woken. Values that nobody holds any more are let go of between two turns.
 """
@@ -7,8 +10,9 @@ sooner than the first is woken. Values that nobody holds any more are let go of 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar, cast
 
 from telegrad_server.yielding import YieldingLock
@@ -16,22 +20,39 @@ from telegrad_server.yielding import YieldingLock
 Turn = TypeVar("Turn")
 
 
+@dataclass(slots=True, eq=False)
+class Claim:
+    """One party's claim on the device: its weight, and what it has used of it."""
+
+    weight: float = 1.0
+    used: float = 0.0  # seconds over weight
+
+
 class Line(Generic[Turn]):
-    """Turns in the order they came. Every method but `wait` is called with ``lock`` held."""
+    """Turns by claims; between equals in the order they came. Every method but `wait` is called with ``lock`` held."""
 
     def __init__(self, lock: YieldingLock) -> None:
         self._lock = lock
         self._changed = threading.Condition(cast("threading.Lock", lock))
-        self._turns: deque[Turn] = deque()
+        self._turns: list[tuple[float, int, Turn]] = []  # a heap
+        self._number = 0
+        self._used = 0.0  # of the claim that was served last: where who comes anew begins
         self._garbage: list[Any] = []
         self._is_taken = False
         self._is_ended = False
         self._returning = 0
         self._idle = 0
 
-    def join(self, turn: Turn) -> None:
-        """Stand at the end. `wake` or `take` must follow."""
-        self._turns.append(turn)
+    def join(self, turn: Turn, claim: Claim) -> None:
+        """Stand in line; one turn of a claim at a time. `wake` or `take` must follow."""
+        claim.used = max(claim.used, self._used)
+        self._number += 1
+        heappush(self._turns, (claim.used, self._number, turn))
+
+    def _next(self) -> Turn:
+        self._is_taken = True
+        self._used, _, turn = heappop(self._turns)
+        return turn
 
     def let_go(self, values: list[Any]) -> None:
         """Let the thread that serves the line free these values."""
@@ -44,9 +65,8 @@ class Line(Generic[Turn]):
 
         If not, the thread that serves the line is told to see to what there is.
         """
-        if self._turns and self._is_free and not self._garbage and suits(self._turns[0]):
-            self._is_taken = True
-            return self._turns.popleft()
+        if self._turns and self._is_free and not self._garbage and suits(self._turns[0][2]):
+            return self._next()
         self.wake()
         return None
 
@@ -83,6 +103,10 @@ class Line(Generic[Turn]):
         self._is_ended = True
         self._changed.notify_all()
 
+    def __len__(self) -> int:
+        """How many turns wait or are under way."""
+        return len(self._turns) + self._is_taken
+
     def is_idle(self) -> bool:
         """Whether no turn is under way and none waits."""
         return not (self._turns or self._is_taken)
@@ -104,5 +128,4 @@ class Line(Generic[Turn]):
                 if not garbage:
                     if not self._turns:
                         return None
-                    self._is_taken = True
-                    return self._turns.popleft()
+                    return self._next()

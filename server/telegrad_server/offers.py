@@ -23,19 +23,30 @@ GONE = m.ErrorRecord("SESSION_UNKNOWN", "the session that was to offer a value i
 
 
 class Offers:
-    """A worker's offers. Any thread; who takes one is told on the thread that makes it."""
+    """A worker's offers. Any thread; who takes one is told on the thread that makes it.
 
-    def __init__(self) -> None:
+    ``bytes_of`` brings a value to the host.
+    """
+
+    def __init__(self, bytes_of: Callable[[Any], memoryview]) -> None:
+        self.bytes_of = bytes_of
         self._lock = threading.Lock()
         self._there: dict[str, dict[str, Offered]] = {}
         self._wanted: dict[str, dict[str, Taken]] = {}
+
+    def open(self, session_id: str) -> None:
+        """A session has begun, which may offer something."""
+        with self._lock:
+            self._there[session_id] = {}
 
     def put(self, session_id: str, offered: Offered) -> None:
         """Make an offer. Those of another step of the session end with it: nobody has taken them, nobody will."""
         step = offered.key.partition("/")[0]
         with self._lock:
             taken = self._wanted.get(session_id, {}).pop(offered.key, None)
-            known = self._there.setdefault(session_id, {})
+            known = self._there.get(session_id)
+            if known is None:
+                return
             for key in [key for key in known if key.partition("/")[0] != step]:
                 del known[key]
             if taken is None:
@@ -44,9 +55,10 @@ class Offers:
             taken(offered)
 
     def take(self, session_id: str, key: str, taken: Taken) -> None:
-        """Tell ``taken`` what is offered under a key, now or once it is there."""
+        """Tell ``taken`` what is offered under a key, now or once it is there; or that the session is over."""
         with self._lock:
-            found = self._there.get(session_id, {}).pop(key, None)
+            known = self._there.get(session_id)
+            found = Offered(key, error=GONE) if known is None else known.pop(key, None)
             if found is None:
                 self._wanted.setdefault(session_id, {})[key] = taken
         if found is not None:

@@ -12,10 +12,13 @@ No arrays here: the compiler, which emits a worker's own sums, and every communi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 Node = tuple[int, int]
 """The sum over the replicas [first, second)."""
@@ -57,6 +60,15 @@ def adds_to(node: Node, leaves: frozenset[Node]) -> list[Add]:
     return [*adds_to(left, leaves), *adds_to(right, leaves), Add(left, right, node)]
 
 
+def total(node: Node, sums: Mapping[Node, T], add: Callable[[T, T], T]) -> T:
+    """The sum of a node, given those of nodes below it that make it up; of single replicas, if need be."""
+    known = sums.get(node)
+    if known is not None:
+        return known
+    left, right = children(node)
+    return add(total(left, sums, add), total(right, sums, add))
+
+
 def adds_within(node: Node) -> list[Add]:
     """The additions that make a node from its single replicas."""
     return adds_to(node, frozenset((r, r + 1) for r in range(*node)))
@@ -74,7 +86,7 @@ class Division:
 
     def __post_init__(self) -> None:
         bounds = [0, *(last for _, last in self.blocks)]
-        if self.replicas < 1 or [*zip(bounds, bounds[1:])] != [*self.blocks] or bounds[-1] != self.replicas:
+        if self.replicas < 1 or [*itertools.pairwise(bounds)] != [*self.blocks] or bounds[-1] != self.replicas:
             raise ValueError(f"{self.blocks} does not divide {self.replicas} replicas")
         if any(first > last for first, last in self.blocks):
             raise ValueError(f"{self.blocks} has a block that ends before it begins")
@@ -109,4 +121,4 @@ def spans(count: int, size: int) -> list[tuple[int, int]]:
     """[0, count) cut into ``size`` spans, the first ``count % size`` of them one longer than the others."""
     short, longer = divmod(count, size)
     starts = [rank * short + min(rank, longer) for rank in range(size + 1)]
-    return [*zip(starts, starts[1:])]
+    return [*itertools.pairwise(starts)]

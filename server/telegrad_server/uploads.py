@@ -59,6 +59,11 @@ class Upload:
         return view
 
     @property
+    def received_bytes(self) -> int:
+        """How many bytes have come."""
+        return self._filled
+
+    @property
     def is_whole(self) -> bool:
         """Whether all bytes have come."""
         return self._filled == len(self.view)

@@ -13,9 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from telegrad.errors import (
     DataCorrupt,
@@ -32,76 +30,23 @@ from telegrad.wire import messages as m
 from telegrad.wire.status import to_record
 
 from telegrad_server import __version__
+from telegrad_server.answers import Grant, Hello
 from telegrad_server.bug import bug
-from telegrad_server.cluster.crew import Crew, Recruiter, Together
-from telegrad_server.cluster.groups import Groups
 from telegrad_server.cluster.lease import Lease
-from telegrad_server.cluster.parts import Parts
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
-from telegrad_server.events import Events
 from telegrad_server.executors import Executor
-from telegrad_server.functions import Functions, Known, read_function
-from telegrad_server.line import Line
-from telegrad_server.names import Names
-from telegrad_server.offers import Offered, Offers, Taken
-from telegrad_server.sessions import Execute, Session, Task
+from telegrad_server.executors.stopping import WORKING
+from telegrad_server.functions import Functions, read_function
+from telegrad_server.line import Claim, Line
+from telegrad_server.offers import Offers
+from telegrad_server.seats import Deliver, Neighbours, Seat, Turn, new_company, new_session, run_errands
+from telegrad_server.sessions import Execute, Session
 from telegrad_server.store import Account
+from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
 from telegrad_server.uploads import Upload
 from telegrad_server.yielding import YieldingLock
-
-Deliver = Callable[[int, m.Event], None]
-
-
-class Neighbours(NamedTuple):
-    """How a worker of a cluster gets at others."""
-
-    groups: Groups
-    recruiter: Recruiter
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """What the worker says of itself."""
-
-    server_version: str
-    incarnation: str
-    ops: tuple[str, ...]
-    backend: str
-    fingerprint: str
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A session as opened."""
-
-    session_id: str
-    session_secret: bytes
-    lease_seconds: float
-    incarnation: str
-
-
-@dataclass(slots=True, eq=False)
-class _Seat:
-    """A session, who listens to it, and the uploads under way."""
-
-    session: Session
-    request: tuple[str, str, float | None] | None
-    deliver: Deliver | None = None
-    taken: Callable[[], None] | None = None
-    is_delivering: bool = False
-    uploads: set[Upload] = field(default_factory=set[Upload])
-    company: Together | None = None
-
-
-class _Turn(NamedTuple):
-    """A task of a session, and the function it runs."""
-
-    seat: _Seat
-    task: Task
-    known: Known | None
 
 
 class Worker:
@@ -122,13 +67,13 @@ class Worker:
         self._lease = lease or Lease.forever()
         self._neighbours = neighbours
         self._busy_seconds = 0.0
-        self.offers = Offers()
+        self.offers = Offers(executor.to_host)
         self.incarnation = secrets.token_hex(16)
         self._lock = YieldingLock()
-        self._line = Line[_Turn](self._lock)
+        self._line = Line[Turn](self._lock)
         self._room = threading.Condition(cast("threading.Lock", self._lock))
         self._waiting_for_room = 0
-        self._seats: dict[str, _Seat] = {}
+        self._seats: dict[str, Seat] = {}
         self._grants: dict[tuple[str, str], tuple[float | None, Grant]] = {}
         self._account = Account("the worker", limit_bytes=config.max_bytes)
         self._tenants: dict[str, Account] = {}
@@ -140,6 +85,7 @@ class Worker:
             keeps_bytes=neighbours is not None,
         )
         self._runner = Runner(executor, self._functions)
+        self.tally = Tally()
         self._is_stopping = False
         self._threads: list[threading.Thread] = []
 
@@ -171,27 +117,33 @@ class Worker:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no session is opened any more."""
+        return self._is_stopping
+
     def hello(self) -> Hello:
         """Who this is."""
-        warnings = () if self._executor.name != "numpy" else (f"no GPU: running on NumPy ({self._executor.reason})",)
-        return Hello(
-            __version__,
-            self.incarnation,
-            tuple(sorted(registry())),
-            self._executor.name,
-            self._executor.fingerprint,
-            warnings,
-        )
+        executor, ops = self._executor, tuple(sorted(registry()))
+        warnings = () if executor.name != "numpy" else (f"no GPU: running on NumPy ({executor.reason})",)
+        return Hello(__version__, self.incarnation, ops, executor.name, executor.fingerprint, warnings)
 
     # ---- sessions
 
     def open_session(
-        self, tenant: str, request_id: str, lease_seconds: float | None, *, is_peers: bool = False
+        self,
+        tenant: str,
+        request_id: str,
+        lease_seconds: float | None,
+        *,
+        is_peers: bool = False,
+        weight: float = 1.0,
     ) -> Grant:
         """A new session, or the one that the same request opened before.
 
         A lease of None is for the same process: it never ends, and events are not kept until they are heard.
-        ``is_peers`` is for another worker, whose session's replicas this one helps to run.
+        ``is_peers`` is for another worker, whose session's replicas this one helps to run. Where sessions compete, each
+        gets device time in proportion to its ``weight``.
         Raises QuotaExceeded if there are too many, GraphError (REQUEST_ID_REUSED) if the earlier request differs.
         """
         with self._lock:
@@ -210,11 +162,28 @@ class Worker:
                 raise QuotaExceeded(
                     f"{len(self._seats)} sessions are open, which is the limit; close one", reason="QUOTA_SESSIONS"
                 )
-            seat = _Seat(self._new_session(tenant, lease_seconds, is_peers=is_peers), None)
-            session = seat.session
+            session = new_session(
+                tenant,
+                lease_seconds=lease_seconds,
+                is_peers=is_peers,
+                now=self._clock(),
+                payer=self._tenant(tenant),
+                config=self._config,
+                functions=self._functions,
+            )
+            seat = Seat(session, None, claim=Claim(weight))
             if self._neighbours is not None:
-                seat.company = self._together(session, self._neighbours)
+                seat.company = new_company(
+                    session,
+                    self._neighbours,
+                    functions=self._functions,
+                    executor=self._executor,
+                    offers=self.offers,
+                    waiting=lambda: self._pausing(seat),
+                )
             self._seats[session.id] = seat
+            self.offers.open(session.id)
+            self.tally.opened_sessions += 1
             grant = Grant(session.id, session.secret, session.lease_seconds or 0.0, self.incarnation)
             if request_id:
                 seat.request = (tenant, request_id, lease_seconds)
@@ -225,50 +194,14 @@ class Worker:
         if not self._lease.is_running:
             raise ServerUnavailable("the worker cannot reach its gateway and has stopped; it goes on when it can")
 
-    def _together(self, session: Session, neighbours: Neighbours) -> Together:
-        crew = Crew(
-            session.id,
-            session.tenant,
-            groups=neighbours.groups,
-            recruiter=neighbours.recruiter,
-            functions=self._functions,
-            executor=self._executor,
-        )
-        parts = Parts(
-            session.id,
-            session.tenant,
-            recruiter=neighbours.recruiter,
-            functions=self._functions,
-            executor=self._executor,
-            offers=self.offers,
-        )
-        return Together(session.id, neighbours.groups, self._functions, crew, parts, self._pausing)
+    def _tenant(self, tenant: str) -> Account:
+        found = self._tenants.get(tenant)
+        if found is None:
+            found = Account("the tenant", limit_bytes=self._config.max_tenant_bytes, wider=self._account)
+            self._tenants[tenant] = found
+        return found
 
-    def _new_session(self, tenant: str, lease_seconds: float | None, *, is_peers: bool) -> Session:
-        config, functions = self._config, self._functions
-        wide = self._tenants.get(tenant)
-        if wide is None:
-            wide = Account("the tenant", limit_bytes=config.max_tenant_bytes, wider=self._account)
-            self._tenants[tenant] = wide
-        account = Account("the session", limit_bytes=config.max_session_bytes, wider=wide)
-        return Session(
-            id=secrets.token_hex(16),
-            tenant=tenant,
-            secret=secrets.token_bytes(32),
-            lease_seconds=None if lease_seconds is None else min(lease_seconds, config.lease_seconds),
-            heard_at=self._clock(),
-            names=Names(account, max_names=config.max_names),
-            events=Events(
-                limit=config.unheard_events,
-                limit_bytes=config.unheard_event_bytes,
-                is_kept=lease_seconds is not None,
-            ),
-            is_known=lambda function: functions.knows(tenant, function),
-            updated_by=lambda function: functions.updated_by(tenant, function),
-            is_peers=is_peers,
-        )
-
-    def _seat(self, tenant: str, session_id: str, secret: bytes) -> _Seat:
+    def _seat(self, tenant: str, session_id: str, secret: bytes) -> Seat:
         """The session, for who knows its secret; all others learn nothing, not even whether it exists."""
         seat = self._seats.get(session_id)
         expected = seat.session.secret if seat is not None else b"\0" * 32
@@ -277,7 +210,7 @@ class Worker:
             raise NotFound("there is no such session", reason="SESSION_UNKNOWN")
         return seat
 
-    def _attached_seat(self, session_id: str) -> _Seat:
+    def _attached_seat(self, session_id: str) -> Seat:
         seat = self._seats.get(session_id)
         if seat is None:
             raise NotFound("there is no such session", reason="SESSION_UNKNOWN")
@@ -380,7 +313,7 @@ class Worker:
         with self._lock:
             return self._end(self._seat(tenant, session_id, secret))
 
-    def _end(self, seat: _Seat, record: m.ErrorRecord | None = None) -> int:
+    def _end(self, seat: Seat, record: m.ErrorRecord | None = None) -> int:
         session = seat.session
         if self._seats.pop(session.id, None) is None:
             return 0
@@ -413,6 +346,7 @@ class Worker:
                         f" {session.lease_seconds:g} s); connect again and upload"
                     )
                     self._end(seat, to_record(error))
+                    self.tally.expired_sessions += 1
                 elif seat.deliver is not None:
                     session.forget_downloads(now - self._config.download_grace_seconds)
                     self._collect(seat)
@@ -428,6 +362,15 @@ class Worker:
                 "sessions": len(self._seats),
                 "tensors": sum(len(seat.session.names) for seat in self._seats.values()),
                 "bytes": self._account.nbytes,
+            }
+
+    def loads(self) -> dict[str, int]:
+        """How many tasks wait or are computed, and what functions are kept."""
+        with self._lock:
+            return {
+                "queued_tasks": len(self._line),
+                "cached_functions": len(self._functions),
+                "cached_function_bytes": self._functions.nbytes,
             }
 
     @property
@@ -502,29 +445,18 @@ class Worker:
             seat = self._seats.get(upload.session_id)
             if seat is None or not self._give_back_room(seat, upload):
                 return
+            self.tally.uploaded_bytes += upload.received_bytes
             seat.session.hear(self._clock())
             tell(seat.session)
             self._proceed(seat)
         self._deliver(seat)
 
-    def _give_back_room(self, seat: _Seat, upload: Upload) -> bool:
+    def _give_back_room(self, seat: Seat, upload: Upload) -> bool:
         if upload not in seat.uploads:
             return False
         seat.uploads.remove(upload)
         seat.session.account.add(-upload.type.nbytes)
         return True
-
-    def take_offer(self, tenant: str, session_id: str, key: str, taken: Taken) -> None:
-        """Tell ``taken`` what a session offers under a key, once it does. NotFound if there is no such session."""
-        with self._lock:
-            seat = self._attached_seat(session_id)
-            if seat.session.tenant != tenant:
-                raise NotFound("there is no such session", reason="SESSION_UNKNOWN")
-            self.offers.take(session_id, key, taken)
-
-    def bytes_of(self, offered: Offered) -> memoryview:
-        """The bytes of what was offered."""
-        return self._executor.to_host(offered.value)
 
     def download(self, tenant: str, session_id: str, secret: bytes, ticket: str) -> memoryview:
         """The bytes behind a ticket; they stay valid while the view is held."""
@@ -543,6 +475,7 @@ class Worker:
             found = self._seat(tenant, session_id, secret).session.tickets.get(ticket)
             if found is not None:
                 found.sent_at = self._clock()
+                self.tally.downloaded_bytes += len(found.data)
 
     def download_done(self, tenant: str, session_id: str, secret: bytes, ticket: str) -> None:
         """The bytes have been downloaded: the ticket is used up."""
@@ -553,15 +486,15 @@ class Worker:
 
     # ---- progress
 
-    def _proceed(self, seat: _Seat) -> None:
+    def _proceed(self, seat: Seat) -> None:
         """Let the session's commands take effect. The lock is held."""
         self._advance(seat)
         self._line.wake()
 
-    def _advance(self, seat: _Seat) -> None:
+    def _advance(self, seat: Seat) -> None:
         """Let the session's commands take effect; what needs computing joins the line. The lock is held.
 
-        The session's next task goes to the end of the line: sessions take turns.
+        The session's next task joins the line anew: sessions take turns.
         """
         session = seat.session
         try:
@@ -571,32 +504,21 @@ class Worker:
             return
         if task is not None:
             known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
-            self._line.join(_Turn(seat, task, known))
+            self._line.join(Turn(seat, task, known), seat.claim)
         if session.errands:
-            self._run_errands(seat)
+            run_errands(session, self.offers, self._neighbours, self.begin_upload)
         self._collect(seat)
         if self._waiting_for_room and session.has_room:
             self._room.notify_all()
 
-    def _run_errands(self, seat: _Seat) -> None:
-        """Give other workers what they may take, and begin to take from them. The lock is held, nothing waits."""
-        session = seat.session
-        errands, session.errands = session.errands, []
-        for errand in errands:
-            if isinstance(errand, Offered):
-                self.offers.put(session.id, errand)
-            elif self._neighbours is not None:
-                begin = partial(self.begin_upload, session.tenant, session.id, session.secret, errand.name, errand.type)
-                self._neighbours.recruiter.pull(errand, begin)
-
-    def _collect(self, seat: _Seat) -> None:
+    def _collect(self, seat: Seat) -> None:
         """Freed values go to the compute thread: giving back much memory takes time."""
         freed = seat.session.names.freed
         if freed:
             self._line.let_go([value for value in freed if not self._runner.is_small(value)])
             freed.clear()
 
-    def _deliver(self, seat: _Seat) -> None:
+    def _deliver(self, seat: Seat) -> None:
         """Hand over the session's events in order; if another thread is at it, it goes on until none is left."""
         with self._lock:
             if seat.is_delivering:
@@ -624,31 +546,41 @@ class Worker:
                 turn = self._carry_out(turn, lambda _: True)
 
     @contextmanager
-    def _pausing(self) -> Generator[None, None, None]:
+    def _pausing(self, seat: Seat) -> Generator[None, None, None]:
         """Inside the ``with`` the turn under way waits for other workers, and the device is free for other sessions."""
         with self._lock:
             self._line.give_back()
             if not self._line.is_served and not self._is_stopping:
                 self.start()
             self._line.wake()
+        began = time.perf_counter()
         try:
             yield
         finally:
             with self._lock:
                 self._line.take_again()
+            seat.paused_seconds += time.perf_counter() - began
 
-    def _is_light(self, turn: _Turn) -> bool:
+    def _is_light(self, turn: Turn) -> bool:
         return self._runner.is_light(turn.task, turn.known)
 
-    def _carry_out(self, turn: _Turn, suits: Callable[[_Turn], bool]) -> _Turn | None:
+    def _carry_out(self, turn: Turn, suits: Callable[[Turn], bool]) -> Turn | None:
         """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
         seat, task, known = turn
         began = time.perf_counter()
+        WORKING.party = seat.session
         outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
-        self._busy_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began - seat.paused_seconds
+        seat.paused_seconds = 0.0
+        seat.claim.used += seconds / seat.claim.weight
+        self._busy_seconds += seconds
         self._lease.wait()  # else nobody may hear of it: another worker may do the same work
         with self._lock:  # once for a turn, from one to the next
             self._line.give_back()
+            if isinstance(task, Execute):
+                self.tally.runs.add(seconds)
+            if outcome.error is not None:
+                self.tally.failed[outcome.error.reason] += 1
             try:
                 seat.session.finish(task, outcome)
             except Exception as error:  # a machine in an unknown state serves nobody
@@ -662,5 +594,5 @@ class Worker:
         return following
 
 
-def _none(turn: _Turn) -> bool:
+def _none(turn: Turn) -> bool:
     return False

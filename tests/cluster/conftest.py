@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
+import telegrad as tg
 
 
 @dataclass
@@ -58,7 +59,14 @@ def gateway(*options: str, port: str = "0", inner: str = "0") -> Iterator[Runnin
 def two_workers() -> Iterator[Running]:
     """A gateway with two workers, for tests that leave them alive."""
     with gateway("--workers", "2", "--worker-lease-seconds", "3") as running:
+        wait_for(running, 2)
         yield running
+
+
+def wait_for(running: Running, count: int) -> None:
+    """Until the first so many workers that the gateway made are in."""
+    for i in range(1, count + 1):
+        tg.connect(running.address, worker=f"worker-{i}", queue_seconds=60, new=True).close()
 
 
 def start_worker(inner: str, key_file: str, name: str, *options: Sequence[str]) -> subprocess.Popen[str]:

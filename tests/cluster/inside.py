@@ -48,7 +48,7 @@ class Inside:
         key = Key.from_file(str(key_file))
         gateway = Gateway(Config(role="gateway", port=0, cluster_port=0), Gate(), key)
         port, inner = await gateway.start()
-        gateway.launch()
+        await gateway.launch()
         self._stops.append(lambda: gateway.stop(0))
         self.address = f"grpc://127.0.0.1:{port}"
         for number in range(count):

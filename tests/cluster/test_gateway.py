@@ -15,7 +15,7 @@ from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad_server.access import check_exposure
 from telegrad_server.config import read_config
 
-from tests.cluster.conftest import Running, gateway, start_worker
+from tests.cluster.conftest import Running, gateway, start_worker, wait_for
 
 
 def train(session: tg.Session, steps: int = 5) -> list[float]:
@@ -89,6 +89,7 @@ def test_a_full_cluster_queues_and_says_so() -> None:
 
 def test_the_death_of_the_home_is_told_and_another_takes_its_place() -> None:
     with gateway("--workers", "2") as running:
+        wait_for(running, 2)
         session = tg.connect(running.address, new=True)
         x = tg.asarray(np.ones(4, np.float32))
         assert x.sum().item() == 4

@@ -16,7 +16,7 @@ from telegrad.errors import GraphError, IndexRange, NotFound, WorkerLost
 from telegrad.models.gpt2 import GPT2Block, GPT2Config
 from telegrad.nn import functional as F
 
-from tests.cluster.conftest import Running, gateway
+from tests.cluster.conftest import Running, gateway, wait_for
 from tests.cluster.inside import Inside, inside
 
 Places = Sequence[int | None]
@@ -33,6 +33,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 def processes() -> Iterator[Running]:
     """Three workers, each a process, for tests that leave them alive."""
     with gateway("--workers", "3", "--worker-lease-seconds", "3") as running:
+        wait_for(running, 3)
         yield running
 
 
@@ -484,6 +485,7 @@ def test_a_failed_step_leaves_no_memory_behind(three: Inside) -> None:
 def mortal() -> Iterator[Running]:
     """Three workers, of which a test may kill some."""
     with gateway("--workers", "3", "--worker-lease-seconds", "3") as running:
+        wait_for(running, 3)
         yield running
 
 

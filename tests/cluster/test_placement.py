@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from telegrad_server.cluster.launcher import Device
 from telegrad_server.cluster.members import Facts, Members
 from telegrad_server.cluster.placement import FORGOTTEN_SECONDS, Demand, Place, Queue, Wait, companions, place
-from telegrad_server.cluster.pool import Pool
+from telegrad_server.cluster.pool import Due, Pool
 
 
 def cluster(*loads: int, **more: object) -> Members:
@@ -166,46 +166,49 @@ def test_no_tenant_that_waits_is_passed_over_twice_in_a_row(events: list[tuple[s
 
 
 def devices(count: int) -> list[Device]:
-    return [Device(f"d{i}", "n", "cpu", cpus=2) for i in range(count)]
+    return [Device(f"n/cpu{i}", "n", "cpu", cpus=2) for i in range(count)]
 
 
 def test_every_device_gets_a_worker_once() -> None:
-    pool = Pool()
+    pool = Pool(most=None)
 
-    assert [s.device.name for s in pool.due(devices(2), now=0)] == ["d0", "d1"]
-    assert [s.device.name for s in pool.due(devices(3), now=1)] == ["d2"]
-    assert pool.due(devices(3), now=2) == []
+    assert [s.device.name for s in pool.due(devices(2), now=0).start] == ["n/cpu0", "n/cpu1"]
+    assert [s.device.name for s in pool.due(devices(3), now=1).start] == ["n/cpu2"]
+    assert pool.due(devices(3), now=2) == Due()
 
 
 def test_a_worker_that_ends_is_replaced_soon_under_a_new_name() -> None:
-    pool, now, names = Pool(), 0.0, set[str]()
+    pool, now, names = Pool(most=None), 0.0, set[str]()
     for _ in range(4):
-        (spec,) = pool.due(devices(1), now)
+        (spec,) = pool.due(devices(1), now).start
         names.add(spec.name)
         now += 61
         pool.ended(spec.name, now)
-        assert pool.due(devices(1), now + 0.4) == []
+        assert pool.due(devices(1), now + 0.4) == Due()
         now += 0.5
 
     assert len(names) == 4
 
 
 def test_a_worker_that_keeps_failing_is_tried_ever_more_rarely() -> None:
-    pool, now, starts = Pool(), 0.0, list[float]()
-    while now < 100:
-        for spec in pool.due(devices(1), now):
+    pool, now, starts = Pool(most=None), 0.0, list[float]()
+    while now < 200:
+        for spec in pool.due(devices(1), now).start:
             starts.append(now)
             pool.ended(spec.name, now)
         now += 0.25
 
-    assert [b - a for a, b in pairwise(starts)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert [b - a for a, b in pairwise(starts)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_a_limit_holds_and_a_drained_device_stays_empty() -> None:
-    pool = Pool(limit=2)
-    first, second = pool.due(devices(3), now=0)
-    pool.drain(first.name)
-    pool.ended(first.name, now=1)
+def test_a_limit_holds_and_a_device_that_goes_takes_its_worker_along() -> None:
+    pool = Pool(most=2)
+    first, second = pool.due(devices(3), now=0).start
+    assert pool.due(devices(3), now=1) == Due()
 
-    assert [s.device.name for s in pool.due(devices(3), now=100)] == ["d2"]
+    due = pool.due(devices(3)[1:], now=2)
+    pool.ended(first.name, now=3)
+
+    assert due.drain == (first.name,) and [s.device.name for s in due.start] == ["n/cpu2"]
+    assert pool.due(devices(3)[1:], now=100) == Due()
     assert set(pool.workers()) == {second.name, "worker-3"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -32,7 +33,7 @@ def test_however_replicas_are_divided_the_same_additions_are_made() -> None:
     for _ in range(300):
         replicas, size = rng.randint(1, 40), rng.randint(1, 6)
         cuts = [0, *sorted(rng.randint(0, replicas) for _ in range(size - 1)), replicas]
-        division = Division(replicas, tuple(zip(cuts, cuts[1:])))
+        division = Division(replicas, tuple(itertools.pairwise(cuts)))
 
         own = [add for _, node in division.contributions for add in adds_within(node)]
 

@@ -46,7 +46,7 @@ class Front:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        server = service.Server(self.worker, self.config, service.Access(self._gate))
+        self.server = server = service.Server(self.worker, self.config, service.Access(self._gate))
         self.port = await server.start()
         self.worker.start()
         self._started.set()

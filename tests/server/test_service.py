@@ -167,7 +167,7 @@ def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
     gate = Gate.from_file(str(file))
 
-    assert gate.tenant_of(f"Bearer {TOKEN}") == "alice"
+    assert gate.caller_of(f"Bearer {TOKEN}").tenant == "alice"
     assert TOKEN not in repr(gate)
 
 

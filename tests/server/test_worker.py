@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -12,13 +13,17 @@ import pytest
 from telegrad.errors import DataCorrupt, GraphError, LeaseExpired, NotFound, QuotaExceeded, ServerUnavailable
 from telegrad.ir import Function, Graph, Type, new_input
 from telegrad.ir import types as t
+from telegrad.ir.value import apply
 from telegrad.ops import elementwise as e
+from telegrad.ops.loops import INDEX, Scan
 from telegrad.wire import messages as m
 from telegrad.wire.codec import encode_function, function_id
 from telegrad.wire.status import to_exception
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
+from telegrad_server.line import Claim, Line
 from telegrad_server.worker import Worker
+from telegrad_server.yielding import YieldingLock
 
 VECTOR = Type((3,), t.float32)
 
@@ -124,6 +129,14 @@ class Held:
 def double() -> tuple[bytes, bytes]:
     x = new_input(VECTOR)
     data = encode_function(Function(Graph.of([x], [e.add(x, x)])))
+    return function_id(data), data
+
+
+def endless() -> tuple[bytes, bytes]:
+    """A loop of hours."""
+    x, trip, carry = new_input(VECTOR), new_input(INDEX), new_input(VECTOR)
+    body = Graph.of([trip, carry], [e.add(carry, carry)])
+    data = encode_function(Function(Graph.of([x], [*apply(Scan(1_000_000_000, 1, 0), (x,), (body,))])))
     return function_id(data), data
 
 
@@ -284,15 +297,69 @@ def test_sessions_take_turns() -> None:
     for name in range(2, 500):
         busy.send(m.Run(function, (1,), (name,)))
     last = busy.send(m.Fetch(499))
+    assert held.started.wait(10)
     quick.send(m.Run(function, (1,), (2,)))
     answer = quick.send(m.Fetch(2))
-    assert held.started.wait(10)
     held.goes_on.set()
     busy.wait(last)
     quick.wait(answer)
     fetched = [x.sequence for x in diary if isinstance(x, m.Fetched)]
     assert fetched == [answer, last]
     worker.stop()
+
+
+def test_a_loop_ends_with_its_session() -> None:
+    function, data = endless()
+    worker = Worker(Config(), pick_executor("numpy"))
+    worker.start()
+    client, other = Client(worker), Client(worker)
+    worker.supply(client.grant.session_id, function, data)
+    client.put(1, 1, 2, 3)
+    client.send(m.Run(function, (1,), (2,)))
+    other.put(1, *np.ones(1 << 16, np.float32))
+    fetched = other.send(m.Fetch(1))
+    worker.close_session(*client.who)
+
+    assert other.wait(fetched) is not None  # long before the loop's trips are over
+    worker.stop()
+
+
+def served(claims: dict[str, Claim], seconds: dict[str, float], turns: int) -> Counter[str]:
+    """How often each party is served when all always want the device."""
+    line = Line[str](YieldingLock())
+    for name, claim in claims.items():
+        line.join(name, claim)
+    found: Counter[str] = Counter()
+    for _ in range(turns):
+        name = line.take(lambda _: True)
+        assert name is not None
+        found[name] += 1
+        claims[name].used += seconds[name] / claims[name].weight
+        line.give_back()
+        line.join(name, claims[name])
+    return found
+
+
+def test_the_device_is_shared_by_measured_time() -> None:
+    found = served({"heavy": Claim(), "light": Claim()}, {"heavy": 0.1, "light": 0.001}, turns=2020)
+
+    assert found == {"heavy": 20, "light": 2000}
+
+
+def test_a_weight_gives_a_larger_share() -> None:
+    found = served({"once": Claim(), "thrice": Claim(weight=3)}, {"once": 0.01, "thrice": 0.01}, turns=400)
+
+    assert found == {"once": 100, "thrice": 300}
+
+
+def test_who_was_away_has_no_credit() -> None:
+    line, busy, late = Line[str](YieldingLock()), Claim(used=50.0), Claim()
+    line.join("busy", busy)
+    assert line.take(lambda _: True) == "busy"
+    line.give_back()
+    line.join("late", late)
+
+    assert late.used == 50.0
 
 
 def test_a_light_task_waits_while_another_is_under_way() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from telegrad.errors import GraphError, ShapeError, TelegradError, UnknownOp
-from telegrad.ir import Function, Graph, Type, Value, new_input
+from telegrad.ir import Function, Graph, Replication, Type, Value, new_input
 from telegrad.ir import types as t
+from telegrad.ir.verify import verify_function
 from telegrad.ops import elementwise as e
 from telegrad.ops.control import Checkpoint, CustomVjp, Gradient
+from telegrad.ops.replicas import AllReduce, ReplicaIndex
 from telegrad.ops.shape import BroadcastTo, Reshape
 from telegrad.wire.codec import decode_function, encode_function, function_id, nodes_in_order
 from telegrad.wire.v1 import graph_pb2 as pb
@@ -39,6 +42,27 @@ def random_function(seed: int, size: int = 40) -> Function:
     return Function(Graph.of(inputs, outputs), ((0, 1),))
 
 
+def replicated_function(seed: int, *, is_even: bool = False) -> Function:
+    """A data-parallel function of a split input, results with rows and without, a reduction and an update."""
+    rng = random.Random(seed)
+    replicas = rng.randint(2, 4)
+    most = rng.randint(2, 5)
+    rows = replicas * most - (0 if is_even else rng.randint(1, replicas - 1))
+
+    def graph(own: int, seed: int) -> Graph:
+        rng = random.Random(seed)
+        x, w = new_input(Type((own, 9), t.float32)), new_input(Type((9,), t.float32))
+        value = x
+        for _ in range(rng.randint(1, 10)):
+            value = rng.choice([e.add, e.multiply, e.maximum])(value, w)
+        index = e.astype(x.bind(ReplicaIndex(), ())[0], t.float32)
+        reduced = AllReduce("mean")(w * index)
+        return Graph.of([x, w], [value + index, reduced, reduced * 2.0])
+
+    rest = None if is_even else graph(most - 1, seed)
+    return Function(graph(most, seed), ((1, 2),), Replication(replicas, rows, (0,), (0,), rest))
+
+
 def shape_of(graph: Graph) -> list[object]:
     """What two equal graphs share, without object identities."""
     numbers = {id(node): i for i, node in enumerate(graph.nodes)}
@@ -53,6 +77,14 @@ def shape_of(graph: Graph) -> list[object]:
     ] + [[(numbers[id(v.node)], v.index) for v in graph.outputs]]
 
 
+def parts(function: Function | None = None) -> pb.Function:
+    return pb.Function.FromString(encode_function(function or random_function(11)))
+
+
+def u32(*numbers: int) -> bytes:
+    return np.array(numbers, dtype="<u4").tobytes()
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_a_function_survives_the_way_to_bytes_and_back(seed: int) -> None:
     function = random_function(seed)
@@ -63,6 +95,103 @@ def test_a_function_survives_the_way_to_bytes_and_back(seed: int) -> None:
     assert shape_of(again.graph) == shape_of(function.graph)
     assert again.updates == function.updates
     assert encode_function(again) == data
+
+
+@pytest.mark.parametrize("is_even", [True, False])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_data_parallel_function_survives_the_way_to_bytes_and_back(seed: int, is_even: bool) -> None:
+    function = replicated_function(seed, is_even=is_even)
+
+    data = encode_function(function)
+    again = decode_function(data)
+
+    one, two = function.replication, again.replication
+    assert one is not None and two is not None
+    assert shape_of(again.graph) == shape_of(function.graph)
+    assert (one.replicas, one.rows, one.split_inputs, one.row_outputs) == (
+        two.replicas,
+        two.rows,
+        two.split_inputs,
+        two.row_outputs,
+    )
+    assert (one.rest is None) == (two.rest is None) == is_even
+    if one.rest is not None and two.rest is not None:
+        assert shape_of(one.rest) == shape_of(two.rest)
+        numbers = [node.origin.node for graph in (again.graph, two.rest) for node in nodes_in_order(graph)]
+        assert numbers == list(range(len(numbers)))
+    verify_function(again)
+    assert encode_function(again) == data
+
+
+def with_replication(**fields: Any) -> bytes:
+    message = parts(replicated_function(3))
+    for name, value in fields.items():
+        if value is None:
+            message.replication.ClearField(name)
+        else:
+            setattr(message.replication, name, value)
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param({"replicas": 0}, "0 replicas", id="no replicas"),
+        pytest.param({"replicas": 2**31}, "2147483648 replicas", id="too many replicas"),
+        pytest.param({"rows": 0}, "0 rows", id="no rows"),
+        pytest.param({"rows": 2**60}, "rows on", id="too many rows"),
+        pytest.param({"rows": 1000}, "must have the", id="other rows"),
+        pytest.param({"split_inputs": b""}, "no input is split", id="nothing split"),
+        pytest.param({"split_inputs": u32(0, 0)}, "inputs with rows are", id="split twice"),
+        pytest.param({"split_inputs": u32(9)}, "inputs with rows are", id="no such input"),
+        pytest.param({"split_inputs": u32(1)}, "must have the", id="an input without rows"),
+        pytest.param({"split_inputs": b"abc"}, "not made of 32-bit", id="odd bytes"),
+        pytest.param({"row_outputs": u32(7)}, "results with rows are", id="no such result"),
+        pytest.param({"row_outputs": u32(1)}, "must have the", id="a result without rows"),
+        pytest.param({"row_outputs": u32(0, 2)}, "must have the|not the same on all", id="an update with rows"),
+        pytest.param({"rest": None}, "need 2 graphs", id="a graph is missing"),
+    ],
+)
+def test_a_replication_that_does_not_fit_is_refused(data: dict[str, Any], words: str) -> None:
+    with pytest.raises(GraphError, match=words) as caught:
+        decode_function(with_replication(**data))
+
+    assert caught.value.reason in ("REPLICATION_INVALID", "GRAPH_COLUMNS")
+
+
+def test_a_second_graph_that_is_another_function_is_refused() -> None:
+    function = replicated_function(3)
+    assert function.replication is not None and function.replication.rest is not None
+    message = parts(function)
+    message.replication.rest.CopyFrom(message.graph)
+    with pytest.raises(GraphError, match="do not fit each other"):
+        decode_function(message.SerializeToString())
+
+    own = function.replication.rest
+    x, w = own.inputs
+    other = Graph.of([x, w], [own.outputs[0], w, w])
+    with pytest.raises(GraphError, match="do not reduce the same"):
+        decode_function(encode_function(replace_rest(function, other)))
+
+
+def replace_rest(function: Function, rest: Graph) -> Function:
+    how = function.replication
+    assert how is not None
+    return Function(
+        function.graph,
+        function.updates,
+        Replication(how.replicas, how.rows, how.split_inputs, how.row_outputs, rest),
+    )
+
+
+def test_both_graphs_count_towards_the_limit() -> None:
+    function = replicated_function(3)
+    nodes = len(nodes_in_order(function.graph))
+
+    with pytest.raises(GraphError, match="are taken") as caught:
+        decode_function(encode_function(function), max_nodes=2 * nodes - 1)
+
+    assert caught.value.reason == "GRAPH_SIZE"
 
 
 def test_equal_programs_have_equal_ids() -> None:
@@ -85,14 +214,6 @@ def test_constants_keep_their_bits(value: float) -> None:
     node = decode_function(encode_function(Function(Graph.of([], [x.literal(value, dtype)])))).graph.nodes[0]
 
     assert repr(node.op) == repr(e.Constant(value, dtype))
-
-
-def parts(function: Function | None = None) -> pb.Function:
-    return pb.Function.FromString(encode_function(function or random_function(11)))
-
-
-def u32(*numbers: int) -> bytes:
-    return np.array(numbers, dtype="<u4").tobytes()
 
 
 def spoil(field: str, data: bytes) -> bytes:
@@ -183,12 +304,13 @@ def test_a_custom_rule_with_the_wrong_types_is_refused() -> None:
 @pytest.mark.parametrize("seed", range(200))
 def test_flipped_bytes_never_raise_anything_but_our_errors(seed: int) -> None:
     rng = random.Random(seed)
-    data = bytearray(encode_function(random_function(seed % 10, size=10)))
+    made = random_function(seed % 10, size=10) if seed % 2 else replicated_function(seed)
+    data = bytearray(encode_function(made))
     for _ in range(rng.randint(1, 8)):
         data[rng.randrange(len(data))] = rng.randrange(256)
 
     try:
-        decode_function(bytes(data))
+        verify_function(decode_function(bytes(data)))
     except TelegradError as error:
         assert error.reason != "INTERNAL"
 

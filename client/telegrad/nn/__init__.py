@@ -128,6 +128,7 @@ from telegrad.nn.pooling import (
 )
 from telegrad.nn.rearrange import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
 from telegrad.nn.rnn import GRU, LSTM, RNN
+from telegrad.nn.sync_norm import SyncBatchNorm
 from telegrad.nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -277,6 +278,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "SyncBatchNorm",
     "Tanh",
     "Tanhshrink",
     "Threshold",

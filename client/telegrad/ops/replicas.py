@@ -99,20 +99,32 @@ class ReplicaWeight(Op):
 
 Flags = list[bool]
 
+Known = dict[tuple[int, tuple[bool, ...]], Flags]
+"""Which results of a region vary, by the region and its inputs: nested loops ask for the same one again and again."""
+
 
 def varying(graph: Graph, flags: Sequence[bool]) -> set[Value]:
     """The values of the graph that differ from replica to replica, ``flags`` saying which of its inputs do.
 
     A gradient with respect to a value that is the same on all is taken for reduced.
     """
+    return _varying(graph, flags, {})
+
+
+def region_flags(node: Node, given: Flags) -> tuple[list[Flags], Flags]:
+    """Which inputs of the node's regions vary, and which of its results, given which of its operands do."""
+    return _region_flags(node, given, {})
+
+
+def _varying(graph: Graph, flags: Sequence[bool], known: Known) -> set[Value]:
     found = {v for v, flag in zip(graph.inputs, flags, strict=True) if flag}
     for node in graph.body:
-        marks = _flags_of(node, [v in found for v in node.inputs])
+        marks = _flags_of(node, [v in found for v in node.inputs], known)
         found.update([v for v, flag in zip(node.outputs, marks, strict=True) if flag])
     return found
 
 
-def _flags_of(node: Node, given: Flags) -> Flags:
+def _flags_of(node: Node, given: Flags, known: Known) -> Flags:
     op = node.op
     if isinstance(op, AllReduce):
         return [False]
@@ -121,17 +133,19 @@ def _flags_of(node: Node, given: Flags) -> Flags:
     if isinstance(op, Gradient):
         return given[2 * op.outputs :]
     if node.regions:
-        return region_flags(node, given)[1]
+        return _region_flags(node, given, known)[1]
     return [any(given)] * len(node.types)
 
 
-def region_flags(node: Node, given: Flags) -> tuple[list[Flags], Flags]:
-    """Which inputs of the node's regions vary, and which of its results, given which of its operands do."""
+def _region_flags(node: Node, given: Flags, known: Known) -> tuple[list[Flags], Flags]:
     op, regions = node.op, node.regions
 
     def results(region: Graph, flags: Sequence[bool]) -> Flags:
-        found = varying(region, flags)
-        return [v in found for v in region.outputs]
+        key = id(region), tuple(flags)
+        if key not in known:
+            found = _varying(region, flags, known)
+            known[key] = [v in found for v in region.outputs]
+        return known[key]
 
     match op:
         case Scan():

@@ -100,8 +100,10 @@ class Recruiter(Protocol):
         failed: Callable[[m.ErrorRecord], None],
         lost: Callable[[TelegradError], None],
     ) -> PeerLine:
-        """A line to a session on the peer. ``supply`` gives a function's bytes, ``failed`` hears of commands that had no
-        effect, ``lost`` that the line is gone. ConnectionFailed or WorkerLost if the peer does not answer.
+        """A line to a session on the peer.
+
+        ``supply`` gives a function's bytes, ``failed`` hears of commands that had no effect, ``lost`` that the line is
+        gone. ConnectionFailed or WorkerLost if the peer does not answer.
         """
         ...
 
@@ -195,7 +197,7 @@ class Crew:
                 verdict = self._wait_for_verdict(waiting)
                 self._dismiss()
                 if verdict is not None:
-                    raise to_exception(verdict) from error
+                    raise _blamed(verdict) from error
                 without += [name for name in self._lost if name not in without]
                 logging.info("a run begins again with other workers: %s", error.message)
             except BaseException:
@@ -435,6 +437,14 @@ class Crew:
     def _new_name(self, group: _Group) -> int:
         group.next_name += 1
         return group.next_name
+
+
+def _blamed(verdict: m.ErrorRecord) -> TelegradError:
+    """A peer's error as if the op had failed here."""
+    error = to_exception(verdict)
+    if verdict.node >= 0:
+        error.details |= {"node": verdict.node, "is_backward": verdict.is_backward}
+    return error
 
 
 class Together:

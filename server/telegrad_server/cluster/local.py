@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from telegrad_server.cluster.launcher import Device, Ended, WorkerSpec
+from telegrad_server.cluster.tied import command
 
 CLOSE_SECONDS = 5.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class LocalLauncher:
-    """Up to ``count`` workers that share this machine's cores. ``arguments`` are the options of each
-    of them.
+    """Up to ``count`` workers that share this machine's cores, or have ``cpus`` each. They end with the gateway.
 
-    A child ends with the gateway, even if that is killed: it reads a pipe that the gateway holds open.
+    ``arguments`` gives the options of a worker.
     """
 
-    def __init__(self, count: int, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        cpus: float,
+        arguments: Callable[[WorkerSpec], Sequence[str]],
+        environ: Mapping[str, str],
+    ) -> None:
         self._count = count
-        self.arguments = tuple(arguments)
+        self._cpus = cpus or max(1, len(os.sched_getaffinity(0)) // count)
+        self._arguments = arguments
         self._environ = dict(environ)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -36,31 +43,26 @@ class LocalLauncher:
         changed()
 
     def devices(self) -> Sequence[Device]:
-        cpus = max(1, len(os.sched_getaffinity(0)) // self._count)
-        return [Device(f"cpu-{i}", "local", "cpu", cpus) for i in range(self._count)]
+        return [Device(f"local/cpu{i}", "local", "cpu", self._cpus) for i in range(self._count)]
 
     def start(self, spec: WorkerSpec) -> None:
+        # the thread that starts a child lives as long as the child: that is what the child is tied to
+        threading.Thread(target=self._run, args=(spec,), name=f"telegrad-{spec.name}", daemon=True).start()
+
+    def _run(self, spec: WorkerSpec) -> None:
         environ = self._environ | dict.fromkeys(THREAD_VARIABLES, str(max(1, int(spec.cpus))))
-        command = [sys.executable, "-m", "telegrad_server.main", "--role", "worker", "--name", spec.name]
+        line = command(signal.SIGKILL, "telegrad_server.main", self._arguments(spec))
         with self._lock:
             if self._is_closed:
                 return
-            child = subprocess.Popen(
-                [*command, *self.arguments, "--end-with-input", "yes"], stdin=subprocess.PIPE, env=environ
-            )
+            child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=environ)
             self._children[spec.name] = child
-        threading.Thread(target=self._watch, args=(spec.name, child), name=f"watch-{spec.name}", daemon=True).start()
-
-    def _watch(self, name: str, child: subprocess.Popen[bytes]) -> None:
         status = child.wait()
         with self._lock:
-            self._children.pop(name, None)
-        with suppress(OSError):
-            assert child.stdin is not None
-            child.stdin.close()
+            self._children.pop(spec.name, None)
         why = f"its process was killed by signal {-status}" if status < 0 else f"its process ended with {status}"
         if self._ended is not None:
-            self._ended(name, why)
+            self._ended(spec.name, why)
 
     def stop(self, name: str) -> None:
         with self._lock:
@@ -80,8 +82,3 @@ class LocalLauncher:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-
-    def process_ids(self) -> dict[str, int]:
-        """The process of each worker, for operators and tests."""
-        with self._lock:
-            return {name: child.pid for name, child in self._children.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,12 +36,17 @@ class Wait:
     is_hopeless: bool = False
 
 
-def place(demand: Demand, members: Iterable[Member]) -> Place | Wait:
-    """The worker with the fewest sessions that meets the demand, then the one with the least memory in use."""
+def place(demand: Demand, members: Iterable[Member], *, starting: Collection[str] = ()) -> Place | Wait:
+    """The worker with the fewest sessions that meets the demand, then the one with the least memory in use.
+
+    ``starting`` are workers that have not joined yet.
+    """
     members = list(members)
     if not members:
         return Wait("no worker has joined the cluster yet")
     fitting = [m for m in members if _fits(demand, m)]
+    if not fitting and demand.worker in starting:
+        return Wait(f"worker {demand.worker} is being started")
     if not fitting:
         return Wait(_hopeless(demand, members), is_hopeless=True)
     free = [m for m in fitting if m.state is State.LIVE]

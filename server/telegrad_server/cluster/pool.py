@@ -1,4 +1,4 @@
-"""Which workers should run: one on each device, up to a limit, started anew when they end. Pure."""
+"""Which workers run and which are to be started or drained: `nodes.changes` over time, with names and pauses. Pure."""
 
 from __future__ import annotations
 
@@ -6,67 +6,67 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from telegrad_server.cluster.launcher import Device, WorkerSpec
+from telegrad_server.cluster.nodes import Strategy, changes, rest_seconds, spec_for
 
 PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
+"""A device rests at least so long after its worker has ended."""
+
 STEADY_SECONDS = 60.0
-"""A worker that ran for so long has started well: the next pause is short again."""
+"""A worker that ran for so long has started well."""
 
 
 @dataclass(slots=True)
-class _Seat:
-    """A device: the worker on it, and how often in a row one ended soon after it began."""
+class _Start:
+    device: str
+    at: float
 
-    worker: str = ""
-    started_at: float = 0.0
-    failures: int = 0
-    not_before: float = 0.0
+
+@dataclass(slots=True)
+class _Rest:
+    ends_in_a_row: int = 0
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Workers to be started now, and those that shall take no more sessions and end."""
+
+    start: tuple[WorkerSpec, ...] = ()
+    drain: tuple[str, ...] = ()
 
 
 class Pool:
-    """The workers of a launcher, by device. ``limit`` is how many there may be, 0 for one on each device."""
+    """The workers of a launcher. ``most`` is how many there may be, None for one on each device."""
 
-    def __init__(self, *, limit: int = 0, cpus: float = 0.0, gpus: float = 0.0, memory_bytes: int = 0) -> None:
-        self._limit = limit
-        self._cpus, self._gpus, self._memory_bytes = cpus, gpus, memory_bytes
-        self._seats: dict[str, _Seat] = {}
+    def __init__(self, *, most: int | None, strategy: Strategy = "pack") -> None:
+        self._most = most
+        self._strategy: Strategy = strategy
+        self._running: dict[str, _Start] = {}
+        self._rests: dict[str, _Rest] = {}
         self._number = 0
-        self._draining: set[str] = set()
 
     def workers(self) -> list[str]:
         """The names of those that run or are being started."""
-        return [seat.worker for seat in self._seats.values() if seat.worker]
+        return list(self._running)
 
-    def due(self, devices: Sequence[Device], now: float) -> list[WorkerSpec]:
-        """The workers to be started now. They count as running until `ended`."""
-        found: list[WorkerSpec] = []
-        for device in devices:
-            if self._limit and len(self.workers()) >= self._limit:
-                break
-            seat = self._seats.setdefault(device.name, _Seat())
-            if seat.worker or now < seat.not_before or device.name in self._draining:
-                continue
+    def due(self, devices: Sequence[Device], now: float) -> Due:
+        """What is to be done now. Who is to be started counts as running until `ended`."""
+        running = {worker: start.device for worker, start in self._running.items()}
+        resting = {device for device, rest in self._rests.items() if now < rest.until}
+        todo = changes(devices, running, most=self._most, strategy=self._strategy, resting=resting)
+        specs: list[WorkerSpec] = []
+        for device in todo.start:
             self._number += 1
-            seat.worker, seat.started_at = f"worker-{self._number}", now
-            found.append(
-                WorkerSpec(
-                    seat.worker,
-                    device,
-                    cpus=min(self._cpus or device.cpus, device.cpus),
-                    gpus=min(self._gpus or device.gpus, device.gpus),
-                    memory_bytes=self._memory_bytes,
-                )
-            )
-        return found
+            name = f"worker-{self._number}"
+            self._running[name] = _Start(device.name, now)
+            specs.append(spec_for(name, device))
+        return Due(tuple(specs), todo.stop)
 
     def ended(self, worker: str, now: float) -> None:
         """A worker's process has ended, or could not be started."""
-        for seat in self._seats.values():
-            if seat.worker == worker:
-                seat.failures = 1 if now - seat.started_at > STEADY_SECONDS else seat.failures + 1
-                seat.not_before = now + min(PAUSE_SECONDS * 2 ** (seat.failures - 1), LONGEST_PAUSE_SECONDS)
-                seat.worker = ""
-
-    def drain(self, worker: str) -> None:
-        """No other worker is started where this one runs."""
-        self._draining |= {device for device, seat in self._seats.items() if seat.worker == worker}
+        start = self._running.pop(worker, None)
+        if start is None:
+            return
+        rest = self._rests.setdefault(start.device, _Rest())
+        rest.ends_in_a_row = 1 if now - start.at > STEADY_SECONDS else rest.ends_in_a_row + 1
+        rest.until = now + max(PAUSE_SECONDS, rest_seconds(rest.ends_in_a_row))

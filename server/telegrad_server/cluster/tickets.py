@@ -29,6 +29,7 @@ class Ticket:
     incarnation: str
     is_peers: bool = False  # whether it is for another worker, which may form groups
     offer: str = ""  # the key of the one offer that it lets another worker take, and then nothing else
+    weight: float = 1.0  # the share of a device that the tenant's sessions get
 
 
 class Key:
@@ -54,7 +55,7 @@ class Key:
     def sign(self, ticket: Ticket) -> bytes:
         """The ticket as bytes that only who has the key can make."""
         role = f"{_OFFER}{ticket.offer}" if ticket.offer else "peer" if ticket.is_peers else "client"
-        fields = (ticket.session_id, ticket.tenant, ticket.worker, ticket.incarnation, role)
+        fields = (ticket.session_id, ticket.tenant, ticket.worker, ticket.incarnation, role, f"{ticket.weight:g}")
         if any(_SEPARATOR in text for text in fields):
             raise AccessError("a ticket's words must not hold a null character")
         body = _SEPARATOR.join(fields).encode()
@@ -65,9 +66,9 @@ class Key:
         signature, body = data[:_SIGNATURE_BYTES], data[_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, self._signature(_TICKET, body)):
             raise AccessError("the ticket was not signed by this cluster", reason="TICKET_INVALID")
-        *words, role = body.decode().split(_SEPARATOR)
+        *words, role, weight = body.decode().split(_SEPARATOR)
         offer = role.removeprefix(_OFFER) if role.startswith(_OFFER) else ""
-        return Ticket(*words, is_peers=role == "peer", offer=offer)
+        return Ticket(*words, is_peers=role == "peer", offer=offer, weight=float(weight))
 
     @property
     def password(self) -> str:

@@ -16,10 +16,13 @@ from telegrad.ir.text import to_text
 from telegrad.ir.value import Node, Origin, Value, apply, origin
 from telegrad.ops import elementwise as e
 from telegrad.ops.loops import INDEX
-from telegrad.ops.replicas import AllReduce, ReplicaIndex, ReplicaWeight, has_any, varying
+from telegrad.ops.replicas import AllReduce, ReplicaIndex, ReplicaWeight, has_any, region_flags, varying
 
 from telegrad_server.compiler.loops import prune_loops
 from telegrad_server.compiler.rebuild import rewritten
+
+CUT_DEPTH = 3
+"""Loops in loops are cut so deep: each level doubles what is looked at."""
 
 
 def settled(graphs: Sequence[Graph], flags: Sequence[bool], how: Replication) -> list[Graph]:
@@ -92,8 +95,10 @@ def _refuse_inner(graph: Graph) -> None:
             raise error
 
 
-def _separated(graph: Graph, flags: Sequence[bool]) -> Graph:
-    """The graph with no node of which one result varies and another does not."""
+def _separated(graph: Graph, flags: Sequence[bool], depth: int = CUT_DEPTH) -> Graph:
+    """The graph with two nodes for one of which some results vary and others do not; in its regions as well."""
+    if depth == 0:
+        return graph
     varies = varying(graph, flags)
     mixed = {id(node) for node in graph.body if len({v in varies for v in node.outputs}) > 1}
     if not mixed:
@@ -102,7 +107,9 @@ def _separated(graph: Graph, flags: Sequence[bool]) -> Graph:
     def rule(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if id(node) not in mixed:
             return None
-        one, other = (Node(node.op, inputs, node.types, node.regions, node.origin).outputs for _ in range(2))
+        inside, _ = region_flags(node, [v in varies for v in node.inputs])
+        regions = tuple([_separated(region, own, depth - 1) for region, own in zip(node.regions, inside, strict=True)])
+        one, other = (Node(node.op, inputs, node.types, regions, node.origin).outputs for _ in range(2))
         return [a if v in varies else b for v, a, b in zip(node.outputs, one, other, strict=True)]
 
     return prune_loops(rewritten(graph, rule))

@@ -1,9 +1,9 @@
 """Data parallelism: the graph of one replica becomes that of a worker which carries some of them.
 
 What is the same on all replicas is computed once. What varies is computed once for each replica that the worker
-carries: in a `Scan` over them if there are several. Between two such passes lie the reductions: sums of the tree's
-nodes, exchanged with the other workers where there are any. The order of sums, and every op and the layout of its
-operands, are the same however the replicas are divided, so the bits are, too.
+carries: in a `Scan` over them if there are several, or written out where the scan would hold too much. Between two such
+passes lie the reductions: sums of the tree's nodes, exchanged with the other workers where there are any. The order of
+sums, and every op and the layout of its operands, are the same however the replicas are divided, so the bits are, too.
 
 A level is a number of reductions that stand one upon the other: those of gradients are on level 0, with a synchronised
 batch norm there are as many levels as it has statistics, forward and back.
@@ -12,9 +12,10 @@ batch norm there are as many levels as it has statistics, forward and back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import NamedTuple
 
-from telegrad.errors import GraphError
+from telegrad.errors import GraphError, TooExpensive
 from telegrad.ir import types as t
 from telegrad.ir.graph import Function, Graph, Replication, new_input
 from telegrad.ir.types import Type
@@ -28,7 +29,16 @@ from telegrad.ops.slices import Slice
 from telegrad_server.compiler.collective import BUCKET_BYTES, FinishAllReduce, StartAllReduce
 from telegrad_server.compiler.rebuild import ordered
 from telegrad_server.compiler.reductions import Keys, settled
-from telegrad_server.compiler.tree import Span, cover, total
+from telegrad_server.tree import Node as TreeNode
+from telegrad_server.tree import nodes_within, total
+
+STACKED_BYTES = 64 << 20
+UNROLLED_NODES = 100_000
+"""Replicas whose gradients would take more than so many bytes stacked are written out, up to so many nodes."""
+
+
+MAX_SUMMANDS = 1_000_000
+"""Each replica's contribution to each reduction is a node of the plan."""
 
 
 class Share(NamedTuple):
@@ -52,6 +62,11 @@ def divided(function: Function, graphs: Sequence[Graph], share: Share | None) ->
         raise GraphError(
             f"replicas {first} to {last} of {how.taking} that have rows are no share", reason="REPLICATION_INVALID"
         )
+    reductions = sum(isinstance(node.op, AllReduce) for node in graphs[0].nodes)
+    if reductions * (last - first) > MAX_SUMMANDS:
+        raise TooExpensive(
+            f"{reductions} reductions over {last - first} replicas on one worker are more than {MAX_SUMMANDS} summands"
+        )
     flags = [i in how.split_inputs for i in range(len(graphs[0].inputs))]
     worker = _Worker(settled(graphs, flags, how), flags, how, Share(first, last))
     return Function(worker.graph(), function.updates)
@@ -66,6 +81,7 @@ class _Part:
         self.varies = varying(graph, flags)
         self.place = {id(node): i for i, node in enumerate(graph.nodes)}
         self.keys = keys.of(graph, self.varies)
+        self._owned: dict[Value, Value] = {}
         self.level: dict[int, int] = {}
         self.values: dict[Value, Value] = {}
         """What varies: its value if there is one replica, else those of all, stacked."""
@@ -92,12 +108,33 @@ class _Part:
                 found.setdefault(self.level[id(v.node)], []).append(v)
         return found
 
+    @property
+    def is_unrolled(self) -> bool:
+        """Whether each replica has nodes of its own. A scan stacks what is reduced, and holds it once for each replica;
+        nodes are summed as soon as there are two to sum, and hold log2 as many. But there are more of them."""
+        stacked = self.count * sum(node.types[0].nbytes for node in self.reductions)
+        return self.count > 1 and stacked > STACKED_BYTES and self.count * len(self.graph) <= UNROLLED_NODES
+
+    def unrolled(self) -> list[_Part]:
+        """A part for each replica."""
+        found: list[_Part] = [copy(self) for _ in range(self.count)]
+        for i, part in enumerate(found):
+            part.first, part.count, part.values = self.first + i, 1, {}
+        return found
+
     def owned(self, value: Value) -> Value:
-        """The value below views. A later level makes these again: their layout decides the bits of what follows."""
-        inputs = self.graph.inputs
-        while value.node.op.is_view and value not in inputs:
+        """The value below views. Whoever uses it makes these again: their layout decides bits."""
+        views: list[Value] = []
+        while value not in self._owned and self.is_view(value):
+            views.append(value)
             value = value.node.inputs[0]
-        return value
+        found = self._owned.get(value, value)
+        self._owned.update(dict.fromkeys(views, found))
+        return found
+
+    def is_view(self, value: Value) -> bool:
+        """Whether the value is a view of another one."""
+        return value.node.op.is_view and not isinstance(value.node.op, AllReduce)
 
 
 class _Bucket:
@@ -127,7 +164,7 @@ class _Worker:
             lo, hi = (0, how.larger) if number == 0 else (how.larger, how.taking)
             first, last = max(share.first, lo), min(share.last, hi)
             part = _Part(graph, flags, first=first, count=last - first, rows=how.most - number, keys=keys)
-            parts.append(part)
+            parts += part.unrolled() if part.is_unrolled else [part]
         self.parts = parts
         self.known: dict[int, Value] = {}
         """What is the same on all replicas, by its key."""
@@ -216,16 +253,16 @@ class _Worker:
         inner: dict[Value, Value] = {}
 
         def inside(value: Value) -> Value:
-            if value not in part.varies:
-                if value not in constants:
-                    constants[value] = new_input(value.type)
-                return constants[value]
-            if value in inner:
-                return inner[value]
-            if value in part.values and part.owned(value) == value:
-                slices[value] = inner[value] = new_input(value.type)
-            else:  # a view of what an earlier level made
-                (inner[value],) = _again(value.node, (inside(value.node.inputs[0]),))
+            views: list[Value] = []  # of what was made before
+            at = value
+            while at not in inner and part.is_view(at):
+                views.append(at)
+                at = at.node.inputs[0]
+            if at not in inner:
+                given = slices if at in part.varies else constants
+                given[at] = inner[at] = new_input(at.type)
+            for view in reversed(views):
+                (inner[view],) = _again(view.node, (inner[view.node.inputs[0]],))
             return inner[value]
 
         for node in body:
@@ -245,12 +282,13 @@ class _Worker:
     def _reduce(self, level: int) -> None:
         """Sum what this level brings to the reductions, and let it go on its way."""
         buckets: dict[t.DType, _Bucket] = {}
-        for number, node in enumerate(self.parts[0].reductions):
-            if self.parts[0].level[id(node)] != level + 1:
-                continue
-            key = self.parts[0].keys[Value(node)]
+        main = self.parts[0]
+        here = [i for i, node in enumerate(main.reductions) if main.level[id(node)] == level + 1]
+        for number in sorted(here, key=lambda i: main.place[id(_maker(main.reductions[i].inputs[0]))]):
+            node = main.reductions[number]
+            key = main.keys[Value(node)]
             sums = dict(zip([(r, r + 1) for r in range(*self.share)], self._contributions(number), strict=True))
-            nodes = cover(*self.share, self.how.taking)
+            nodes = nodes_within(*self.share, replicas=self.how.taking)
             parts = [_total(span, sums) for span in nodes]
             if self.is_alone:
                 self.known[key] = parts[0]
@@ -263,7 +301,7 @@ class _Worker:
             bucket.parts.append(parts)
             self.bucket_of[key] = bucket
         for bucket in buckets.values():
-            self._start(bucket, cover(*self.share, self.how.taking))
+            self._start(bucket, nodes_within(*self.share, replicas=self.how.taking))
 
     def _contributions(self, number: int) -> Iterator[Value]:
         """What each replica of the share brings to a reduction."""
@@ -274,7 +312,7 @@ class _Worker:
             else:
                 yield from [self._same(part, value)] * part.count
 
-    def _start(self, bucket: _Bucket, nodes: tuple[Span, ...]) -> None:
+    def _start(self, bucket: _Bucket, nodes: tuple[TreeNode, ...]) -> None:
         operands = [parts[i] for i in range(len(nodes)) for parts in bucket.parts]
         op = StartAllReduce(self.buckets, self.how.taking, nodes)
         (bucket.token,) = apply(op, operands)
@@ -320,6 +358,16 @@ class _Worker:
         return pieces[0] if len(pieces) == 1 else Concat(0)(*pieces)
 
 
+def _maker(value: Value) -> Node:
+    """The node that makes what is reduced, before it is weighted and widened: its place is when it is there."""
+    node = value.node
+    while isinstance(node.op, e.Cast) or (
+        isinstance(node.op, e.Multiply) and isinstance(node.inputs[1].node.op, e.Constant)
+    ):
+        node = node.inputs[0].node
+    return node
+
+
 def _again(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     return Node(node.op, inputs, node.types, node.regions, node.origin).outputs
 
@@ -344,5 +392,5 @@ def _sliced(x: Value, start: int, stop: int) -> Value:
     return Slice((start, *(0 for _ in rest)), (stop, *rest), (1,) * x.ndim)(x)
 
 
-def _total(span: Span, sums: dict[Span, Value]) -> Value:
+def _total(span: TreeNode, sums: dict[TreeNode, Value]) -> Value:
     return total(span, sums, lambda x, y: e.Add()(x, y))

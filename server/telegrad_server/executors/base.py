@@ -34,7 +34,8 @@ class Executor(Protocol):
         while somebody holds them.
 
         ``company`` surrounds the run of a plan that is one of several workers'; such a run may pause while another
-        thread runs something else. Raises ExecutionError or IndexRange with the node's origin, or OutOfDeviceMemory. Nothing has changed then.
+        thread runs something else. Raises ExecutionError or IndexRange with the node's origin, or OutOfDeviceMemory.
+        Nothing has changed then.
         """
         ...
 

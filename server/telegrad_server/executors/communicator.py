@@ -16,6 +16,9 @@ from typing import Protocol
 from telegrad_server.executors.base import Array
 from telegrad_server.tree import Division
 
+ONCE = 1 << 16
+"""The first tag that is used once."""
+
 
 class Pending(Protocol):
     """An exchange under way."""
@@ -31,9 +34,11 @@ class Pending(Protocol):
 class Communicator(Protocol):
     """One member's end of a group of ``size`` members.
 
-    Messages are matched by ``tag`` (an integer from 0, below 2**62), and those of one tag by their order. Calls with
-    different tags may be in flight at once and may be issued in another order by every member; NCCL alone needs
-    one order everywhere. Calls of one tag must not be issued by two threads at once.
+    Messages are matched by ``tag``, an integer from 0, below 2**62. Tags below ``ONCE`` may be used again, and their
+    messages are matched by their order; tags from ``ONCE`` on are used once in the life of a group, so that it need not
+    remember them: for those who number their calls. Calls with different tags may be in flight at once and may be
+    issued in another order by every member; NCCL alone needs one order everywhere. Calls of one tag must not be issued
+    by two threads at once.
     """
 
     @property
@@ -89,6 +94,10 @@ class Communicator(Protocol):
 
     def barrier(self) -> None:
         """Return when every member has called it."""
+        ...
+
+    def check(self) -> None:
+        """WorkerLost if the group is broken."""
         ...
 
     def abort(self, reason: str) -> None:

@@ -57,7 +57,7 @@ class Company:
             self._under_way.clear()
 
     def start(self, op: StartAllReduce, token: Array) -> None:
-        """Let a bucket's sums go on their way; ``token[nodes, elements]`` holds them, and will hold what comes of it."""
+        """Let a bucket's sums go on their way; ``token[nodes, elements]`` holds them, and then what comes of it."""
         rows: list[Any] = [token[i] for i in range(len(op.nodes))]
         pending = self.communicator.start_all_reduce(
             rows, rows[0], division=self._division, tag=self._first_tag + op.bucket

@@ -17,6 +17,7 @@ from telegrad.ops.loops import Scan, Switch, While
 
 from telegrad_server.compiler.plan import Place, Plan
 from telegrad_server.executors.array_module import LibraryModule
+from telegrad_server.executors.stopping import check_wanted
 
 Array = Any
 
@@ -55,6 +56,7 @@ def _scan(op: Scan, trip: Inner, module: LibraryModule, operands: int, *arrays: 
     carry, xs, constants = given[:carries], given[carries:end], given[end:]
     direct, copied = _destinations(trip.plan, carries)
     for i, number in _trips(op, module):
+        check_wanted()
         into = {slot: outs[k][i, ...] for slot, k in direct}
         results = trip([number, *carry, *[x[i, ...] for x in xs], *constants], into)
         for k in copied:
@@ -101,6 +103,7 @@ def _while(op: While, test: Inner, trip: Inner, module: LibraryModule, operands:
     carry, constants = given[: op.carries], given[op.carries :]
     number = 0
     while True:
+        check_wanted()
         index = module.lib.asarray(np.int64(number))
         if not bool(test([index, *carry, *constants], {})[0]):
             break

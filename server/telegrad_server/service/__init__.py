@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import grpc.aio
 
 from telegrad_server.config import Config
-from telegrad_server.service.edge import Access, TicketAccess
+from telegrad_server.metrics import Endpoint, worker_figures
+from telegrad_server.service.edge import Access, Refusals, TicketAccess
+from telegrad_server.service.health import Health
 from telegrad_server.service.listening import OPTIONS, bind, credentials, new_server
 from telegrad_server.service.sessions import Sessions
 from telegrad_server.service.tensors import Tensors
@@ -26,18 +29,29 @@ class Server:
     ) -> None:
         self._worker = worker
         self._config = config
+        self._health = Health(lambda: not worker.is_stopping)
         self._server = new_server(
-            config, [access], [Sessions(worker, config).handlers(), Tensors(worker).handlers()], is_inside=is_inside
+            config,
+            [Refusals(worker.tally.refused), access],
+            [Sessions(worker, config).handlers(), Tensors(worker).handlers(), self._health.handlers()],
+            is_inside=is_inside,
         )
         self._ticking: asyncio.Task[None] | None = None
+        self._metrics: Endpoint | None = None
 
     async def start(self) -> int:
         """Listen; returns the port. OSError if the address cannot be bound."""
         config = self._config
         port = bind(self._server, config.host, config.port, credentials(config.tls_cert, config.tls_key))
+        self._metrics = Endpoint.of(config, partial(worker_figures, self._worker))
         await self._server.start()
         self._ticking = asyncio.create_task(self._tick())
         return port
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where metrics are served, if they are."""
+        return self._metrics.port if self._metrics is not None else None
 
     async def _tick(self) -> None:
         while True:
@@ -49,4 +63,7 @@ class Server:
         if self._ticking is not None:
             self._ticking.cancel()
         await asyncio.to_thread(self._worker.stop)
+        self._health.end()
         await self._server.stop(grace_seconds)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,7 +23,11 @@ from telegrad_server.cluster.tickets import Key
 
 ERROR_KEY = "telegrad-error-bin"
 TICKET_KEY = "telegrad-ticket-bin"
-OPEN_METHODS = ("/telegrad.wire.v1.Sessions/Hello",)
+OPEN_METHODS = (
+    "/telegrad.wire.v1.Sessions/Hello",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+)
 """Methods that want no token; a wrong one is refused all the same."""
 
 STATUS_BYTES = 480
@@ -35,6 +40,9 @@ the status takes up to three, one of the record one and a third."""
 TENANT: ContextVar[str] = ContextVar("telegrad_tenant")
 """The tenant of the call that is being answered; empty for a caller without a token where one is wanted."""
 
+REFUSED: ContextVar[Counter[str] | None] = ContextVar("telegrad_refused", default=None)
+"""Where the server that is answering counts what it refuses, by reason."""
+
 END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # missing in grpc's stubs
 """What reading from a stream returns at its end."""
 
@@ -45,6 +53,9 @@ OFFER: ContextVar[tuple[str, str]] = ContextVar("telegrad_offer", default=("", "
 """The session and the key of the offer that the call may take; empty for all other calls."""
 
 PULL_METHOD = "/telegrad.wire.v1.Tensors/PullTensor"
+
+WEIGHT: ContextVar[float] = ContextVar("telegrad_weight", default=1.0)
+"""The share of the device that the caller's sessions get, beside others'."""
 
 _MALFORMED: Any = object()
 """What a deserialiser returns for bytes that are no message; gRPC itself would answer INTERNAL."""
@@ -84,6 +95,18 @@ async def next_of(context: Any, *, seconds: float) -> Any:
     return None if message is END else checked(message)
 
 
+class Refusals(grpc.aio.ServerInterceptor):
+    """Counts, by reason, what the server refuses. The first interceptor, so that it counts what the others refuse."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The handler of the call, in a context that knows where to count."""
+        REFUSED.set(self._counts)
+        return await continuation(handler_call_details)
+
+
 class Access(grpc.aio.ServerInterceptor):
     """Checks the token before the body of a call is parsed."""
 
@@ -94,7 +117,9 @@ class Access(grpc.aio.ServerInterceptor):
         """The handler of the call, or one that refuses."""
         headers = dict(handler_call_details.invocation_metadata or ())
         try:
-            TENANT.set(self._gate.tenant_of(headers.get("authorization")))
+            caller = self._gate.caller_of(headers.get("authorization"))
+            TENANT.set(caller.tenant)
+            WEIGHT.set(caller.weight)
         except AccessError as error:
             if error.reason != "TOKEN_MISSING" or handler_call_details.method not in OPEN_METHODS:
                 return _refusal(await continuation(handler_call_details), error)
@@ -133,6 +158,7 @@ class TicketAccess(grpc.aio.ServerInterceptor):
             raise AccessError("the ticket is not for calls of this kind", reason="TICKET_INVALID")
         OFFER.set((ticket.session_id, ticket.offer))
         IS_PEER.set(ticket.is_peers)
+        WEIGHT.set(ticket.weight)
         return ticket.tenant
 
 
@@ -164,6 +190,8 @@ async def refuse(context: Any, error: TelegradError) -> None:
     """End the call with the error's status, and the error as data beside it."""
     record = stream.record_to_proto(_trimmed(to_record(error))).SerializeToString()
     row = REASONS.get(error.reason)
+    if (refused := REFUSED.get()) is not None:
+        refused[error.reason] += 1
     code = getattr(grpc.StatusCode, row.code if row else "INTERNAL")
     await context.abort(code, _cut(error.message, STATUS_BYTES), ((ERROR_KEY, record),))
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -33,7 +35,9 @@ from telegrad_server.cluster.placement import Demand, Place, Queue, Wait, place
 from telegrad_server.cluster.pool import Pool
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.config import Config
-from telegrad_server.service.edge import TENANT, Access, guarded, reader, refuse
+from telegrad_server.metrics import Endpoint, gateway_figures
+from telegrad_server.service.edge import TENANT, WEIGHT, Access, Refusals, guarded, reader, refuse
+from telegrad_server.service.health import Health
 from telegrad_server.service.listening import bind, credentials, new_server
 from telegrad_server.service.relay import TICKET_KEY, Relay, as_unavailable, error_of, pass_on
 from telegrad_server.service.sessions import hello_response
@@ -60,20 +64,22 @@ class Gateway:
         self.incarnation = secrets.token_hex(16)
         self.members = Members(lease_seconds=config.worker_lease_seconds)
         self.queue = Queue()
-        self._pool = Pool(
-            limit=config.workers,
-            cpus=config.worker_cpus,
-            gpus=config.worker_gpus,
-            memory_bytes=config.worker_memory_bytes,
-        )
+        self._pool = Pool(most=config.workers or None, strategy=config.worker_strategy)
         self._placed: dict[tuple[str, str], tuple[str, float]] = {}  # request -> worker, until when that is remembered
         roots = _read(config.cluster_ca) if config.cluster_ca else None
         self._relay = Relay(roots)
-        self._server = new_server(config, [Access(gate)], [self._handlers()])
+        self._is_stopping = False
+        self._health = Health(lambda: not self._is_stopping)
+        self._refused = Counter[str]()
+        self._metrics: Endpoint | None = None
+        self._server = new_server(
+            config, [Refusals(self._refused), Access(gate)], [self._handlers(), self._health.handlers()]
+        )
         self._inner = new_server(config, [], [Workers(self, key).handlers()], is_inside=True)
         self._ticking: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._started_at = 0.0
+        self._is_launching = False
 
     # ---- life
 
@@ -87,17 +93,20 @@ class Gateway:
             config.cluster_port,
             credentials(config.cluster_cert, config.cluster_cert_key),
         )
+        self._metrics = Endpoint.of(config, partial(gateway_figures, self.members, self.queue, self._refused))
         await self._server.start()
         await self._inner.start()
         self._started_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
         return port, inner
 
-    def launch(self) -> None:
-        """Begin to make workers, and to watch the members."""
+    async def launch(self) -> None:
+        """Begin to watch the members and to make workers. Raises what the launcher raises if it cannot."""
         self._ticking = asyncio.create_task(self._tick())
         if self._launcher is not None:
-            self._launcher.open(self._ended_on_a_thread, lambda: self._call(self._fill))
+            await asyncio.to_thread(self._launcher.open, self._ended_on_a_thread, lambda: self._call(self._fill))
+            self._is_launching = True
+            self._fill()
 
     def _call(self, work: Any, *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is to be told
@@ -108,6 +117,8 @@ class Gateway:
 
     async def stop(self, grace_seconds: float) -> None:
         """End everything: workers that were made here, then the calls."""
+        self._is_stopping = True
+        self._health.end()
         if self._ticking is not None:
             self._ticking.cancel()
         if self._launcher is not None:
@@ -115,6 +126,8 @@ class Gateway:
         await self._relay.close()
         await self._server.stop(grace_seconds)
         await self._inner.stop(0)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
 
     # ---- members
 
@@ -133,9 +146,13 @@ class Gateway:
                 bug(error)
 
     def _fill(self) -> None:
-        if self._launcher is not None:
-            for spec in self._pool.due(self._launcher.devices(), time.monotonic()):
-                self._launcher.start(spec)
+        if self._launcher is None or not self._is_launching:
+            return
+        due = self._pool.due(self._launcher.devices(), time.monotonic())
+        for spec in due.start:
+            self._launcher.start(spec)
+        for name in due.drain:
+            self.members.drain(name)
 
     def _ended(self, name: str, why: str) -> None:
         self._pool.ended(name, time.monotonic())
@@ -205,7 +222,7 @@ class Gateway:
         if member is None:
             waiting = self.queue.ask(*key, demand, now)
             members = self.members.all()
-            found = place(demand, members)
+            found = place(demand, members, starting=self._pool.workers())
             if isinstance(found, Wait):
                 if found.is_hopeless and members and now > self._started_at + self._config.worker_lease_seconds:
                     self.queue.leave(waiting, is_served=False)
@@ -224,7 +241,7 @@ class Gateway:
         self, member: Member, key: tuple[str, str], request: pb.OpenSessionRequest
     ) -> pb.OpenSessionResponse:
         facts, tenant = member.facts, key[0]
-        permission = self._key.sign(Ticket("", tenant, facts.name, facts.incarnation))
+        permission = self._key.sign(Ticket("", tenant, facts.name, facts.incarnation, weight=WEIGHT.get()))
         call = self._relay.channel(facts.address).unary_unary(_SESSIONS + "OpenSession")
         try:
             answer = await call(request.SerializeToString(), timeout=OPEN_SECONDS, metadata=((TICKET_KEY, permission),))

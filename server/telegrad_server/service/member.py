@@ -50,7 +50,8 @@ class Membership:
         self._drained = drained
         self._seconds = 1.0
         self._is_member = False
-        self.is_draining = False
+        self._is_leaving = False
+        self._hurry = asyncio.Event()
 
     async def run(self) -> None:
         """Join, and renew three times in the length of the lease, until the worker is given up."""
@@ -61,7 +62,9 @@ class Membership:
                     await self._renew(asked_at)
                 else:
                     await self._join(asked_at)
-                await asyncio.sleep(self._seconds / 3)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), self._seconds / 3)
+                self._hurry.clear()
             except grpc.aio.AioRpcError as error:
                 failure = error_of(error)
                 if failure.reason == "WORKER_UNKNOWN":  # a gateway that was started anew
@@ -79,11 +82,13 @@ class Membership:
 
     async def _renew(self, asked_at: float) -> None:
         request = workers_pb2.RenewLeaseRequest(
-            worker=self._facts.worker, incarnation=self._facts.incarnation, load=self._load()
+            worker=self._facts.worker,
+            incarnation=self._facts.incarnation,
+            load=self._load(),
+            is_leaving=self._is_leaving,
         )
         response = await self._stub.RenewLease(request, timeout=self._timeout, metadata=self._metadata)
         self._extend(asked_at, response.lease)
-        self.is_draining = response.is_draining
         if response.is_draining and not request.load.sessions:
             self._drained()
 
@@ -98,6 +103,11 @@ class Membership:
     async def find_peers(self, request: workers_pb2.FindPeersRequest) -> workers_pb2.FindPeersResponse:
         """Other workers for a session's replicas. AioRpcError if the gateway does not answer."""
         return await self._stub.FindPeers(request, timeout=self._timeout, metadata=self._metadata)
+
+    def drain(self) -> None:
+        """Ask for no more sessions; ``drained`` is told once none is left."""
+        self._is_leaving = True
+        self._hurry.set()
 
     async def leave(self) -> None:
         """Tell the gateway goodbye, if it listens."""

@@ -14,7 +14,7 @@ from telegrad.wire.v1 import sessions_pb2 as pb
 
 from telegrad_server.bug import bug
 from telegrad_server.config import Config
-from telegrad_server.service.edge import END, IS_PEER, TENANT, checked, guarded, next_of, reader
+from telegrad_server.service.edge import END, IS_PEER, TENANT, WEIGHT, checked, guarded, next_of, reader
 from telegrad_server.service.listening import MESSAGE_BYTES
 from telegrad_server.service.mailbox import Mailbox
 from telegrad_server.worker import Worker
@@ -85,7 +85,9 @@ class Sessions:
                 f"this server computes with {backend!r}, and {request.demand.backend!r} is wanted",
                 reason="DEMAND_HOPELESS",
             )
-        grant = self._worker.open_session(TENANT.get(), request.request_id, lease, is_peers=IS_PEER.get())
+        grant = self._worker.open_session(
+            TENANT.get(), request.request_id, lease, is_peers=IS_PEER.get(), weight=WEIGHT.get()
+        )
         response = pb.OpenSessionResponse(
             session_id=grant.session_id, session_secret=grant.session_secret, incarnation=grant.incarnation
         )

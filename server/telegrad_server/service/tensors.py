@@ -95,11 +95,12 @@ class Tensors:
             with suppress(RuntimeError):  # the loop is closed, and so is the call
                 loop.call_soon_threadsafe(lambda: offered.done() or offered.set_result(found))
 
-        self._worker.take_offer(TENANT.get(), session_id, key, taken)
+        offers = self._worker.offers
+        offers.take(session_id, key, taken)
         found = await offered
         if found.error is not None:
             raise to_exception(found.error)
-        for chunk in stream.chunks(self._worker.bytes_of(found)):
+        for chunk in stream.chunks(offers.bytes_of(found.value)):
             yield stream.encode_download_chunk(chunk)
 
 

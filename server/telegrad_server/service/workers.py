@@ -96,6 +96,8 @@ class Workers:
         )
         if member is None:
             raise NotFound(f"worker {r.worker} has not joined this gateway", reason="WORKER_UNKNOWN")
+        if r.is_leaving:
+            self._keeper.members.drain(r.worker)
         response = pb.RenewLeaseResponse(is_draining=member.state is State.DRAINING)
         response.lease.FromNanoseconds(int(self._keeper.members.lease_seconds * 1e9))
         return response

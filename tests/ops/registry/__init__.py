@@ -23,6 +23,7 @@ from tests.ops.registry import (
     probability,
     random,
     reduce,
+    replicas,
     searching,
     shape,
     slices,
@@ -37,7 +38,7 @@ __all__ = ["ELSEWHERE", "FACTS", "Facts", "Sample"]
 
 FAMILIES = (
     attention, control, convolution, cross_entropy, decompositions, determinants, elementwise, index, linalg, norm,
-    pooling, probability, random, reduce, searching, shape, slices, sparse, special, systems,
+    pooling, probability, random, reduce, replicas, searching, shape, slices, sparse, special, systems,
 )  # fmt: skip
 
 FACTS: Mapping[str, Facts] = {facts.name: facts for family in FAMILIES for facts in family.ROWS}

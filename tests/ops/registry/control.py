@@ -103,5 +103,7 @@ ELSEWHERE = {
     "scan": "test_loops",
     "switch": "test_loops",
     "while": "test_loops",
+    "replica_index": "tests.client.test_replicas: no operand and, on one replica, one value",
+    "replica_weight": "tests.client.test_replicas: the same",
 }
 """Ops that facts cannot describe, and where they are tested."""

@@ -54,14 +54,16 @@ class Load(_message.Message):
     def __init__(self, sessions: _Optional[int] = ..., held_bytes: _Optional[int] = ..., busy_seconds: _Optional[float] = ...) -> None: ...
 
 class RenewLeaseRequest(_message.Message):
-    __slots__ = ("worker", "incarnation", "load")
+    __slots__ = ("worker", "incarnation", "load", "is_leaving")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    IS_LEAVING_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     load: Load
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+    is_leaving: bool
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., is_leaving: bool = ...) -> None: ...
 
 class RenewLeaseResponse(_message.Message):
     __slots__ = ("lease", "is_draining")

@@ -95,6 +95,10 @@ class Connected:
         route = routes.all_gather(self.rank, size=self.size, **_shape(out))
         self._begin(route, _BARRIER_TAG, parts={}, out=out).wait(timeout_seconds=None)
 
+    def check(self) -> None:
+        """WorkerLost if the group is broken."""
+        self._engine.check()
+
     def abort(self, reason: str) -> None:
         """Break the group on every member."""
         who = self._engine.group.describe([self.rank])
@@ -118,7 +122,7 @@ class Connected:
         key = self._engine.key(space=space, peer=peer, tag=tag)
         call = Call(
             self._engine,
-            Exchange(key, route, rank=self.rank, parts=parts, out=out, out_start=out_start, spare=self._spare),
+            Exchange(key, route, parts=parts, out=out, out_start=out_start, spare=self._spare),
         )
         self._engine.submit(call)
         return call

@@ -35,8 +35,9 @@ from telegrad_server.cluster.collectives.links import Link
 from telegrad_server.cluster.collectives.members import Failure, Group
 from telegrad_server.cluster.collectives.stream import WOULD_BLOCK
 from telegrad_server.executors.base import Array
+from telegrad_server.executors.communicator import ONCE
 
-_SPIN_SECONDS = 50e-6
+_SPIN_SECONDS = 100e-6
 _PARTING_SECONDS = 0.5
 """How long a member that breaks or leaves a group tries to tell the others."""
 _IDLE = "nothing"
@@ -128,6 +129,8 @@ class Engine:
 
     def key(self, *, space: int, peer: int, tag: int) -> Key:
         """The next key under a tag, as every member that takes part counts them."""
+        if tag >= ONCE:
+            return (space, peer, tag, 0)
         with self._lock:
             number = self._sequences.get((space, peer, tag), 0)
             self._sequences[space, peer, tag] = number + 1
@@ -141,6 +144,12 @@ class Engine:
         """One more or one fewer that waits."""
         with self._lock:
             self._waiting += change
+
+    def check(self) -> None:
+        """WorkerLost if the group is broken."""
+        failure = self._failure
+        if failure is not None:
+            raise failure.error(self.group, during=_IDLE)
 
     def abort(self, failure: Failure) -> None:
         """Break the group; the first failure counts."""
@@ -241,7 +250,11 @@ class Engine:
         for ring in rings:
             ring.sleeps()
         try:
-            if self._submitted or self._request is not None or any(self._can_move(link) for link in self._links.values()):
+            if (
+                self._submitted
+                or self._request is not None
+                or any(self._can_move(link) for link in self._links.values())
+            ):
                 return
             selector.select(self._tick_seconds if self._calls else None)
         finally:
@@ -255,9 +268,7 @@ class Engine:
 
     def _can_move(self, link: Link) -> bool:
         rings = link.rings
-        return rings is not None and (
-            not rings.is_empty or bool((link.urgent or link.bulk) and not rings.is_full)
-        )
+        return rings is not None and (not rings.is_empty or bool((link.urgent or link.bulk) and not rings.is_full))
 
     def _begin(self, call: Call) -> None:
         exchange = call.exchange

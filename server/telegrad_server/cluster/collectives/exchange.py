@@ -18,6 +18,8 @@ from telegrad_server.tree import Node
 
 Key = tuple[int, int, int, int]
 """Space, peer (-1 for everyone's calls), tag, sequence."""
+NOBODY: Node = (0, 0)
+"""The root where nothing is added."""
 Post = Callable[[int, Frame], None]
 
 
@@ -46,7 +48,6 @@ class Exchange(Owner):
         key: Key,
         route: Route,
         *,
-        rank: int,
         parts: Mapping[Node, Array],
         out: Array,
         out_start: int,
@@ -57,18 +58,17 @@ class Exchange(Owner):
         self.route = route
         self.peers = set(route.parts_from) | set(route.results_from)
         """Those from whom something comes."""
-        self._rank = rank
         self._parts = parts
         self._out = out
         self._out_start = out_start
         self._spare = spare
         division = route.division
-        self._root: Node | None = (0, division.replicas) if division else None
+        self._root = (0, division.replicas) if division else NOBODY
         self._add_of = division.add_of if division else {}
         self._sum_dtype = sum_dtype(out.dtype)
         self._step = PIECE_BYTES // self._sum_dtype.itemsize
         self._held: dict[tuple[Node, int], tuple[Array, Array]] = {}
-        self._is_made_at_once = division is None or self._root in parts
+        self._is_made_at_once = self._root == NOBODY or self._root in parts
         awaited: dict[int, int] = {}
         for source, _ in route.contributions:
             if source in route.parts_from:
@@ -114,7 +114,7 @@ class Exchange(Owner):
         if not self._is_made_at_once:
             return
         for start, stop in self._cut(self.route.mine):
-            if self._root is not None:
+            if self._root != NOBODY:
                 value, target = self._parts[self._root][start:stop], self._target(start, stop)
                 if value.ctypes.data != target.ctypes.data:
                     target[:] = value
@@ -139,12 +139,14 @@ class Exchange(Owner):
                 place[:] = payload
             _take(self._results_awaited, peer, header.length // self._out.itemsize)
             return
-        source, node = self.route.contributions[header.part] if header.part < len(self.route.contributions) else (-1, ())
-        dtype = self.dtype_of(node) if node else self._sum_dtype
-        value = payload.view(dtype) if header.length % dtype.itemsize == 0 else payload[:0]
-        stop = header.start + value.size
-        if source != peer or not node or not (self.route.mine[0] <= header.start < stop <= self.route.mine[1]):
+        known = self.route.contributions
+        source, node = known[header.part] if header.part < len(known) else (-1, (0, 1))
+        dtype = self.dtype_of(node)
+        stop = header.start + header.length // dtype.itemsize
+        is_within = self.route.mine[0] <= header.start < stop <= self.route.mine[1]
+        if source != peer or not is_within or header.length % dtype.itemsize:
             raise LinkBroken(f"it sent a part that was not asked for ({header})")
+        value = payload.view(dtype)
         _take(self._parts_awaited, peer, value.size)
         self._add(node, header.start, value, post)
 
@@ -165,10 +167,10 @@ class Exchange(Owner):
                 other, kept = self._held.pop((sibling, start))
             else:
                 if buffer is None:
-                    buffer = self._spare.take()
-                    copy = buffer[: value.nbytes].view(value.dtype)
+                    fresh = self._spare.take()
+                    copy = fresh[: value.nbytes].view(value.dtype)
                     copy[:] = value
-                    value = copy
+                    value, buffer = copy, fresh
                 self._held[node, start] = (value, buffer)
                 return
             left, right = (value, other) if node == add.left else (other, value)

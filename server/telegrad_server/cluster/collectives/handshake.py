@@ -15,7 +15,8 @@ import secrets
 import socket
 import struct
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import cast
 
 from telegrad_server.cluster.collectives.frames import LinkBroken
 
@@ -43,13 +44,17 @@ class Hello:
     def decode(cls, data: bytes) -> Hello:
         """What `encode` wrote; LinkBroken if these bytes are something else."""
         try:
-            hello = cls(**json.loads(data))
-        except (ValueError, TypeError):
-            raise LinkBroken("it did not say hello") from None
-        words, numbers = (hello.protocol, hello.group), (hello.generation, hello.rank, hello.to_rank)
-        if not all(isinstance(w, str) for w in words) or not all(type(n) is int for n in numbers):
-            raise LinkBroken("it did not say hello")
-        return hello
+            found: object = json.loads(data)
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            values = [cast("dict[str, object]", found).get(f.name) for f in fields(cls)]
+            match values:
+                case [str(protocol), str(group), int(generation), int(rank), int(to_rank)]:
+                    return cls(protocol, group, generation, rank, to_rank)
+                case _:
+                    pass
+        raise LinkBroken("it did not say hello")
 
 
 class Line:

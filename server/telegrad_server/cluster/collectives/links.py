@@ -66,7 +66,7 @@ class Link:
         return moved
 
     def receive_some(self, sink: Sink, *, is_readable: bool) -> tuple[bool, bool]:
-        """Take what is there, up to a batch: whether anything came, and whether the socket may hold more. LinkBroken."""
+        """Take what is there, up to a batch: whether anything came, whether the socket may hold more. LinkBroken."""
         came = has_more = False
         if is_readable:
             came = True

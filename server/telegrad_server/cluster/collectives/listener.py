@@ -101,9 +101,9 @@ class Listener:
     ) -> Communicator:
         """This process's end of a group, connected to all other members.
 
-        ``members`` is the same list everywhere, in the order of ranks; ``key`` is the group's secret, at least 16 bytes;
-        ``timeout_seconds`` is how long members wait for each other, here and in every call. An older generation of
-        the group that still lives in this process ends.
+        ``members`` is the same list everywhere, in the order of ranks; ``key`` is the group's secret, at least 16
+        bytes; ``timeout_seconds`` is how long members wait for each other, here and in every call. An older
+        generation of the group that still lives in this process ends.
 
         WorkerLost if a member does not come in time, or if the generation is over; AccessError if one has another key.
         """
@@ -215,7 +215,7 @@ class Listener:
             return False
         line.send(_WELCOME)
         memory = _accept_memory(line)
-        link = Link(sock, peer=hello.rank, rings=memory and Rings(memory, side=1, peer=hello.rank))
+        link = Link(sock, peer=hello.rank, rings=None if memory is None else Rings(memory, side=1, peer=hello.rank))
         with self._lock:
             if entry.is_over or self._is_closed or hello.rank in entry.arrived:
                 return False
@@ -239,7 +239,7 @@ class Listener:
                 self._say_hello(line, group, rank=rank, peer=peer, key=key)
                 is_near = bool(member.machine) and member.machine == group.members[rank].machine
                 memory = _offer_memory(line, is_near=is_near)
-                return Link(sock, peer=peer, rings=memory and Rings(memory, side=0, peer=peer))
+                return Link(sock, peer=peer, rings=None if memory is None else Rings(memory, side=0, peer=peer))
             except _NotYet as not_yet:
                 why = str(not_yet)
             except TelegradError:  # refused for good; these are OSErrors too

@@ -57,8 +57,8 @@ class Failure:
     """Why a group broke: one word, the rank at whose end it broke (-1: none), and a sentence."""
 
     cause: str
-    """closed: a connection ended. timeout. abort. left: a member closed its end. mismatch: members made different
-    calls. broken: bytes that make no sense."""
+    """closed: a connection ended, or carried nonsense. timeout. abort. left: a member closed its end. mismatch:
+    members made different calls. refused: a member did not let this one in."""
     rank: int
     text: str
 
@@ -82,5 +82,5 @@ class Failure:
     @classmethod
     def decode(cls, data: bytes) -> Failure:
         """What `encode` wrote."""
-        cause, rank, text = (data.decode(errors="replace").split("\n", 2) + ["", ""])[:3]
+        cause, rank, text = ([*data.decode(errors="replace").split("\n", 2), "", ""])[:3]
         return cls(cause, int(rank) if rank.lstrip("-").isdigit() else -1, text)

@@ -60,6 +60,10 @@ class One:
         """Everyone is here."""
         self._check("barrier")
 
+    def check(self) -> None:
+        """WorkerLost if the group is broken."""
+        self._check("nothing")
+
     def abort(self, reason: str) -> None:
         """Break the group."""
         self._failure = self._failure or Failure("abort", 0, f"it was aborted: {reason}")

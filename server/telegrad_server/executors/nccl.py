@@ -1,0 +1,262 @@
+"""A Communicator for arrays on GPUs, over NCCL. Never run yet: written from CuPy 14.2's API, on machines without a GPU.
+
+NCCL's own sums have an order that follows from the number of GPUs, so only its transport is used: grouped sends and
+receives bring the parts to the owner of each span, which adds them in the order of the tree, and the results are
+gathered. The same scheme, and the same bits, as in host memory (`telegrad_server.cluster.collectives.routes`).
+
+Everything runs on one stream of its own, so members must issue their calls in the same order. Waiting makes the
+caller's stream wait and not the caller: an error that comes later is raised by the next call, and by `check`, which
+whoever commits results asks after synchronising. A group of the host's beside it carries NCCL's unique id, tells of the
+death of members, and barriers; a thread aborts NCCL's kernels, which would wait for ever, when that group breaks or
+a call takes too long.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import cupy as cp  # pyright: ignore[reportMissingImports]
+import numpy as np
+from cupy.cuda import nccl  # pyright: ignore[reportMissingImports]
+from telegrad.errors import WorkerLost
+
+from telegrad_server.executors.base import Array
+from telegrad_server.executors.communicator import Communicator, Pending
+from telegrad_server.tree import Division, Node, spans
+
+_WATCH_SECONDS = 0.05
+_UNIQUE_ID_BYTES = 128
+_TAG = 0
+_BYTES = nccl.NCCL_UINT8
+
+
+class Nccl:
+    """One member's end of a group of GPUs, on the device that is current when it is made. `start` before its use."""
+
+    def __init__(self, host: Communicator, *, timeout_seconds: float) -> None:
+        """``host``: the same members' group in host memory, which this one uses alone, and closes."""
+        self.rank = host.rank
+        self.size = host.size
+        self.generation = host.generation
+        self._host = host
+        self._timeout_seconds = timeout_seconds
+        self._device = cp.cuda.Device()
+        self._stream = cp.cuda.Stream(non_blocking=True)
+        self._lock = threading.Condition()
+        self._under_way: deque[_Call] = deque()
+        self._is_closed = False
+        unique = np.zeros(_UNIQUE_ID_BYTES, np.uint8)
+        if self.rank == 0:
+            unique[:] = np.frombuffer(nccl.get_unique_id(), np.uint8)
+        host.broadcast(unique, root=0, tag=_TAG)
+        # blocks until all members are here; the host's group has just shown that they are
+        self._nccl: Any = nccl.NcclCommunicator(self.size, unique.tobytes(), self.rank)
+        self._thread = threading.Thread(target=self._watch, name=f"telegrad nccl rank {self.rank}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread that watches."""
+        self._thread.start()
+
+    def start_all_reduce(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> Pending:
+        """Begin to sum over all replicas into ``out`` on every rank."""
+        target = out.reshape(-1)
+        cut = spans(target.size, self.size)
+        with _Issue(self, f"all_reduce of {out.dtype}[{out.size}]", (parts, out)) as issue:
+            self._reduce(parts, target[slice(*cut[self.rank])], cut, division)
+            self._gather(target, cut)
+        return issue.call
+
+    def all_reduce(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> None:
+        """Sum over all replicas into ``out`` on every rank."""
+        self.start_all_reduce(parts, out, division=division, tag=tag).wait(timeout_seconds=None)
+
+    def reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> None:
+        """Sum over all replicas; this rank's span of the sum into ``out``."""
+        with _Issue(self, f"reduce_scatter of {out.dtype}[{parts[0].size}]", (parts, out)) as issue:
+            self._reduce(parts, out.reshape(-1), spans(parts[0].size, self.size), division)
+        issue.call.wait(timeout_seconds=None)
+
+    def all_gather(self, x: Array, out: Array, *, tag: int) -> None:
+        """Every rank's ``x`` one after the other into ``out``."""
+        target = out.reshape(-1)
+        cut = spans(target.size, self.size)
+        with _Issue(self, f"all_gather of {out.dtype}[{out.size}]", (x, out)) as issue:
+            target[slice(*cut[self.rank])] = x.reshape(-1)
+            self._gather(target, cut)
+        issue.call.wait(timeout_seconds=None)
+
+    def broadcast(self, x: Array, *, root: int, tag: int) -> None:
+        """Fill ``x`` on every rank with what it is on ``root``."""
+        with _Issue(self, f"broadcast of {x.dtype}[{x.size}]", (x,)) as issue:
+            self._nccl.broadcast(x.data.ptr, x.data.ptr, x.nbytes, _BYTES, root, self._stream.ptr)
+        issue.call.wait(timeout_seconds=None)
+
+    def send(self, x: Array, *, peer: int, tag: int) -> None:
+        """Send to one rank."""
+        with _Issue(self, f"send of {x.dtype}[{x.size}] to rank {peer}", (x,)) as issue:
+            self._nccl.send(x.data.ptr, x.nbytes, _BYTES, peer, self._stream.ptr)
+        issue.call.wait(timeout_seconds=None)
+
+    def recv(self, out: Array, *, peer: int, tag: int) -> None:
+        """Receive from one rank."""
+        with _Issue(self, f"recv of {out.dtype}[{out.size}] from rank {peer}", (out,)) as issue:
+            self._nccl.recv(out.data.ptr, out.nbytes, _BYTES, peer, self._stream.ptr)
+        issue.call.wait(timeout_seconds=None)
+
+    def barrier(self) -> None:
+        """Return when every member has called it and what it issued before is done."""
+        self._stream.synchronize()
+        self._host.barrier()
+
+    def check(self) -> None:
+        """WorkerLost if the group is broken."""
+        self._host.check()
+
+    def abort(self, reason: str) -> None:
+        """Break the group on every member."""
+        self._host.abort(reason)
+        with self._lock:
+            self._lock.notify_all()
+
+    def close(self) -> None:
+        """Leave the group and end its threads."""
+        self._host.close()
+        with self._lock:
+            self._is_closed = True
+            self._lock.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def enter(self, call: _Call) -> None:
+        """A call is issued: watch it."""
+        with self._lock:
+            self._under_way.append(call)
+            self._lock.notify_all()
+
+    @property
+    def stream(self) -> Any:
+        """What everything runs on."""
+        return self._stream
+
+    def _reduce(self, parts: Sequence[Array], out: Array, cut: list[tuple[int, int]], division: Division) -> None:
+        first, last = cut[self.rank]
+        own = dict(zip(division.nodes(self.rank), (part.reshape(-1) for part in parts)))
+        sums = {node: part[first:last] for node, part in own.items()}
+        wide = _sum_dtype(out.dtype)
+        nccl.groupStart()
+        for rank, node in division.contributions:
+            if rank != self.rank and last > first:
+                sums[node] = cp.empty(last - first, out.dtype if node[1] - node[0] == 1 else wide)
+                self._nccl.recv(sums[node].data.ptr, sums[node].nbytes, _BYTES, rank, self._stream.ptr)
+        for peer, (start, stop) in enumerate(cut):
+            for part in own.values() if peer != self.rank and stop > start else ():
+                piece = part[start:stop]
+                self._nccl.send(piece.data.ptr, piece.nbytes, _BYTES, peer, self._stream.ptr)
+        nccl.groupEnd()
+        if last > first:
+            out[...] = _added(sums, division, wide)
+
+    def _gather(self, out: Array, cut: list[tuple[int, int]]) -> None:
+        first, last = cut[self.rank]
+        mine = out[first:last]
+        if out.size and out.size % self.size == 0:
+            self._nccl.allGather(mine.data.ptr, out.data.ptr, mine.nbytes, _BYTES, self._stream.ptr)
+            return
+        nccl.groupStart()
+        for peer, (start, stop) in enumerate(cut):
+            if peer == self.rank:
+                continue
+            if stop > start:
+                theirs = out[start:stop]
+                self._nccl.recv(theirs.data.ptr, theirs.nbytes, _BYTES, peer, self._stream.ptr)
+            if last > first:
+                self._nccl.send(mine.data.ptr, mine.nbytes, _BYTES, peer, self._stream.ptr)
+        nccl.groupEnd()
+
+    def _watch(self) -> None:
+        """Break off what will never end."""
+        self._device.use()
+        while True:
+            with self._lock:
+                while self._under_way and self._under_way[0].is_done:
+                    self._under_way.popleft()
+                if self._is_closed:
+                    break
+                self._lock.wait(_WATCH_SECONDS if self._under_way else None)
+                late = self._under_way[0] if self._under_way else None
+            try:
+                self._host.check()
+                self._nccl.check_async_error()
+            except (WorkerLost, nccl.NcclError) as error:
+                self._host.abort(f"NCCL: {error}")
+                break
+            if late is not None and not late.is_done and late.age_seconds > self._timeout_seconds:
+                self._host.abort(f"{late.what} was not done within {self._timeout_seconds:g} s")
+                break
+        self._nccl.abort()  # its kernels end; what they have written is nothing that anybody will commit
+
+
+class _Call:
+    """An exchange that is issued; `wait` is in the order of streams."""
+
+    def __init__(self, group: Nccl, what: str, arrays: object) -> None:
+        self.what = what
+        self._group = group
+        self._arrays = arrays  # held until it is done: their memory would be used again
+        self._done = cp.cuda.Event(disable_timing=True)
+        self._since = time.monotonic()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the device has done it."""
+        return bool(self._done.done)
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it was issued."""
+        return time.monotonic() - self._since
+
+    def record(self, stream: Any) -> None:
+        """The stream has been given all of it."""
+        self._done.record(stream)
+
+    def wait(self, *, timeout_seconds: float | None) -> None:
+        """Let the caller's stream wait for it. The group's thread, not this, watches how long it takes."""
+        self._group.check()
+        cp.cuda.get_current_stream().wait_event(self._done)
+
+
+class _Issue:
+    """Inside it, work goes to the group's stream, after what the caller's stream holds now."""
+
+    def __init__(self, group: Nccl, what: str, arrays: object) -> None:
+        group.check()
+        self.call = _Call(group, what, arrays)
+        self._group = group
+
+    def __enter__(self) -> _Issue:
+        stream = self._group.stream
+        stream.wait_event(cp.cuda.get_current_stream().record())
+        stream.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        stream = self._group.stream
+        self.call.record(stream)
+        stream.__exit__(*error)
+        self._group.enter(self.call)
+
+
+def _added(sums: dict[Node, Array], division: Division, wide: Any) -> Array:
+    for add in division.adds:
+        left, right = sums.pop(add.left), sums.pop(add.right)
+        sums[add.out] = cp.add(left.astype(wide, copy=False), right.astype(wide, copy=False))
+    return sums[0, division.replicas]
+
+
+def _sum_dtype(dtype: Any) -> Any:
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype

@@ -1,0 +1,117 @@
+"""The gateway: the front door of a cluster, and what makes its workers: children of its own, or Ray."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from telegrad.errors import ResourceError
+
+from telegrad_server.cluster.launcher import Launcher, WorkerSpec
+from telegrad_server.cluster.local import LocalLauncher
+from telegrad_server.cluster.nodes import WorkerSize
+from telegrad_server.cluster.ray_cluster import Pool, Program, RayLauncher, RaySettings
+from telegrad_server.cluster.tickets import Key
+from telegrad_server.config import Config
+from telegrad_server.roles.running import STOP_SECONDS, gate, reachable, say, stopping
+from telegrad_server.service.gateway import Gateway
+
+
+async def run(config: Config) -> int:
+    """Serve until a signal."""
+    stop = stopping()
+    with tempfile.TemporaryDirectory(prefix="telegrad-") as folder:
+        key_file = config.cluster_key_file or _new_key(Path(folder))
+        inner = 0  # known once it listens, which is before a worker is made
+
+        def worker(spec: WorkerSpec) -> Sequence[str]:
+            return _worker_arguments(config, spec, key_file, inner)
+
+        gateway = Gateway(config, gate(config), Key.from_file(key_file), _launcher(config, worker))
+        port, inner = await gateway.start()
+        say(f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}")
+        await gateway.launch()
+        await stop.wait()
+        await gateway.stop(STOP_SECONDS)
+    return 0
+
+
+def _launcher(config: Config, arguments: Callable[[WorkerSpec], Sequence[str]]) -> Launcher | None:
+    if config.ray == "none":
+        if not config.workers:
+            return None
+        return LocalLauncher(config.workers, cpus=config.worker_cpus, arguments=arguments, environ=_environ())
+    if config.ray == "join" and not config.ray_address:
+        raise ResourceError("--ray join needs --ray-address HOST:PORT")
+    is_pool = bool(config.workers) and config.worker_strategy.startswith("strict")
+    settings = RaySettings(
+        mode=config.ray,
+        token_file=config.ray_token_file,
+        address=config.ray_address or "",
+        host=config.ray_host,
+        port=config.ray_port,
+        folder=config.ray_folder,
+        pool=Pool(config.workers, config.worker_strategy) if is_pool else None,
+    )
+    size = WorkerSize(
+        cpus=config.worker_cpus,
+        gpus=config.worker_gpus,
+        memory_bytes=config.worker_memory_bytes,
+        resources={name: float(number) for name, number in _pairs(config.worker_resources)},
+        labels=dict(_pairs(config.worker_labels)),
+    )
+    return RayLauncher(settings, size=size, program=Program("telegrad_server.main", arguments, {}))
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """The pairs in ``a=1,b=2``. ResourceError if it is not of this form."""
+    found: list[tuple[str, str]] = []
+    for item in filter(None, text.split(",")):
+        name, is_pair, value = item.partition("=")
+        if not is_pair:
+            raise ResourceError(f"{item!r} must be NAME=VALUE")
+        found.append((name.strip(), value.strip()))
+    return found
+
+
+def _new_key(folder: Path) -> str:
+    """A key for this run, which only workers that are made here learn."""
+    path = folder / "cluster.key"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+    return str(path)
+
+
+def _worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int) -> list[str]:
+    """The options of a worker that is made here, or on a host of Ray's."""
+    is_near = config.ray == "none"
+    number = int("".join(c for c in spec.device.name.rpartition("/")[2] if c.isdigit()) or 0)
+    settings: dict[str, object] = {
+        "role": "worker",
+        "name": spec.name,
+        "gateway": f"{reachable(config.advertise_host or config.cluster_host)}:{inner}",
+        "backend": "numpy" if spec.device.kind == "cpu" else config.backend,
+        "host": "127.0.0.1" if is_near or config.cluster_host == "127.0.0.1" else "0.0.0.0",
+        "port": config.worker_port + number if config.worker_port else 0,
+        "cluster-key-file": key_file,
+        "cluster-ca": config.cluster_ca,
+        "max-sessions": config.max_sessions,
+        "max-bytes": config.max_bytes,
+        "max-tenant-bytes": config.max_tenant_bytes,
+        "max-session-bytes": config.max_session_bytes,
+        "max-tensor-bytes": config.max_tensor_bytes,
+        "max-graph-nodes": config.max_graph_nodes,
+        "max-flops": config.max_flops,
+        "lease-seconds": config.lease_seconds,
+        "drain-seconds": config.drain_seconds,
+    }
+    if config.secrets_dir is not None:  # the same folder on every host, with this host's files
+        settings |= {"secrets-dir": config.secrets_dir, "cluster-key-file": None, "cluster-ca": None}
+    return [word for name, value in settings.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def _environ() -> Mapping[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("TELEGRAD_SERVER_")}

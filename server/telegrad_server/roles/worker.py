@@ -1,0 +1,115 @@
+"""A worker of a cluster: a process that joins a gateway by itself, or with Ray a host that others place workers on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+
+from telegrad.errors import AccessError, TelegradError
+from telegrad.wire.status import to_record
+from telegrad.wire.v1 import workers_pb2
+
+from telegrad_server.cluster.collectives import Listener
+from telegrad_server.cluster.groups import Groups
+from telegrad_server.cluster.lease import Lease
+from telegrad_server.cluster.machine import machine_id
+from telegrad_server.cluster.ray_cluster import RayletSettings, check_ray, run_raylet
+from telegrad_server.cluster.tickets import Key
+from telegrad_server.config import Config
+from telegrad_server.executors import pick_executor
+from telegrad_server.roles.running import STOP_SECONDS, reachable, say, stopping
+from telegrad_server.seats import Neighbours
+from telegrad_server.service import Server, TicketAccess
+from telegrad_server.service.member import Membership
+from telegrad_server.service.peers import Recruits
+from telegrad_server.worker import Worker
+
+GIVEN_UP = 75
+"""The exit status of a worker that its gateway has given up: it may be started anew."""
+
+
+def bring_host(config: Config) -> int:
+    """Let Ray place workers on this host, until a signal or the end of Ray."""
+    check_ray()
+    if config.ray_address is None or config.ray_token_file is None:
+        raise AccessError("a host of Ray's needs --ray-address HOST:PORT and --ray-token-file FILE")
+    settings = RayletSettings(
+        address=config.ray_address,
+        token_file=config.ray_token_file,
+        folder=config.ray_folder,
+        host=config.ray_host,
+        drain_seconds=config.drain_seconds,
+    )
+    return run_raylet(settings, os.environ)
+
+
+async def run(config: Config) -> int:
+    """Serve until a signal, or until the gateway gives this worker up."""
+    if config.gateway is None or config.cluster_key_file is None:
+        raise AccessError("a worker needs --gateway HOST:PORT and --cluster-key-file FILE")
+    stop = stopping()
+    key = Key.from_file(config.cluster_key_file)
+    roots = Path(config.cluster_ca).read_bytes() if config.cluster_ca else None
+    lease = Lease()
+    listener = Listener(config.host, 0, tls=None)
+    listener.start()
+    groups = Groups(listener)
+    recruits = Recruits(asyncio.get_running_loop(), key, roots)
+    worker = Worker(config, pick_executor(config.backend), lease=lease, neighbours=Neighbours(groups, recruits))
+    server = Server(worker, config, TicketAccess(key, worker.incarnation), is_inside=True)
+    port = await server.start()
+    worker.start()
+    facts = _facts(config, worker, port, listener.port)
+    status = 0
+
+    def given_up(error: TelegradError) -> None:
+        nonlocal status
+        logging.warning("given up by the gateway: %s", error.message)
+        worker.end_all(to_record(error))
+        status = GIVEN_UP
+        stop.set()
+
+    drained = asyncio.Event()
+    membership = Membership(
+        config.gateway, key, roots, facts, lease, load=lambda: _load(worker), given_up=given_up, drained=drained.set
+    )
+    recruits.introduce(membership, facts)
+    running = asyncio.create_task(membership.run())
+    say(f"telegrad-server worker {facts.worker} listening on {config.host}:{port}, joining {config.gateway}")
+    draining = asyncio.create_task(drained.wait())
+    await asyncio.wait((asyncio.create_task(stop.wait()), draining), return_when=asyncio.FIRST_COMPLETED)
+    if config.drain_seconds and not status and not drained.is_set():
+        membership.drain()
+        await asyncio.wait((draining,), timeout=config.drain_seconds)
+    draining.cancel()
+    running.cancel()
+    await membership.leave()
+    await server.stop(STOP_SECONDS)
+    await asyncio.to_thread(groups.close)
+    return status
+
+
+def _facts(config: Config, worker: Worker, port: int, collectives_port: int) -> workers_pb2.JoinClusterRequest:
+    hello = worker.hello()
+    host = reachable(config.advertise_host or config.host)
+    return workers_pb2.JoinClusterRequest(
+        worker=config.name or f"{socket.gethostname()}-{worker.incarnation[:6]}",
+        incarnation=worker.incarnation,
+        address=f"{host}:{port}",
+        direct_address=f"{config.direct_host}:{port}" if config.direct_host else "",
+        collectives_address=f"{host}:{collectives_port}",
+        machine=machine_id(),
+        backend=hello.backend,
+        fingerprint=hello.fingerprint,
+        version=hello.server_version,
+        max_sessions=config.max_sessions,
+        max_bytes=config.max_bytes,
+    )
+
+
+def _load(worker: Worker) -> workers_pb2.Load:
+    found = worker.statistics()
+    return workers_pb2.Load(sessions=found["sessions"], held_bytes=found["bytes"], busy_seconds=worker.busy_seconds)

@@ -1,0 +1,219 @@
+"""Replicas on several workers: the bits of one worker, whoever carries them, and whoever dies."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import psutil
+import pytest
+import telegrad as tg
+from telegrad import nn, optim
+from telegrad.errors import StateLost
+from telegrad.transport.remote import GrpcConnection
+from telegrad.wire.v1 import sessions_pb2 as pb
+
+from tests.cluster.conftest import Running, gateway, wait_for
+
+
+def blobs(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, 20)).astype(np.float32), rng.integers(0, 3, rows)
+
+
+def train(
+    *, replicas: int, rows: int = 32, steps: int = 6, width: int = 64, before: Callable[[int], None] = lambda _: None
+) -> list[bytes]:
+    """Train with dropout and clipping; the bits of every loss and result, and of the parameters in the end."""
+    x, y = blobs(rows)
+    model = nn.Sequential(nn.Linear(20, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, 3))
+    optimizer = optim.AdamW(model.parameters(), lr=0.01)
+
+    @tg.function(replicas=replicas)
+    def step(x: tg.Tensor, y: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+        out = model(x)
+        loss = nn.functional.cross_entropy(out, y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss, out
+
+    bits: list[bytes] = []
+    for i in range(steps):
+        before(i)
+        bits += [x.numpy().tobytes() for x in step(x, y)]
+    return bits + [v.tobytes() for v in model.state_dict().values()]
+
+
+def embedded(**options: int) -> list[bytes]:
+    with tg.connect(backend="numpy", new=True):
+        return train(**options)
+
+
+@pytest.fixture(scope="module")
+def three_workers() -> Iterator[Running]:
+    """A gateway with three workers, all of them in."""
+    with gateway("--workers", "3", "--worker-lease-seconds", "3") as running:
+        wait_for(running, 3)
+        yield running
+
+
+def others(running: Running, home: str) -> list[psutil.Process]:
+    return [process for process in running.workers() if home not in process.cmdline()]
+
+
+@pytest.mark.parametrize(("replicas", "rows"), [(2, 32), (3, 32), (3, 7), (5, 31), (1, 8)])
+def test_replicas_on_workers_have_the_bits_of_one(three_workers: Running, replicas: int, rows: int) -> None:
+    with tg.connect(three_workers.address, new=True):
+        assert train(replicas=replicas, rows=rows) == embedded(replicas=replicas, rows=rows)
+
+
+def test_results_and_parameters_too_large_for_a_message(three_workers: Running) -> None:
+    options = {"replicas": 3, "rows": 6000, "steps": 2, "width": 2000}
+    with gateway("--workers", "1", "--worker-cpus", "1") as alone, tg.connect(alone.address, new=True):
+        expected = train(**options)  # one thread, as each of the three has: large products are shared among threads
+    with tg.connect(three_workers.address, new=True):
+        assert train(**options) == expected
+
+
+def test_a_variable_changed_between_steps_reaches_the_peers(three_workers: Running) -> None:
+    def session_bits() -> list[bytes]:
+        weight = nn.Parameter(np.ones((20, 3), np.float32))
+
+        @tg.function(replicas=3)
+        def step(x: tg.Tensor) -> tg.Tensor:
+            loss = ((x @ weight) ** 2).mean()
+            loss.backward()
+            weight.assign(weight - 0.1 * weight.grad)
+            weight.grad = None
+            return loss
+
+        x, _ = blobs(12)
+        bits = [step(x).numpy().tobytes() for _ in range(2)]
+        weight.assign(weight * 0.5)
+        return [*bits, step(x).numpy().tobytes(), weight.numpy().tobytes()]
+
+    with tg.connect(three_workers.address, new=True):
+        found = session_bits()
+    with tg.connect(backend="numpy", new=True):
+        assert found == session_bits()
+
+
+def test_sessions_whose_crews_cross_all_go_on(three_workers: Running) -> None:
+    """Each home is a peer of the others: a worker that waits for a sum lets others compute."""
+
+    def stepper(session: tg.Session) -> Callable[[], tg.Tensor]:
+        x, y = blobs(12)
+        model = nn.Linear(20, 3)
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        @tg.function(replicas=3)
+        def step(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.minimize(loss)
+            return loss
+
+        on_server = tg.asarray(x), tg.asarray(y)
+        return lambda: step(*on_server)
+
+    with tg.connect(backend="numpy", new=True) as session:
+        alone = stepper(session)
+        expected = [alone().item() for _ in range(30)]
+    sessions = [tg.connect(three_workers.address, worker=f"worker-{i}", new=True) for i in (1, 2, 3)]
+    steps: list[Callable[[], tg.Tensor]] = []
+    for session in sessions:
+        tg.context.drop_session(session)
+        tg.context.push_session(session)
+        steps.append(stepper(session))
+    losses = [[step() for step in steps] for _ in range(30)]  # nothing is waited for
+
+    for k in range(3):
+        assert [row[k].item() for row in losses] == expected
+    for session in reversed(sessions):
+        session.close()
+
+
+def test_an_error_in_a_peers_rows_names_the_line_and_leaves_the_variables(three_workers: Running) -> None:
+    with tg.connect(three_workers.address, new=True):
+        weight = nn.Parameter(np.ones((10, 4), np.float32))
+
+        @tg.function(replicas=3)
+        def step(rows: tg.Tensor) -> tg.Tensor:
+            loss = tg.take(weight, rows, axis=0).sum()  # the line
+            loss.backward()
+            weight.assign(weight - 0.1 * weight.grad)
+            weight.grad = None
+            return loss
+
+        good, bad = np.array([0, 1, 2, 3, 4, 5]), np.array([0, 1, 2, 3, 4, 77])
+        step(good).item()
+        before = weight.numpy()
+        with pytest.raises(IndexError, match="77") as caught:
+            step(bad).item()
+        assert "test_crew.py" in str(caught.value.location)  # type: ignore[attr-defined]
+        assert np.array_equal(weight.numpy(), before)
+        step(good).item()  # and on it goes
+        assert not np.array_equal(weight.numpy(), before)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_peer_that_dies_in_mid_training_changes_no_bit(how: signal.Signals) -> None:
+    with gateway("--workers", "3", "--worker-lease-seconds", "3") as running:
+        wait_for(running, 3)
+        with tg.connect(running.address, new=True) as session:
+
+            def strike(step: int) -> None:
+                if step == 3:
+                    others(running, session.home)[0].send_signal(how)
+
+            assert train(replicas=4, before=strike) == embedded(replicas=4)
+
+
+def test_all_peers_may_die(three_workers: Running) -> None:
+    with gateway("--workers", "3") as running:
+        wait_for(running, 3)
+        with tg.connect(running.address, new=True) as session:
+
+            def strike(step: int) -> None:
+                if step in (2, 4):
+                    for process in others(running, session.home):
+                        process.kill()
+
+            assert train(replicas=4, before=strike) == embedded(replicas=4)
+
+
+def test_the_home_may_not(three_workers: Running) -> None:
+    with gateway("--workers", "2") as running:
+        wait_for(running, 2)
+        session = tg.connect(running.address, new=True)
+
+        def strike(step: int) -> None:
+            if step == 2:
+                running.worker(session.home).kill()
+
+        with pytest.raises(StateLost, match="the home of this session, is gone"):
+            train(replicas=2, before=strike)
+        session.close()
+        with tg.connect(running.address, new=True):
+            assert train(replicas=2) == embedded(replicas=2)
+
+
+def test_a_worker_that_joins_later_is_used() -> None:
+    with gateway("--workers", "1") as running:
+        wait_for(running, 1)
+        with tg.connect(running.address, new=True):
+            assert train(replicas=2) == embedded(replicas=2)
+
+
+def test_nothing_is_left_on_peers_when_the_session_ends(three_workers: Running) -> None:
+    with tg.connect(three_workers.address, new=True):
+        train(replicas=3)
+
+    for i in (1, 2, 3):
+        with tg.connect(three_workers.address, worker=f"worker-{i}", new=True) as session:
+            connection = session.commands.connection
+            assert isinstance(connection, GrpcConnection)
+            hello = connection._sessions.Hello(pb.HelloRequest(), metadata=connection._metadata)
+            assert hello.held_bytes == 0

@@ -4,9 +4,9 @@ A part is what one worker computes at a stretch: the nodes of one micro-batch (o
 away from the beginning. Marks are gone then; what crosses from part to part has a number. A view does not cross, it is
 made again where it is used, so that every op meets the layout that it would meet on one worker: its bits are the same.
 
-The order is that of a simulation in which each part takes one beat: a worker goes on with a micro-batch that it has
-begun before it begins another, and begins no more of them than there are stages behind it (1F1B). Every worker's order
-is a part of one order for all, so none can wait for another in a circle.
+The order is that of a simulation in which each part takes one beat: a worker begins no more micro-batches than there
+are stages behind it and its own, and then ends one before it begins another (1F1B). Every worker's order is a part of
+one order for all, so none can wait for another in a circle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from telegrad.ir.graph import Function, Graph, Input, new_input
 from telegrad.ir.types import Type
-from telegrad.ir.value import Node, Value
+from telegrad.ir.value import Node, Origin, Value
 from telegrad.ops.parts import MARKS, MicroBatch
 
 from telegrad_server.compiler.places import HOME, Place, place_of_input, places_of
@@ -111,6 +111,7 @@ class _Cutter:
         for node in self.graph.body:
             self._settle(node)
         self.outputs = self._outputs(places)
+        self._sink()
         self.needs = self._needs()
         self.builders: dict[Key, _Builder] = {}
         self.numbers: dict[tuple[Value, int], int] = {}
@@ -150,6 +151,25 @@ class _Cutter:
             worker = targets.get(j, known.place.worker)
             found.append((known.source, HOME if worker is None else worker))
         return found
+
+    def _sink(self) -> None:
+        """Let what a gradient is computed from wait for the gradient: else the forward would make it, and keep it."""
+        leaving = {source.node for source, _ in self.outputs}
+        users: dict[int, list[Key | None]] = {}
+        for node in reversed(self.graph.nodes):
+            key = self.key.get(id(node))
+            if key is None:
+                continue
+            found = users.get(id(node), [])
+            if _is_backward(node) and found and node not in leaving and None not in found:
+                first = min([k for k in found if k is not None], key=lambda k: (k.batch, k.level))
+                if first.batch == key.batch:  # else it is added to another's: what it is made of would wait, too
+                    key = self.key[id(node)] = first
+            for v in node.inputs:
+                source = self.values[v].source.node
+                made = self.key.get(id(source))
+                if made is not None:
+                    users.setdefault(id(source), []).append(key if made.worker == key.worker else None)
 
     def _needs(self) -> dict[int, dict[int, Key]]:
         """For each node without a place, and each worker that needs it, the first part that does."""
@@ -264,6 +284,10 @@ class _Cutter:
         return self._exported(builder, source)
 
 
+def _is_backward(node: Node) -> bool:
+    return isinstance(node.origin, Origin) and node.origin.is_backward
+
+
 def _is_view(node: Node) -> bool:
     return node.op.is_view and len(node.inputs) == 1 and not node.regions
 
@@ -323,7 +347,7 @@ def one_forward_one_backward(parts: dict[Key, set[Key]]) -> list[Key]:
         for worker in sorted(ready):
             able = [key for key in ready[worker] if may_run(key)]
             if able:
-                chosen.append(min(able, key=lambda k: (is_start(k), k.batch, k.level)))
+                chosen.append(min(able, key=lambda k: (not is_start(k), k.batch, k.level)))
         if not chosen:  # no micro-batch can begin where it should: then whichever comes first
             chosen = [min([key for keys in ready.values() for key in keys], key=lambda k: (k.batch, k.level, k.worker))]
         for key in chosen:

@@ -84,11 +84,11 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "DType", "Parameter", "Scope", "Session", "TelegradError", "Tensor", "Variable", "__array_api_version__",
     "__array_namespace_info__", "__version__", "all_reduce", "arange", "asarray", "bfloat16", "bool",
     "broadcast_shapes", "can_cast", "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad",
-    "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full", "function", "grad",
-    "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian", "jvp",
-    "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones", "optim", "pi", "pipeline", "random",
-    "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse", "switch", "tensor", "uint16", "uint32",
-    "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
+    "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full", "function",
+    "grad", "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian",
+    "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones", "optim",
+    "pi", "pipeline", "random", "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse", "switch",
+    "tensor", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 

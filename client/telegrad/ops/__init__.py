@@ -41,11 +41,11 @@ from telegrad.ops.shape import *
 from telegrad.ops.special import *
 
 FAMILIES = (
-    "activation", "attention", "control", "convolution", "cross_entropy", "decompositions", "determinants", "distance",
-    "dropout", "einstein", "elementwise", "embedding", "fractional_pooling", "index", "indexing", "interpolation",
-    "linalg", "loops", "loss", "matrix_norms", "norm", "padding", "parts", "pooling", "probability", "random",
-    "rearrange", "recurrent", "reduce", "replicas", "sampling", "searching", "segments", "selection", "shape", "slices", "sparse",
-    "special", "systems", "unpooling",
+    "activation", "attention", "control", "convolution", "cross_entropy", "decompositions", "determinants",
+    "distance", "dropout", "einstein", "elementwise", "embedding", "fractional_pooling", "index", "indexing",
+    "interpolation", "linalg", "loops", "loss", "matrix_norms", "norm", "padding", "parts", "pooling",
+    "probability", "random", "rearrange", "recurrent", "reduce", "replicas", "sampling", "searching", "segments",
+    "selection", "shape", "slices", "sparse", "special", "systems", "unpooling",
 )  # fmt: skip
 """Every module of this folder: importing one registers its ops."""
 

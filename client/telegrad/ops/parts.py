@@ -1,9 +1,9 @@
 """Where the parts of a graph run: ops that leave values as they are and say on which worker they are wanted.
 
-A node runs where its operands are, so two marks suffice: `MoveTo`, which users write by `telegrad.on`, and `MoveBeside`,
-which brings a gradient back to where the value is that it belongs to. `MicroBatch` marks what belongs to one
-micro-batch of a pipeline, so that the parts of one can run while those of another wait. On one worker all three are
-nothing.
+A node runs where its operands are, so two marks suffice: `MoveTo`, which users write by `telegrad.on`, and
+`MoveBeside`, which brings a gradient back to where the value is that it belongs to. `MicroBatch` marks what belongs to
+one micro-batch of a pipeline, so that the parts of one can run while those of another wait. On one worker all three
+are nothing.
 """
 
 from __future__ import annotations

@@ -203,7 +203,10 @@ class Line:
                 found += stream.decode_chunk(data, tag=1) or b""
             future.set_result(bytes(found))
         except grpc.aio.AioRpcError as error:
-            future.set_exception(WorkerLost(f"the rows of {self.candidate.worker} did not come: {error_of(error)}"))
+            future.set_exception(WorkerLost(f"a value of {self.candidate.worker} did not come: {error_of(error)}"))
+        finally:
+            if not future.done():
+                future.set_exception(self._gone())
 
     def _gone(self) -> WorkerLost:
         return WorkerLost(f"the line to worker {self.candidate.worker} is gone", worker=self.candidate.worker)

@@ -57,10 +57,15 @@ PURE = ("telegrad.errors", "telegrad.ir", "telegrad.wire", "telegrad.wire.messag
 SERVER = {
     **dict.fromkeys(("telegrad_server.config", "telegrad_server.tally"), ()),
     **dict.fromkeys(("telegrad_server.secrets_folder", "telegrad_server.probe"), ("telegrad.errors",)),
-    **dict.fromkeys(("telegrad_server.scopes", "telegrad_server.store", "telegrad_server.events"), PURE),
+    **dict.fromkeys(
+        (
+            "telegrad_server.scopes", "telegrad_server.store", "telegrad_server.events", "telegrad_server.offers",
+            "telegrad_server.elsewhere",
+        ), PURE,
+    ),
     "telegrad_server.names": (*PURE, "telegrad_server.scopes", "telegrad_server.store"),
     "telegrad_server.sessions": (
-        *PURE, "telegrad_server.names", "telegrad_server.events", "telegrad_server.store",
+        *PURE, "telegrad_server.names", "telegrad_server.events", "telegrad_server.offers", "telegrad_server.store",
     ),
     **dict.fromkeys(
         ("telegrad_server.cluster.tickets", "telegrad_server.cluster.lease", "telegrad_server.cluster.launcher",

@@ -568,6 +568,7 @@ class Worker:
         began = time.perf_counter()
         WORKING.party = seat.session
         outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
+        WORKING.party = None
         seconds = time.perf_counter() - began - seat.paused_seconds
         seat.paused_seconds = 0.0
         seat.claim.used += seconds / seat.claim.weight

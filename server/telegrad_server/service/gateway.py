@@ -202,6 +202,9 @@ class Gateway:
             fingerprint="",
             warnings=(),
         )
+        if TENANT.get():
+            response.workers.extend(_info(member) for member in self.members.all())
+            response.waiting_sessions = len(self.queue)
         return response.SerializeToString()
 
     async def open_session(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
@@ -342,6 +345,19 @@ class _Table(grpc.GenericRpcHandler):
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a call, None if there is none."""
         return self._handlers.get(handler_call_details.method)
+
+
+def _info(member: Member) -> pb.WorkerInfo:
+    facts = member.facts
+    return pb.WorkerInfo(
+        name=facts.name,
+        machine=facts.machine,
+        backend=facts.backend,
+        state=member.state.value,
+        sessions=member.sessions,
+        held_bytes=member.held_bytes,
+        busy_seconds=member.busy_seconds,
+    )
 
 
 def _ticket_bytes(context: Any) -> bytes | None:

@@ -106,7 +106,9 @@ def main() -> None:
         medians = [[statistics.median(x) for x in of] for of in (calls, up, down)]
         print(f"{'':12}{'fetch p50':>14}{'upload':>14}{'download':>14}")
         for k, name in enumerate(names):
-            print(f"{name:12}{medians[0][k] * 1e3:11.2f} ms{medians[1][k] / 1e9:9.2f} GB/s{medians[2][k] / 1e9:9.2f} GB/s")
+            print(
+                f"{name:12}{medians[0][k] * 1e3:11.2f} ms{medians[1][k] / 1e9:9.2f} GB/s{medians[2][k] / 1e9:9.2f} GB/s"
+            )
         for session in sessions:
             session.close()
 

@@ -161,7 +161,7 @@ class Worker:
                         reason="REQUEST_ID_REUSED",
                     )
                 return grant
-            if len(self._seats) >= self._config.max_sessions:
+            if len(self._seats) >= self._config.max_sessions and not is_peers:  # a peer's home has its place already
                 raise QuotaExceeded(
                     f"{len(self._seats)} sessions are open, which is the limit; close one", reason="QUOTA_SESSIONS"
                 )

@@ -47,6 +47,9 @@ TICK_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 """A client in the queue asks again after so long."""
 
+MOST_CALLS = 1 << 16
+"""A gateway answers those of all workers' sessions."""
+
 OPEN_SECONDS = 10.0
 """A worker that does not open a session within this time is passed over."""
 
@@ -73,7 +76,10 @@ class Gateway:
         self._refused = Counter[str]()
         self._metrics: Endpoint | None = None
         self._server = new_server(
-            config, [Refusals(self._refused), Access(gate)], [self._handlers(), self._health.handlers()]
+            config,
+            [Refusals(self._refused), Access(gate)],
+            [self._handlers(), self._health.handlers()],
+            most_calls=MOST_CALLS,
         )
         self._inner = new_server(config, [], [Workers(self, key).handlers()], is_inside=True)
         self._ticking: asyncio.Task[None] | None = None

@@ -27,6 +27,15 @@ def hello(address: str, ca_cert: str | None) -> None:
         click.echo(f"telegrad {__version__} reaches a server at {address}")
         click.echo(f"backend      {session.backend}")
         click.echo(f"fingerprint  {session.fingerprint}")
+        greeting = session.commands.connection.greeting
+        if greeting.worker:
+            click.echo(f"home         {greeting.worker}, {'directly' if greeting.is_direct else 'through the gateway'}")
+            click.echo(f"waiting      {greeting.waiting_sessions} sessions")
+        for w in greeting.workers:
+            click.echo(
+                f"worker       {w.name:12} {w.state:9} {w.backend:6} machine {w.machine}  {w.sessions} sessions,"
+                f" {w.held_bytes / 1e6:.1f} MB, busy for {w.busy_seconds:.1f} s"
+            )
         for warning in session.warnings:
             click.echo(f"warning      {warning}")
 

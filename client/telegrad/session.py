@@ -101,7 +101,8 @@ class Session:
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "open"
-        return f"<Session {self._key!r} on {self.backend}, {state}>"
+        home = f" of {self.home}, {'directly' if self.is_direct else 'through the gateway'}" if self.home else ""
+        return f"<Session {self._key!r} on {self.backend}{home}, {state}>"
 
     # ---- life
 

@@ -84,7 +84,9 @@ class Config:
         0.0, "a worker that is to stop lets its sessions go on so long, and takes no others"
     )
     worker_lease_seconds: float = _setting(10.0, "a worker that cannot reach the gateway for so long is given up")
-    token_file: str | None = _setting(None, 'lines "token tenant", readable by the owner only', metavar="FILE")
+    token_file: str | None = _setting(
+        None, 'lines "token tenant" or "token tenant weight", readable by the owner only', metavar="FILE"
+    )
     metrics_host: str | None = _setting(
         None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
     )

@@ -158,7 +158,7 @@ class Worker:
                         reason="REQUEST_ID_REUSED",
                     )
                 return grant
-            if len(self._seats) >= self._config.max_sessions:
+            if len(self._seats) >= self._config.max_sessions and not is_peers:  # a peer's home has its place already
                 raise QuotaExceeded(
                     f"{len(self._seats)} sessions are open, which is the limit; close one", reason="QUOTA_SESSIONS"
                 )
@@ -570,6 +570,7 @@ class Worker:
         began = time.perf_counter()
         WORKING.party = seat.session
         outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
+        WORKING.party = None
         seconds = time.perf_counter() - began - seat.paused_seconds
         seat.paused_seconds = 0.0
         seat.claim.used += seconds / seat.claim.weight

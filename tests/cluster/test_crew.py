@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -14,7 +17,7 @@ from telegrad.errors import StateLost
 from telegrad.transport.remote import GrpcConnection
 from telegrad.wire.v1 import sessions_pb2 as pb
 
-from tests.cluster.conftest import Running, gateway, wait_for
+from tests.cluster.conftest import Running, gateway, start_worker, wait_for
 
 
 def blobs(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -200,11 +203,39 @@ def test_the_home_may_not(three_workers: Running) -> None:
             assert train(replicas=2) == embedded(replicas=2)
 
 
-def test_a_worker_that_joins_later_is_used() -> None:
-    with gateway("--workers", "1") as running:
-        wait_for(running, 1)
-        with tg.connect(running.address, new=True):
-            assert train(replicas=2) == embedded(replicas=2)
+@pytest.mark.slow
+def test_a_worker_that_joins_later_is_used(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("ab" * 32)
+    with gateway("--cluster-key-file", str(key), "--worker-lease-seconds", "1") as running:
+        home = start_worker(running.inner, str(key), "home")
+        later: list[subprocess.Popen[str]] = []
+        with tg.connect(running.address, worker="home", new=True) as session:
+            model = nn.Linear(20, 3)
+            optimizer = optim.SGD(model.parameters(), lr=0.1)
+            x, y = blobs(12)
+
+            @tg.function(replicas=2)
+            def step(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
+                loss = nn.functional.cross_entropy(model(x), y)
+                optimizer.minimize(loss)
+                return loss
+
+            step(x, y).item()
+            later.append(start_worker(running.inner, str(key), "later"))
+            deadline = time.monotonic() + 60
+
+            def is_used() -> bool:
+                with tg.connect(running.address, worker="home", new=True) as probe:
+                    return any(w.name == "later" and w.sessions for w in probe.commands.connection.greeting.workers)
+
+            while not is_used():
+                assert time.monotonic() < deadline, "the new worker was never made a peer"
+                step(x, y).item()
+            assert session.is_live
+        for process in (home, *later):
+            process.terminate()
+            process.communicate(timeout=30)
 
 
 def test_nothing_is_left_on_peers_when_the_session_ends(three_workers: Running) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import grpc
 import numpy as np
 import pytest
 import telegrad as tg
+from click.testing import CliRunner
 from telegrad import nn, optim
+from telegrad.cli import cli
 from telegrad.errors import AccessError, QuotaExceeded, StateLost
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad_server.access import check_exposure
@@ -46,6 +49,17 @@ def test_a_step_through_the_gateway_has_the_bits_of_an_embedded_one(two_workers:
 def test_sessions_are_spread_over_the_workers(two_workers: Running) -> None:
     with tg.connect(two_workers.address, new=True) as first, tg.connect(two_workers.address, new=True) as second:
         assert {first.home, second.home} == {"worker-1", "worker-2"}
+
+
+def test_the_session_and_the_command_line_say_where_one_is(two_workers: Running) -> None:
+    with tg.connect(two_workers.address, worker="worker-1", new=True) as session:
+        assert "of worker-1, through the gateway, open" in repr(session)
+
+    said = CliRunner().invoke(cli, ["hello", two_workers.address])
+
+    assert said.exit_code == 0, said.output
+    assert re.search(r"^home +worker-\d, through the gateway$", said.output, re.MULTILINE)
+    assert re.findall(r"^worker +(worker-\d) +live +numpy", said.output, re.MULTILINE) == ["worker-1", "worker-2"]
 
 
 def test_bulk_goes_through_both_ways(two_workers: Running) -> None:

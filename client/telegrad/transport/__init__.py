@@ -18,6 +18,19 @@ UploadFailed = Callable[[int, ErrorRecord], None]
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker of a cluster, as its gateway sees it."""
+
+    name: str
+    machine: str
+    backend: str
+    state: str
+    sessions: int
+    held_bytes: int
+    busy_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Greeting:
     """What a server says of itself."""
 
@@ -29,6 +42,8 @@ class Greeting:
     warnings: tuple[str, ...]
     worker: str = ""  # the session's home in a cluster
     is_direct: bool = False  # whether it is reached without the gateway
+    workers: tuple[WorkerInfo, ...] = ()  # of the cluster, when the session was opened
+    waiting_sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

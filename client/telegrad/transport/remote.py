@@ -36,7 +36,7 @@ from telegrad.errors import (
     VersionMismatch,
 )
 from telegrad.ir.types import Type
-from telegrad.transport import ANYWHERE, Deliver, Demand, Greeting, Lost, OnQueued, UploadFailed
+from telegrad.transport import ANYWHERE, Deliver, Demand, Greeting, Lost, OnQueued, UploadFailed, WorkerInfo
 from telegrad.transport.access import Address, find_token, parse_address
 from telegrad.wire import messages as m
 from telegrad.wire import stream
@@ -179,7 +179,20 @@ class GrpcConnection:
                 f"telegrad {__version__} speaks {PROTOCOL}, the server (telegrad {r.server_version}) speaks"
                 f" {', '.join(r.protocols)}; upgrade the older of the two"
             )
-        return Greeting(r.server_version, r.incarnation, frozenset(r.ops), r.backend, r.fingerprint, tuple(r.warnings))
+        workers = [
+            WorkerInfo(w.name, w.machine, w.backend, w.state, w.sessions, w.held_bytes, w.busy_seconds)
+            for w in r.workers
+        ]
+        return Greeting(
+            r.server_version,
+            r.incarnation,
+            frozenset(r.ops),
+            r.backend,
+            r.fingerprint,
+            tuple(r.warnings),
+            workers=tuple(workers),
+            waiting_sessions=r.waiting_sessions,
+        )
 
     def _no_answer(self, error: grpc.RpcError) -> TelegradError:
         call = cast("grpc.Call", error)

@@ -395,7 +395,10 @@ class Crew:
         futures = [peer.fetch(names[number]) for peer, names in zip(group.peers, rows, strict=True)]
         pieces = [own]
         with waiting():
-            found = [future.result(GROUP_SECONDS) for future in futures]
+            try:
+                found = [future.result(GROUP_SECONDS) for future in futures]
+            except TimeoutError:
+                raise WorkerLost(f"the rows of a peer did not come within {GROUP_SECONDS:g} s") from None
         for data in found:
             piece = Type((len(data) // max(row_bytes, 1), *type.shape[1:]), type.dtype)
             pieces.append(self._executor.from_host(piece, data))

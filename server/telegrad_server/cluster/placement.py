@@ -128,6 +128,7 @@ class Queue:
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str], Waiting] = {}
         self._number = 0
+        self._order: list[Waiting] | None = None  # until somebody comes or goes
         self._served: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -144,18 +145,22 @@ class Queue:
                 others = [self._served[w.request[0]] for w in self._waiting.values()]
                 self._served[tenant] = max(self._served[tenant], min(others, default=self._served[tenant]))
             waiting = self._waiting[key] = Waiting(key, demand, self._number, now)
+            self._order = None
         waiting.heard_at = now
         return waiting
 
     def order(self) -> list[Waiting]:
         """Everyone, in the order in which they get a place."""
+        if self._order is not None:
+            return self._order
         turns: list[tuple[int, int, Waiting]] = []
         ahead: Counter[str] = Counter()
         for waiting in sorted(self._waiting.values(), key=lambda w: w.number):
             tenant = waiting.request[0]
             turns.append((self._served[tenant] + ahead[tenant], waiting.number, waiting))
             ahead[tenant] += 1
-        return [waiting for _, _, waiting in sorted(turns, key=lambda turn: turn[:2])]
+        self._order = [waiting for _, _, waiting in sorted(turns, key=lambda turn: turn[:2])]
+        return self._order
 
     def withdraw(self, tenant: str, request_id: str) -> None:
         """It waits no longer."""
@@ -178,8 +183,9 @@ class Queue:
 
     def leave(self, waiting: Waiting, *, is_served: bool) -> None:
         """It has got a place, or given up."""
-        if self._waiting.pop(waiting.request, None) is not None and is_served:
-            self._served[waiting.request[0]] += 1
+        if self._waiting.pop(waiting.request, None) is not None:
+            self._order = None
+            self._served[waiting.request[0]] += is_served
 
     def forget(self, now: float) -> None:
         """Those who have not asked for long are not there any more."""

@@ -53,8 +53,7 @@ class OpenBlas:
         finally:
             with self._lock:
                 self._users -= 1
-                if not self._users:
-                    self.use_threads(self._before)
+                self.use_threads(1 if self._users else self._before)
 
 
 @lru_cache

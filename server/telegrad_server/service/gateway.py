@@ -47,6 +47,9 @@ TICK_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 """A client in the queue asks again after so long."""
 
+MOST_CALLS = 1 << 16
+"""A gateway answers those of all workers' sessions."""
+
 OPEN_SECONDS = 10.0
 """A worker that does not open a session within this time is passed over."""
 
@@ -73,7 +76,10 @@ class Gateway:
         self._refused = Counter[str]()
         self._metrics: Endpoint | None = None
         self._server = new_server(
-            config, [Refusals(self._refused), Access(gate)], [self._handlers(), self._health.handlers()]
+            config,
+            [Refusals(self._refused), Access(gate)],
+            [self._handlers(), self._health.handlers()],
+            most_calls=MOST_CALLS,
         )
         self._inner = new_server(config, [], [Workers(self, key).handlers()], is_inside=True)
         self._ticking: asyncio.Task[None] | None = None
@@ -202,6 +208,9 @@ class Gateway:
             fingerprint="",
             warnings=(),
         )
+        if TENANT.get():
+            response.workers.extend(_info(member) for member in self.members.all())
+            response.waiting_sessions = len(self.queue)
         return response.SerializeToString()
 
     async def open_session(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
@@ -342,6 +351,19 @@ class _Table(grpc.GenericRpcHandler):
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a call, None if there is none."""
         return self._handlers.get(handler_call_details.method)
+
+
+def _info(member: Member) -> pb.WorkerInfo:
+    facts = member.facts
+    return pb.WorkerInfo(
+        name=facts.name,
+        machine=facts.machine,
+        backend=facts.backend,
+        state=member.state.value,
+        sessions=member.sessions,
+        held_bytes=member.held_bytes,
+        busy_seconds=member.busy_seconds,
+    )
 
 
 def _ticket_bytes(context: Any) -> bytes | None:

@@ -27,6 +27,9 @@ OPTIONS = [
 ]
 """The server's half of the limits that reliability asks for; the client's half is in telegrad.transport.remote."""
 
+CALLS_OF_A_SESSION = 4
+"""A stream, a heartbeat, and bulk."""
+
 STREAMS_INSIDE = 4096
 """A gateway puts the calls of all its clients on few connections to a worker."""
 
@@ -49,12 +52,13 @@ def new_server(
     handlers: Sequence[grpc.GenericRpcHandler],
     *,
     is_inside: bool = False,
+    most_calls: int = 0,
 ) -> grpc.aio.Server:
-    """A server with handlers, not listening yet."""
+    """A server with handlers, not listening yet, for ``most_calls`` at a time, by default those of a worker."""
     server = grpc.aio.server(
         interceptors=interceptors,
         options=options(config, is_inside=is_inside),
-        maximum_concurrent_rpcs=4 * config.max_sessions,
+        maximum_concurrent_rpcs=most_calls or CALLS_OF_A_SESSION * config.max_sessions,
     )
     server.add_generic_rpc_handlers(handlers)
     return server

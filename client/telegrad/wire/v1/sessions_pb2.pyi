@@ -20,7 +20,7 @@ class HelloRequest(_message.Message):
     def __init__(self, client_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint", "held_bytes")
+    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint", "held_bytes", "workers", "waiting_sessions")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,8 @@ class HelloResponse(_message.Message):
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
     incarnation: str
@@ -39,7 +41,27 @@ class HelloResponse(_message.Message):
     backend: str
     fingerprint: str
     held_bytes: int
-    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., held_bytes: _Optional[int] = ...) -> None: ...
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerInfo]
+    waiting_sessions: int
+    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., held_bytes: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerInfo, _Mapping]]] = ..., waiting_sessions: _Optional[int] = ...) -> None: ...
+
+class WorkerInfo(_message.Message):
+    __slots__ = ("name", "machine", "backend", "state", "sessions", "held_bytes", "busy_seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUSY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    machine: str
+    backend: str
+    state: str
+    sessions: int
+    held_bytes: int
+    busy_seconds: float
+    def __init__(self, name: _Optional[str] = ..., machine: _Optional[str] = ..., backend: _Optional[str] = ..., state: _Optional[str] = ..., sessions: _Optional[int] = ..., held_bytes: _Optional[int] = ..., busy_seconds: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("message_bytes", "chunk_bytes", "inline_bytes", "graph_nodes", "tensor_bytes", "lease")

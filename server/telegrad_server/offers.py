@@ -17,7 +17,6 @@ class Offered(NamedTuple):
     value: Any = None
     error: m.ErrorRecord | None = None
 
-
     @property
     def step(self) -> int:
         """The run that it is for."""

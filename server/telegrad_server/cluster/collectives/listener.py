@@ -103,8 +103,8 @@ class Listener:
         """This process's end of a group, connected to all other members.
 
         ``members`` is the same list everywhere, in the order of ranks; ``key`` is the group's secret, at least 16
-        bytes; ``timeout_seconds`` is how long members wait for each other in every call, and here if there are no ``joining_seconds``. An older
-        generation of the group that still lives in this process ends.
+        bytes; ``timeout_seconds`` is how long members wait for each other in every call, and here if there are no
+        ``joining_seconds``. An older generation of the group that still lives in this process ends.
 
         WorkerLost if a member does not come in time, or if the generation is over; AccessError if one has another key.
         """

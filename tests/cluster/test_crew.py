@@ -86,17 +86,18 @@ def test_a_variable_changed_between_steps_reaches_the_peers(three_workers: Runni
         weight = nn.Parameter(np.ones((20, 3), np.float32))
 
         @tg.function(replicas=3)
-        def step(x: tg.Tensor) -> tg.Tensor:
+        def step(x: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
             loss = ((x @ weight) ** 2).mean()
             loss.backward()
             weight.assign(weight - 0.1 * weight.grad)
             weight.grad = None
-            return loss
+            return loss, weight
 
         x, _ = blobs(12)
-        bits = [step(x).numpy().tobytes() for _ in range(2)]
+        kept = [step(x) for _ in range(2)]  # the old values of the variable stay alive
         weight.assign(weight * 0.5)
-        return [*bits, step(x).numpy().tobytes(), weight.numpy().tobytes()]
+        kept.append(step(x))
+        return [v.numpy().tobytes() for loss, value in kept for v in (loss, value)] + [weight.numpy().tobytes()]
 
     with tg.connect(three_workers.address, new=True):
         found = session_bits()

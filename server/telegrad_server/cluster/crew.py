@@ -162,7 +162,7 @@ class Crew:
         self._verdict: m.ErrorRecord | None = None
         self._changed = threading.Condition(self._lock)
         self._lost: dict[str, TelegradError] = {}
-        self._is_closed = False
+        self._building = ""
         self._bytes: dict[bytes, bytes] = {}
 
     @property
@@ -218,9 +218,10 @@ class Crew:
         is_short = group is None or len(group.peers) + 1 < how.taking
         if is_short and how.taking > 1 and (without or now - self._looked_at > RECRUIT_SECONDS or self._lost):
             self._looked_at = now
+            lost = list(self._lost)
             self._lost.clear()
             with waiting():
-                found = self._recruiter.find(how.taking - 1, strategy=self._strategy, without=without)
+                found = self._recruiter.find(how.taking - 1, strategy=self._strategy, without=[*without, *lost])
                 if group is None or len(found) > len(group.peers):
                     self._dismiss()
                     group = self._build(found) if found else None
@@ -244,15 +245,20 @@ class Crew:
         def joining(rank: int) -> m.JoinGroup:
             return m.JoinGroup(name, self._generation, key, rank, members, GROUP_SECONDS)
 
+        self._building = name
         for rank, peer in enumerate(peers, 1):
             peer.send(joining(rank))
         try:
+            if self._lost:
+                raise WorkerLost("a peer was lost before the group was built")
             communicator = self._groups.join(self._session_id, joining(0))
         except WorkerLost as error:
             logging.info("no group came together: %s", error.message)
             for peer in peers:
                 peer.close()
             return None
+        finally:
+            self._building = ""
         self._group = _Group(name, peers, communicator, len(candidates))
         if self._lost:  # one of them, before there was anything to break
             communicator.abort("a member was lost while the group was built")
@@ -282,8 +288,11 @@ class Crew:
 
     def _break(self, why: str) -> None:
         group = self._group
+        building = self._building
         if group is not None:
             group.communicator.abort(why)
+        elif building:
+            self._groups.give_up(building)
 
     def _wait_for_verdict(self, waiting: Callable[[], AbstractContextManager[None]]) -> m.ErrorRecord | None:
         """What a peer's op failed with, if that is what broke the group."""

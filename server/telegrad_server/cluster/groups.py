@@ -13,6 +13,9 @@ from telegrad.wire import messages as m
 from telegrad_server.cluster.collectives import Listener, Member
 from telegrad_server.executors.communicator import Communicator
 
+JOINING_SECONDS = 20.0
+"""So long members wait for each other when a group is built: some may have to finish a turn first."""
+
 
 class Groups:
     """A worker's ends of groups, by session and name. Any thread."""
@@ -35,6 +38,7 @@ class Groups:
             generation=group.generation,
             key=group.key,
             timeout_seconds=group.timeout_seconds,
+            joining_seconds=JOINING_SECONDS,
         )
         with self._lock:
             former = self._ends.pop((session_id, group.group), None)
@@ -42,6 +46,10 @@ class Groups:
         if former is not None:
             former.close()
         return end
+
+    def give_up(self, group: str) -> None:
+        """One of the members of a group that is being joined will not come: `join` ends at once."""
+        self._listener.give_up(group)
 
     def find(self, session_id: str, group: str) -> Communicator:
         """A session's end of a group. NotFound if it did not join it."""

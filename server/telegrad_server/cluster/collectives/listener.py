@@ -98,12 +98,13 @@ class Listener:
         generation: int,
         key: bytes,
         timeout_seconds: float,
+        joining_seconds: float | None = None,
     ) -> Communicator:
         """This process's end of a group, connected to all other members.
 
         ``members`` is the same list everywhere, in the order of ranks; ``key`` is the group's secret, at least 16
-        bytes; ``timeout_seconds`` is how long members wait for each other, here and in every call. An older
-        generation of the group that still lives in this process ends.
+        bytes; ``timeout_seconds`` is how long members wait for each other in every call, and here if there are no
+        ``joining_seconds``. An older generation of the group that still lives in this process ends.
 
         WorkerLost if a member does not come in time, or if the generation is over; AccessError if one has another key.
         """
@@ -112,7 +113,7 @@ class Listener:
         entry = self._expect(known, rank=rank, key=key)
         if len(members) == 1:
             return One(group, generation=generation)
-        until = time.monotonic() + timeout_seconds
+        until = time.monotonic() + (timeout_seconds if joining_seconds is None else joining_seconds)
         links: list[Link] = []
         try:
             for peer in range(rank):
@@ -132,6 +133,14 @@ class Listener:
                 link.stream.sock.close()
             raise
         return communicator
+
+    def give_up(self, group: str) -> None:
+        """End the joining of a group that waits for members to come: one of them will not."""
+        with self._lock:
+            entry = self._entries.get(group)
+            if entry is not None and entry.communicator is None:
+                entry.is_over = True
+                self._lock.notify_all()
 
     # the side that listens
 

@@ -17,7 +17,7 @@ from telegrad.wire.v1 import sessions_pb2
 from telegrad_server.service.edge import END, ERROR_KEY, TICKET_KEY
 from telegrad_server.service.listening import MESSAGE_BYTES
 
-__all__ = ["TICKET_KEY", "Relay", "as_unavailable", "cluster_channel", "error_of", "pass_on"]
+__all__ = ["TICKET_KEY", "WORKER_NAME", "Relay", "as_unavailable", "cluster_channel", "error_of", "pass_on"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 

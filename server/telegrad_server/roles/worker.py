@@ -90,6 +90,8 @@ async def run(config: Config) -> int:
     draining.cancel()
     running.cancel()
     await membership.leave()
+    if not lease.is_running:
+        lease.end()  # a task under way would wait for it
     await server.stop(STOP_SECONDS)
     await asyncio.to_thread(groups.close)
     return status

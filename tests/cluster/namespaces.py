@@ -52,11 +52,22 @@ class Hosts:
         """Let them pass again."""
         subprocess.check_call([SCRIPT, "heal", str(host)])
 
+    def freeze(self, host: int) -> None:
+        """Let every process of a host stand still, while its kernel answers."""
+        self._signal(host, signal.SIGSTOP)
+
+    def thaw(self, host: int) -> None:
+        """Let them go on."""
+        self._signal(host, signal.SIGCONT)
+
+    def _signal(self, host: int, number: signal.Signals) -> None:
+        for pid in subprocess.check_output(["ip", "netns", "pids", f"tghost{host}"], text=True).split():
+            os.kill(int(pid), number)
+
     def kill_all(self) -> None:
         """End what runs on the hosts."""
         for host in range(1, self.count + 1):
-            for pid in subprocess.check_output(["ip", "netns", "pids", f"tghost{host}"], text=True).split():
-                os.kill(int(pid), signal.SIGKILL)
+            self._signal(host, signal.SIGKILL)
         for program in self._programs:
             program.close()
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -91,12 +91,15 @@ def test_replicas_on_two_hosts_have_the_bits_of_one_process(cluster: Cluster) ->
     assert client.until("digest") == digest(embedded(replicas=4, steps=6))
 
 
-def test_a_peer_that_is_cut_off_in_mid_step_is_replaced_and_changes_no_bit(cluster: Cluster) -> None:
+@pytest.mark.parametrize(("strike", "mend"), [(Hosts.cut, Hosts.heal), (Hosts.freeze, Hosts.thaw)], ids=["cut", "frozen"])
+def test_a_peer_that_falls_silent_in_mid_step_is_replaced_and_changes_no_bit(
+    cluster: Cluster, strike: Callable[[Hosts, int], None], mend: Callable[[Hosts, int], None]
+) -> None:
     client = cluster.client("train", home=2, steps=120, gates="110")
     while client.until("step") < 30:
         pass
 
-    cluster.on.cut(3)
+    strike(cluster.on, 3)
     began = last = time.monotonic()
     longest = 0.0
     while client.until("step") < 110:
@@ -105,7 +108,7 @@ def test_a_peer_that_is_cut_off_in_mid_step_is_replaced_and_changes_no_bit(clust
     assert longest < NOTICED_SECONDS
 
     time.sleep(max(0.0, began + LEASE_SECONDS + 1 - time.monotonic()))
-    cluster.on.heal(3)
+    mend(cluster.on, 3)
     assert cluster.supervise(3) == GIVEN_UP
     client.say()
     assert client.until("digest") == digest(embedded(replicas=4, steps=120))

@@ -34,7 +34,11 @@ from telegrad_server.service.relay import TICKET_KEY, cluster_channel, error_of
 OPEN_SECONDS = 10.0
 LEASE_SECONDS = 60.0
 
-KEEPALIVE = (("grpc.keepalive_time_ms", 3_000), ("grpc.keepalive_timeout_ms", 3_000))
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+)
 """A peer whose machine is cut off, or that stands still, is noticed within seconds: a whole run waits for it."""
 
 

@@ -61,6 +61,7 @@ def test_a_peers_container_stands_still_in_mid_training_and_no_bit_changes(three
             three.thaw(peer)
 
     until(lambda: 'telegrad_workers{state="live"} 3.0' in three.metrics("gateway"), seconds=90)  # it comes back anew
+    until(lambda: three.health(peer) == "healthy", seconds=60)  # the engine calls it unhealthy since the pause
 
 
 def test_a_home_that_stands_still_for_less_than_its_lease_goes_on(three: Deployment) -> None:
@@ -74,6 +75,7 @@ def test_a_home_that_stands_still_for_less_than_its_lease_goes_on(three: Deploym
         three.thaw(home)
 
         assert y.sum().item() == 9.0
+    until(lambda: three.health(home) == "healthy", seconds=30)  # after a pause the engine waits for the next check
 
 
 def test_the_homes_container_crashes_and_the_client_is_told(three: Deployment) -> None:

@@ -215,7 +215,9 @@ class Commands:
             with self.critical:
                 self._send_next(m.Resume(record.sequence))
         error = to_exception(record)
-        lost = [self.placed.get(int(name)) for name in error.details.get("tensors", "").split(",") if name.isdigit()]
+        lost = [
+            self.placed.get(int(name)) for name in str(error.details.get("tensors", "")).split(",") if name.isdigit()
+        ]
         if any(v is not None for v in lost):
             error.details["variables"] = ", ".join([v.name or str(v.type) for v in lost if v is not None])
         lines = self._run_lines.get(record.sequence, ())

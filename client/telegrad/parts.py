@@ -156,8 +156,9 @@ def pipeline(f: Callable[P, Any], *, micro_batches: int) -> Callable[P, Any]:
                 for x, is_split in zip(whole, split, strict=True)
             ]
             start += rows
-            args_, kwargs_ = unflatten(structure, own)
-            found, nest = flatten(f(*args_, **kwargs_))
+            nest_: Any = unflatten(structure, own)
+            call: Callable[..., Any] = f
+            found, nest = flatten(call(*nest_[0], **nest_[1]))
             if shape is not None and nest != shape:
                 raise GraphError("a function in a pipeline returns the same nest for every micro-batch")
             shape = nest

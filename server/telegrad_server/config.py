@@ -56,6 +56,11 @@ class Config:
     cluster_cert: str | None = _setting(None, "PEM file of a gateway's certificate towards workers", metavar="FILE")
     cluster_cert_key: str | None = _setting(None, "PEM file of its private key", metavar="FILE")
     cluster_ca: str | None = _setting(None, "PEM file of the authority of the cluster's certificates", metavar="FILE")
+    cluster_tls: Literal["on", "off"] = _setting(
+        "on",
+        "whether sums between workers of several machines are encrypted, where there are certificates; on all the same",
+        choices=("on", "off"),
+    )
     advertise_host: str | None = _setting(None, "where a worker says it can be reached; by default its --host")
     direct_host: str | None = _setting(None, "where clients reach a worker without the gateway", metavar="HOST")
     workers: int = _setting(0, "how many workers a gateway makes; 0: none on this machine, one on each device of Ray's")

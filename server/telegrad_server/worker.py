@@ -41,7 +41,7 @@ from telegrad_server.functions import Functions, read_function
 from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Turn, new_company, new_session, run_errands
-from telegrad_server.sessions import Execute, Session
+from telegrad_server.sessions import Execute, Outcome, Session, Task
 from telegrad_server.store import Account
 from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
@@ -268,7 +268,7 @@ class Worker:
             session.hear(self._clock(), heard_event)
             session.receive(sequence, command)
             self._advance(seat)
-            turn = self._line.take(self._is_light if takes_light else _none)
+            turn = self._line.take(self._is_light if takes_light else lambda _: False)
         if session.events.outbox:
             self._deliver(seat)
         while turn is not None:
@@ -575,25 +575,27 @@ class Worker:
         seat.paused_seconds = 0.0
         seat.claim.used += seconds / seat.claim.weight
         self._busy_seconds += seconds
-        self._lease.wait()  # else nobody may hear of it: another worker may do the same work
+        may_commit = self._lease.wait()
         with self._lock:  # once for a turn, from one to the next
             self._line.give_back()
             if isinstance(task, Execute):
                 self.tally.runs.add(seconds)
             if outcome.error is not None:
                 self.tally.failed[outcome.error.reason] += 1
-            try:
-                seat.session.finish(task, outcome)
-            except Exception as error:  # a machine in an unknown state serves nobody
-                self._end(seat, to_record(bug(error)))
-            else:
-                self._advance(seat)
+            if may_commit:
+                self._commit(seat, task, outcome)
+            else:  # nobody may hear of it: another worker may do the same work
+                self._end(seat, m.ErrorRecord("STATE_LOST", "the gateway has given the worker up; connect again"))
             del turn, task, known, outcome
             following = self._line.take(suits)
         if seat.session.events.outbox:
             self._deliver(seat)
         return following
 
-
-def _none(turn: Turn) -> bool:
-    return False
+    def _commit(self, seat: Seat, task: Task, outcome: Outcome) -> None:
+        try:
+            seat.session.finish(task, outcome)
+        except Exception as error:  # a machine in an unknown state serves nobody
+            self._end(seat, to_record(bug(error)))
+        else:
+            self._advance(seat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import time
@@ -48,6 +49,11 @@ def train(
         before(i)
         bits += [x.numpy().tobytes() for x in step(x, y)]
     return bits + [v.tobytes() for v in model.state_dict().values()]
+
+
+def digest(bits: list[bytes]) -> str:
+    """All of it in a word."""
+    return hashlib.sha256(b"".join(bits)).hexdigest()
 
 
 def embedded(**options: int) -> list[bytes]:

@@ -82,7 +82,7 @@ def test_a_worker_has_at_most_one_gpu() -> None:
 
 def test_a_shortage_says_what_there_is() -> None:
     assert shortage([CPU_HOST], WorkerSize(cpus=4)) is None
-    assert shortage([], WorkerSize()) == "there is no live host"
+    assert shortage([], WorkerSize()) == "no host of workers is there"
     assert shortage([CPU_HOST], WorkerSize(cpus=8)) == (
         "no host has room for a worker of 8 CPUs: host-a has 4 CPUs, 0 GPUs, 8,589,934,592 bytes of memory"
     )

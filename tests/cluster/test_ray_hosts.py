@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ROOT.parent / "shared/cluster/hosts.sh"
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.hosts,
     pytest.mark.timeout(180),
     pytest.mark.skipif(not HOSTS.exists() or os.geteuid() != 0, reason="needs hosts.sh and root"),

@@ -19,6 +19,7 @@ from telegrad.ops.loops import INDEX, Scan
 from telegrad.wire import messages as m
 from telegrad.wire.codec import encode_function, function_id
 from telegrad.wire.status import to_exception
+from telegrad_server.cluster.lease import Lease
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
 from telegrad_server.line import Claim, Line
@@ -360,6 +361,33 @@ def test_who_was_away_has_no_credit() -> None:
     line.join("late", late)
 
     assert late.used == 50.0
+
+
+def test_what_was_under_way_when_the_gateway_gave_the_worker_up_is_not_committed(clock: Clock) -> None:
+    held, lease = Held(), Lease(clock=clock)
+    lease.renew(asked_at=clock.now, seconds=10)
+    worker = Worker(Config(), cast(Any, held), clock=clock, lease=lease)
+    worker.start()
+    function, data = double()
+    client = Client(worker)
+    worker.supply(client.grant.session_id, function, data)
+    client.put(1, 1, 2, 3)
+    running = threading.Thread(target=client.send, args=(m.Run(function, (1,), (2,)),))
+    running.start()
+    assert held.started.wait(10)
+    client.send(m.Fetch(2))
+
+    clock.now += 20  # the lease runs no more
+    held.goes_on.set()
+    lease.end()
+
+    running.join()
+    with client.changed:
+        assert client.changed.wait_for(lambda: bool(client.events), 10)
+    (answer,) = client.events
+    worker.stop()
+    assert isinstance(answer, m.Ended)
+    assert answer.error.reason == "STATE_LOST"
 
 
 def test_a_light_task_waits_while_another_is_under_way() -> None:

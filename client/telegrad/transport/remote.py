@@ -53,6 +53,11 @@ BATCH_BYTES = 256 << 10
 ERROR_KEY = "telegrad-error-bin"
 TICKET_KEY = "telegrad-ticket-bin"
 
+FIRST_PAUSE_SECONDS = 0.05
+
+WORKER_NAME = "telegrad-worker"
+"""The name in the certificate of every worker, whatever its address."""
+
 OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", 16 << 20),
@@ -138,6 +143,9 @@ class GrpcConnection:
         self._metadata = self._access(find_token(token))
         self._channel = _channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
+        self._ways: tuple[Address, Address] | None = (
+            None  # the gateway's and the home's, where that is reached directly
+        )
         self._critical = Critical()
         self._changed = threading.Condition()
         self._heard = 0
@@ -261,7 +269,7 @@ class GrpcConnection:
     def _go_directly(self, target: str) -> None:
         """Speak to the session's home itself, if it answers where the operator says it does."""
         address = Address(target, self._address.is_secure, self._address.is_loopback)
-        channel = _channel(address, self._ca_cert)
+        channel = _channel(address, self._ca_cert, name=WORKER_NAME)
         sessions: Any = services.SessionsStub(channel)
         try:
             request = pb.HelloRequest(protocols=[PROTOCOL])
@@ -269,9 +277,22 @@ class GrpcConnection:
         except grpc.RpcError:
             channel.close()  # through the gateway, then
             return
-        self._channel.close()
-        self._channel, self._sessions, self._address = channel, sessions, address
-        self.greeting = replace(self.greeting, is_direct=True)
+        self._ways = self._address, address
+        self._take_way(channel, address, is_direct=True)
+
+    def _take_way(self, channel: grpc.Channel, address: Address, *, is_direct: bool) -> None:
+        former = self._channel
+        self._channel, self._sessions, self._address = channel, services.SessionsStub(channel), address
+        self.greeting = replace(self.greeting, is_direct=is_direct)
+        former.close()
+
+    def _change_ways(self) -> None:
+        """From the direct line to the gateway, which knows what has become of a home that does not answer, and back."""
+        if self._ways is not None:
+            is_direct = not self.greeting.is_direct
+            address = self._ways[is_direct]
+            channel = _channel(address, self._ca_cert, name=WORKER_NAME if is_direct else None)
+            self._take_way(channel, address, is_direct=is_direct)
 
     def _retried(self, method: Any, request: Any, *, attempts: int = 5) -> Any:
         """The answer, trying again (with the same request id) while the server is unavailable."""
@@ -317,7 +338,7 @@ class GrpcConnection:
 
     def _serve(self) -> None:
         """Run the stream, and again after each break, until the session ends or its lease is over."""
-        pause = 0.05
+        pause = FIRST_PAUSE_SECONDS
         while not self._ending.is_set():
             outbox = _Outbox()
             outbox.put(
@@ -328,7 +349,7 @@ class GrpcConnection:
             try:
                 self._stream = self._sessions.AttachSession(iter(outbox), metadata=self._metadata)
                 for response in self._stream:
-                    pause = 0.05
+                    pause = FIRST_PAUSE_SECONDS
                     self._last_heard_at = time.monotonic()
                     self._handle(response, outbox)
                 failure: TelegradError = ServerUnavailable("the server ended the stream")
@@ -344,6 +365,8 @@ class GrpcConnection:
             if end is not None:
                 self._lose(end)
                 return
+            if pause > FIRST_PAUSE_SECONDS:
+                self._change_ways()
             self._ending.wait(pause)
             pause = min(2 * pause, 2.0)
 
@@ -567,11 +590,13 @@ def _serialized(part: Any) -> bytes:
     return part if isinstance(part, bytes) else part.SerializeToString()
 
 
-def _channel(address: Address, ca_cert: str | None) -> grpc.Channel:
+def _channel(address: Address, ca_cert: str | None, *, name: str | None = None) -> grpc.Channel:
+    """A channel to an address; ``name`` is that in the server's certificate, if it is not the address's."""
     if not address.is_secure:
         return grpc.insecure_channel(address.target, options=OPTIONS)
     roots = None
     if ca_cert is not None:
         with open(ca_cert, "rb") as file:
             roots = file.read()
-    return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=OPTIONS)
+    options = OPTIONS if name is None else [*OPTIONS, ("grpc.ssl_target_name_override", name)]
+    return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=options)

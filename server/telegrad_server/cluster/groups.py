@@ -17,6 +17,20 @@ JOINING_SECONDS = 20.0
 """So long members wait for each other when a group is built: some may have to finish a turn first."""
 
 
+_ENCRYPTED = "tls:"
+"""How the address of a worker begins that sums over TLS: those that do and those that do not cannot meet."""
+
+
+def collectives_address(host: str, listener: Listener) -> str:
+    """Where other members find this worker's listener, as the gateway hears it."""
+    return f"{_ENCRYPTED if listener.tls is not None else ''}{host}:{listener.port}"
+
+
+def can_meet(mine: str, theirs: str) -> bool:
+    """Whether two workers can be members of a group, by these addresses."""
+    return bool(theirs) and mine.startswith(_ENCRYPTED) == theirs.startswith(_ENCRYPTED)
+
+
 class Groups:
     """A worker's ends of groups, by session and name. Any thread."""
 
@@ -29,7 +43,7 @@ class Groups:
         """This worker's end of a group, once all members are connected. WorkerLost if one does not come in time."""
         members: list[Member] = []
         for member in group.members:
-            host, _, port = member.address.rpartition(":")
+            host, _, port = member.address.removeprefix(_ENCRYPTED).rpartition(":")
             members.append(Member(member.worker, host.strip("[]"), int(port), member.machine))
         end = self._listener.join(
             members,

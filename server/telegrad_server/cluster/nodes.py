@@ -92,8 +92,9 @@ def shortage(nodes: Sequence[Node], size: WorkerSize) -> str | None:
     """Why no host has a device of this size, in a sentence that says what there is; None if one has."""
     if any(devices_of(node, size) for node in nodes):
         return None
+    nodes = [node for node in nodes if node.cpus or node.gpus]  # the head has none
     if not nodes:
-        return "there is no live host"
+        return "no host of workers is there"
     there = "; ".join(f"{node.host} has {_words(node)}{' and is being drained' * node.is_draining}" for node in nodes)
     return f"no host has room for a worker of {_words(size)}: {there}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import tempfile
@@ -33,9 +34,17 @@ async def run(config: Config) -> int:
         gateway = Gateway(config, gate(config), Key.from_file(key_file), _launcher(config, worker))
         port, inner = await gateway.start()
         say(f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}")
-        await gateway.launch()
-        await stop.wait()
-        await gateway.stop(STOP_SECONDS)
+        launching = asyncio.create_task(gateway.launch())
+        stopping_ = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((launching, stopping_), return_when=asyncio.FIRST_COMPLETED)
+            if launching.done():
+                launching.result()  # what the settings have wrong is raised here
+            await stopping_
+        finally:
+            launching.cancel()
+            stopping_.cancel()
+            await gateway.stop(STOP_SECONDS)
     return 0
 
 
@@ -86,18 +95,24 @@ def _new_key(folder: Path) -> str:
 
 
 def _worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int) -> list[str]:
-    """The options of a worker that is made here, or on a host of Ray's."""
+    """The options of a worker that is made here, or on a host of Ray's, where it is reached as the host is in Ray."""
     is_near = config.ray == "none"
+    is_alone = is_near or config.cluster_host == "127.0.0.1"
     number = int("".join(c for c in spec.device.name.rpartition("/")[2] if c.isdigit()) or 0)
+    first_metrics = config.metrics_port + (config.ray in ("none", "local"))  # the gateway has the port on this machine
     settings: dict[str, object] = {
         "role": "worker",
         "name": spec.name,
         "gateway": f"{reachable(config.advertise_host or config.cluster_host)}:{inner}",
         "backend": "numpy" if spec.device.kind == "cpu" else config.backend,
-        "host": "127.0.0.1" if is_near or config.cluster_host == "127.0.0.1" else "0.0.0.0",
+        "host": "127.0.0.1" if is_alone else "0.0.0.0",
+        "advertise-host": None if is_alone else spec.device.labels.get("address"),
         "port": config.worker_port + number if config.worker_port else 0,
         "cluster-key-file": key_file,
         "cluster-ca": config.cluster_ca,
+        "cluster-tls": config.cluster_tls,
+        "metrics-host": config.metrics_host,
+        "metrics-port": first_metrics + number if config.metrics_port else 0,
         "max-sessions": config.max_sessions,
         "max-bytes": config.max_bytes,
         "max-tenant-bytes": config.max_tenant_bytes,

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 from pathlib import Path
 
 from telegrad.errors import AccessError, TelegradError
 from telegrad.wire.status import to_record
 from telegrad.wire.v1 import workers_pb2
 
-from telegrad_server.cluster.collectives import Listener
-from telegrad_server.cluster.groups import Groups
+from telegrad_server.cluster.collectives import Listener, Tls
+from telegrad_server.cluster.groups import Groups, collectives_address
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.cluster.machine import machine_id
 from telegrad_server.cluster.ray_cluster import RayletSettings, check_ray, run_raylet
@@ -25,6 +26,7 @@ from telegrad_server.seats import Neighbours
 from telegrad_server.service import Server, TicketAccess
 from telegrad_server.service.member import Membership
 from telegrad_server.service.peers import Recruits
+from telegrad_server.service.relay import WORKER_NAME
 from telegrad_server.worker import Worker
 
 GIVEN_UP = 75
@@ -54,7 +56,8 @@ async def run(config: Config) -> int:
     key = Key.from_file(config.cluster_key_file)
     roots = Path(config.cluster_ca).read_bytes() if config.cluster_ca else None
     lease = Lease()
-    listener = Listener(config.host, 0, tls=None)
+    tls = _tls(config)
+    listener = Listener(config.host, 0, tls=tls)
     listener.start()
     groups = Groups(listener)
     recruits = Recruits(asyncio.get_running_loop(), key, roots)
@@ -62,7 +65,7 @@ async def run(config: Config) -> int:
     server = Server(worker, config, TicketAccess(key, worker.incarnation), is_inside=True)
     port = await server.start()
     worker.start()
-    facts = _facts(config, worker, port, listener.port)
+    facts = _facts(config, worker, port, listener)
     status = 0
 
     def given_up(error: TelegradError) -> None:
@@ -87,12 +90,26 @@ async def run(config: Config) -> int:
     draining.cancel()
     running.cancel()
     await membership.leave()
+    if not lease.is_running:
+        lease.end()  # a task under way would wait for it
     await server.stop(STOP_SECONDS)
     await asyncio.to_thread(groups.close)
     return status
 
 
-def _facts(config: Config, worker: Worker, port: int, collectives_port: int) -> workers_pb2.JoinClusterRequest:
+def _tls(config: Config) -> Tls | None:
+    """How sums between machines are encrypted; None where that is not wanted, or there are no certificates."""
+    if config.cluster_tls == "off" or config.tls_cert is None or config.cluster_ca is None:
+        return None
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client = ssl.create_default_context(cafile=config.cluster_ca)
+    for context in (server, client):
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    server.load_cert_chain(config.tls_cert, config.tls_key)
+    return Tls(server, client, WORKER_NAME)
+
+
+def _facts(config: Config, worker: Worker, port: int, listener: Listener) -> workers_pb2.JoinClusterRequest:
     hello = worker.hello()
     host = reachable(config.advertise_host or config.host)
     return workers_pb2.JoinClusterRequest(
@@ -100,7 +117,7 @@ def _facts(config: Config, worker: Worker, port: int, collectives_port: int) -> 
         incarnation=worker.incarnation,
         address=f"{host}:{port}",
         direct_address=f"{config.direct_host}:{port}" if config.direct_host else "",
-        collectives_address=f"{host}:{collectives_port}",
+        collectives_address=collectives_address(host, listener),
         machine=machine_id(),
         backend=hello.backend,
         fingerprint=hello.fingerprint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 
 import grpc.aio
@@ -29,6 +30,7 @@ class Server:
     ) -> None:
         self._worker = worker
         self._config = config
+        self._is_inside = is_inside
         self._health = Health(lambda: not worker.is_stopping)
         self._server = new_server(
             config,
@@ -43,7 +45,12 @@ class Server:
         """Listen; returns the port. OSError if the address cannot be bound."""
         config = self._config
         port = bind(self._server, config.host, config.port, credentials(config.tls_cert, config.tls_key))
-        self._metrics = Endpoint.of(config, partial(worker_figures, self._worker))
+        try:
+            self._metrics = Endpoint.of(config, partial(worker_figures, self._worker))
+        except OSError as error:
+            if not self._is_inside:
+                raise
+            logging.warning("no metrics of this worker: port %s: %s", config.metrics_port, error.strerror)
         await self._server.start()
         self._ticking = asyncio.create_task(self._tick())
         return port

@@ -26,6 +26,7 @@ from telegrad.wire.v1 import tensors_pb2 as tensors
 from telegrad.wire.v1 import workers_pb2
 
 from telegrad_server.cluster.crew import Candidate
+from telegrad_server.cluster.groups import can_meet
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.service.edge import END
 from telegrad_server.service.member import Membership
@@ -267,7 +268,7 @@ class Recruits:
         return [
             Candidate(p.worker, p.incarnation, p.address, p.collectives_address, p.machine)
             for p in response.peers
-            if p.collectives_address
+            if can_meet(self._me.collectives_address, p.collectives_address)
         ]
 
     def open(

@@ -18,7 +18,11 @@ from telegrad_server.service.edge import PULL_METHOD
 from telegrad_server.service.relay import TICKET_KEY, as_unavailable, cluster_channel, error_of
 from telegrad_server.uploads import Upload
 
-KEEPALIVE = (("grpc.keepalive_time_ms", 3_000), ("grpc.keepalive_timeout_ms", 3_000))
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+)
 """A worker whose machine is cut off, or that stands still, is noticed within seconds: a whole run waits for it."""
 
 LARGE_BYTES = 8 << 20

@@ -17,7 +17,7 @@ from telegrad.wire.v1 import sessions_pb2
 from telegrad_server.service.edge import END, ERROR_KEY, TICKET_KEY
 from telegrad_server.service.listening import MESSAGE_BYTES
 
-__all__ = ["TICKET_KEY", "Relay", "as_unavailable", "cluster_channel", "error_of", "pass_on"]
+__all__ = ["TICKET_KEY", "WORKER_NAME", "Relay", "as_unavailable", "cluster_channel", "error_of", "pass_on"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -25,7 +25,8 @@ OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),  # for bytes that nobody acknowledges: a cut
+    ("grpc.http2.ping_timeout_ms", 10_000),  # for a process that stands still while its machine acknowledges
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.use_local_subchannel_pool", 1),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import telegrad as tg
+from telegrad.errors import TelegradError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,14 +26,16 @@ def free_port() -> int:
 
 
 class Deployment:
-    """A project of Compose with a name, a port and volumes of its own."""
+    """A project of Compose with a name, a port and volumes of its own. ``more`` are files beside docker-compose.yml."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.port = free_port()
         self.address = f"grpcs://localhost:{self.port}"
         self.ca_cert, self.token_file = folder / "ca.pem", folder / "client.token"
-        self._project = f"telegrad-test-{os.getpid()}"
-        self._command = ["docker", "compose", "-p", self._project, "-f", str(ROOT / "docker-compose.yml")]
+        self._project = f"telegrad-test-{os.getpid()}{'-more' * bool(more)}"
+        self._command = ["docker", "compose", "-p", self._project]
+        for name in ("docker-compose.yml", *more):
+            self._command += ["-f", str(ROOT / name)]
         self._environment = {**os.environ, "TELEGRAD_PORT": str(self.port)}
         self.up_seconds = 0.0
 
@@ -49,10 +55,44 @@ class Deployment:
         for path in (self.ca_cert, self.token_file):
             self.compose("cp", f"gateway:/etc/telegrad/{path.name}", str(path))
 
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """A command of Compose that takes its time."""
+        command = [*self._command, *words]
+        return subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        )
+
     @property
     def token(self) -> str:
         """The client's token."""
         return self.token_file.read_text().strip()
+
+    def connect(self, **options: Any) -> tg.Session:
+        """A new session, with the client's token."""
+        return tg.connect(self.address, token=self.token, ca_cert=str(self.ca_cert), new=True, **options)
+
+    def is_served(self) -> bool:
+        """Whether a session can be opened and computes."""
+        try:
+            with self.connect():
+                return (tg.asarray([1.0, 2.0]) * 2).sum().item() == 6.0
+        except TelegradError:
+            return False
+
+    def metrics(self, host: str) -> str:
+        """What Prometheus would read of a host."""
+        script = (
+            f"import urllib.request as u; print(u.urlopen('http://{host}:9464/metrics', timeout=5).read().decode())"
+        )
+        return self.compose("exec", "-T", "gateway", "python", "-c", script)
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """The container of each worker process that runs, by the worker's name."""
+        found: dict[str, dict[str, Any]] = {}
+        for container in self.containers("worker"):
+            processes = subprocess.run(["docker", "top", container["Id"]], capture_output=True, text=True)
+            found |= dict.fromkeys(re.findall(r" --name (worker-\d+) ", processes.stdout), container)
+        return found
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
         """What `docker inspect` says of the containers that run."""
@@ -64,6 +104,14 @@ class Deployment:
     def crash(self, container: dict[str, Any]) -> None:
         """Kill every process in the container but the first, which then ends: a crash, not a stop."""
         subprocess.run(["docker", "exec", container["Id"], "sh", "-c", "kill -9 -1"], check=False, capture_output=True)
+
+    def freeze(self, container: dict[str, Any]) -> None:
+        """Let all processes of the container stand still."""
+        subprocess.run(["docker", "pause", container["Id"]], check=True, capture_output=True)
+
+    def thaw(self, container: dict[str, Any]) -> None:
+        """Let them go on."""
+        subprocess.run(["docker", "unpause", container["Id"]], check=True, capture_output=True)
 
     def restarts(self, container: dict[str, Any]) -> int:
         """How often the engine has started the container again."""

@@ -43,7 +43,7 @@ from telegrad_server.cluster.launcher import Device, WorkerSpec
 from telegrad_server.cluster.nodes import Node, WorkerSize, unmet
 from telegrad_server.cluster.ray_cluster.actor import WorkerProcess
 from telegrad_server.cluster.ray_cluster.settings import Pool, RaySettings, head_arguments
-from telegrad_server.cluster.ray_cluster.start import RAY_COMMAND, resolve
+from telegrad_server.cluster.ray_cluster.start import RAY_COMMAND, own_address, resolve
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 5.0
@@ -114,7 +114,7 @@ class Driver:
 
     def _start_head(self) -> str:
         settings = self._settings
-        host = socket.gethostbyname(settings.host) if settings.host else ""
+        host = own_address(settings.host)
         _wait_until_free(settings.port, settings.wait_seconds)
         command = tied.command(signal.SIGTERM, RAY_COMMAND, head_arguments(settings, host))
         self._head = subprocess.Popen(

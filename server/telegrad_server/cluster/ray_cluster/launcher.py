@@ -155,6 +155,8 @@ class RayLauncher:
             assert driver.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 driver.stdin.close()
+            if self._thread is None:
+                driver.kill()  # it is not ready yet, and reads no commands
             try:
                 driver.wait(CLOSE_SECONDS)
             except subprocess.TimeoutExpired:

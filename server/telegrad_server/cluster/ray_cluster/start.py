@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import FrameType
 
-from telegrad.errors import ServerUnavailable
+from telegrad.errors import ResourceError, ServerUnavailable
 
 from telegrad_server.cluster import tied
 from telegrad_server.cluster.ray_cluster.settings import (
@@ -24,6 +25,7 @@ from telegrad_server.cluster.ray_cluster.settings import (
 )
 
 RAY_COMMAND = f"{__package__}.command"
+NAME_SECONDS = 3.0
 LOG_VARIABLE = "TELEGRAD_LOG"
 """Where the workers of a host write what they print: the standard error of the process that brought the raylet."""
 
@@ -46,6 +48,28 @@ def resolve(address: str, *, wait_seconds: float) -> str:
         time.sleep(0.2)
 
 
+def own_address(host: str) -> str:
+    """The address that this machine has under a name in one of its networks; "" for "", which lets Ray choose.
+
+    ResourceError if the name is not this machine's.
+    """
+    if not host:
+        return ""
+    deadline = time.monotonic() + NAME_SECONDS
+    while True:  # in a container that has just begun the name may take a moment
+        try:
+            found = socket.gethostbyname(host)
+            with socket.socket() as probe:
+                probe.bind((found, 0))
+            return found
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ResourceError(
+                    f"{host} is no address of this machine ({error.strerror}); correct --ray-host"
+                ) from error
+        time.sleep(0.1)
+
+
 def log_path(descriptor: int) -> str:
     """By which path other processes of this host write to an open file of this one."""
     return f"/proc/{os.getpid()}/fd/{descriptor}"
@@ -61,6 +85,7 @@ def run_raylet(settings: RayletSettings, environ: Mapping[str, str]) -> int:
     check_folder(settings.folder)
     token_file = check_token_file(settings.token_file)
     address = resolve(settings.address, wait_seconds=settings.wait_seconds)
+    settings = replace(settings, host=own_address(settings.host))
     tied.adopt()
     child = subprocess.Popen(
         tied.command(signal.SIGTERM, RAY_COMMAND, raylet_arguments(settings, address)),

@@ -364,6 +364,12 @@ class Worker:
                 "bytes": self._account.nbytes,
             }
 
+    @property
+    def client_sessions(self) -> int:
+        """How many sessions are at home here: those whose replicas it helps to run go on without it."""
+        with self._lock:
+            return sum(not seat.session.is_peers for seat in self._seats.values())
+
     def loads(self) -> dict[str, int]:
         """How many tasks wait or are computed, and what functions are kept."""
         with self._lock:

@@ -181,6 +181,20 @@ def test_a_peer_that_dies_in_mid_training_changes_no_bit(how: signal.Signals) ->
             assert train(replicas=4, before=strike) == embedded(replicas=4)
 
 
+def test_a_peer_that_is_to_stop_waits_for_sessions_of_its_own_only() -> None:
+    with gateway("--workers", "3", "--drain-seconds", "100") as running:
+        wait_for(running, 3)
+        with tg.connect(running.address, new=True) as session:
+            peer = others(running, session.home)[0]
+
+            def strike(step: int) -> None:
+                if step == 3:
+                    peer.terminate()
+
+            assert train(replicas=4, before=strike) == embedded(replicas=4)
+            peer.wait(10)
+
+
 def test_all_peers_may_die(three_workers: Running) -> None:
     with gateway("--workers", "3") as running:
         wait_for(running, 3)

@@ -128,5 +128,6 @@ def _facts(config: Config, worker: Worker, port: int, listener: Listener) -> wor
 
 
 def _load(worker: Worker) -> workers_pb2.Load:
-    found = worker.statistics()
-    return workers_pb2.Load(sessions=found["sessions"], held_bytes=found["bytes"], busy_seconds=worker.busy_seconds)
+    return workers_pb2.Load(
+        sessions=worker.client_sessions, held_bytes=worker.statistics()["bytes"], busy_seconds=worker.busy_seconds
+    )

@@ -15,9 +15,10 @@ from telegrad.ir.types import Type
 from telegrad.wire.codec import decode_function, function_id, is_replicated, updated_inputs
 
 from telegrad_server.compiler.limits import Limits
-from telegrad_server.compiler.pipeline import compile_function
+from telegrad_server.compiler.pipeline import Place, compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
+from telegrad_server.tree import Division
 
 
 class Signature(NamedTuple):
@@ -43,7 +44,7 @@ class Known:
     is_replicated: bool = False
     replication: Replication | None = None
     signature: Signature | None = None
-    shares: dict[Share, Plan] = field(default_factory=dict[Share, Plan])
+    shares: dict[tuple[Share, Place | None], Plan] = field(default_factory=dict[tuple[Share, "Place | None"], Plan])
 
 
 class Functions:
@@ -99,13 +100,15 @@ class Functions:
                 known.data = None
         return known.plan
 
-    def share_of(self, known: Known, share: Share) -> Plan:
-        """The plan of a share of a data-parallel function's replicas."""
+    def share_of(self, known: Known, division: Division, rank: int) -> Plan:
+        """The plan of a member's share of a data-parallel function's replicas."""
         if known.refusal is not None:
             raise _again(known.refusal)
-        if share not in known.shares:
-            known.shares[share] = self._compiled(known, share)
-        return known.shares[share]
+        share, size = Share(*division.blocks[rank]), len(division.blocks)
+        place = Place(rank, size) if self.replication_of(known).shards and size > 1 else None
+        if (share, place) not in known.shares:
+            known.shares[share, place] = self._compiled(known, share, place)
+        return known.shares[share, place]
 
     def signature_of(self, known: Known) -> Signature:
         """What a call of the function takes, before there is a plan. Raises what is wrong with it, each time."""
@@ -122,10 +125,10 @@ class Functions:
         assert known.replication is not None
         return known.replication
 
-    def _compiled(self, known: Known, share: Share | None) -> Plan:
+    def _compiled(self, known: Known, share: Share | None, place: Place | None = None) -> Plan:
         function = self._decoded(known)
         try:
-            return compile_function(function, limits=self._limits, share=share)
+            return compile_function(function, limits=self._limits, share=share, place=place)
         except (GraphError, TooExpensive) as error:
             self._refuse(known, error)
             raise

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 import telegrad_server.functions
 from telegrad.ir import Function
-from telegrad_server.compiler.pipeline import compile_function
+from telegrad_server.compiler.pipeline import Place, compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
 from telegrad_server.executors.array import ArrayExecutor
@@ -81,6 +81,7 @@ class Under(NamedTuple):
     out: Array
     replicas: int
     tag: int
+    is_done = False
 
     def wait(self, *, timeout_seconds: float | None) -> None:
         self.member.order.append(("finish", self.tag))
@@ -100,7 +101,8 @@ def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[in
     def work(number: int) -> None:
         try:
             share = Share(*division.blocks[number])
-            plan = compile_function(function, share=share)
+            place = Place(number, len(blocks)) if how.shards and len(blocks) > 1 else None
+            plan = compile_function(function, share=share, place=place)
             executor = ArrayExecutor(NumpyModule(), name="numpy", reason="", fingerprint="", is_poisoned=True)
             start, stop = how.rows_of(*share)
             given = [np.ascontiguousarray(x[start:stop]) if i in how.split_inputs else x for i, x in enumerate(inputs)]

@@ -317,7 +317,7 @@ class Crew:
             share = Share(*division.blocks[rank])
             rows.append(self._command(group, peer, how.rows_of(*share), how, run, operands, mirrors))
         share = Share(*division.blocks[0])
-        plan = self._functions.share_of(known, share)
+        plan = self._functions.share_of(known, division, 0)
         company = Company(group.communicator, division, step=group.step, waiting=waiting)
         start, stop = how.rows_of(*share)
         own = [self._executor.rows(x, start, stop) if i in how.split_inputs else x for i, x in enumerate(operands)]
@@ -461,7 +461,7 @@ class Together:
             raise GraphError(f"{how.taking} replicas are too few for a group of {communicator.size}")
         division = Division.even(how.taking, size=communicator.size)
         try:
-            plan = self._functions.share_of(known, Share(*division.blocks[communicator.rank]))
+            plan = self._functions.share_of(known, division, communicator.rank)
         except TelegradError as error:
             communicator.abort(error.message)
             raise

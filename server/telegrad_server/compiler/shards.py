@@ -53,6 +53,8 @@ class _Found:
         """What is whole, and of which spans are taken."""
         self.whole: set[Value] = set()
         """What is needed whole."""
+        self.gathered = {graph.outputs[j] for i, j in updates if graph.inputs[i] in self.state}
+        self.state -= self._needed(self._ends(), with_leaves=False)  # parameters: the forward reads them
         while True:
             self._look()
             kept = self.state - self.whole - self.leaves
@@ -114,7 +116,7 @@ class _Found:
 
 
 def _is_large(value: Value) -> bool:
-    return value.type.dtype.is_float and value.type.nbytes >= SHARDED_BYTES
+    return bool(value.shape) and value.type.dtype.is_float and value.type.nbytes >= SHARDED_BYTES
 
 
 def _is_inside(value: Value, state: set[Value]) -> bool:

@@ -54,7 +54,7 @@ class _Found:
         self.whole: set[Value] = set()
         """What is needed whole."""
         self.gathered = {graph.outputs[j] for i, j in updates if graph.inputs[i] in self.state}
-        self.state -= self._needed(self._ends(), with_leaves=False)  # parameters: the forward reads them
+        self.state -= self._needed(self._ends(), with_leaves=True)  # parameters: the forward reads them
         while True:
             self._look()
             kept = self.state - self.whole - self.leaves

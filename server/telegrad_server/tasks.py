@@ -16,6 +16,7 @@ from telegrad_server.compiler.plan import Plan
 from telegrad_server.executors import Executor
 from telegrad_server.functions import Functions, Known, Signature
 from telegrad_server.sessions import Answer, Execute, Fetched, Join, Make, Outcome, Task
+from telegrad_server.spread import Spread, gathered, whole
 from telegrad_server.store import Account
 
 LIGHT_STEPS = 16
@@ -49,7 +50,7 @@ class Runner:
 
     def is_light(self, task: Task, known: Known | None) -> bool:
         """Whether the task takes less time than waking another thread to do it."""
-        if not self._executor.is_host:
+        if not self._executor.is_host or _may_wait(task):
             return False
         match task:
             case Execute():
@@ -103,9 +104,9 @@ class Runner:
             return self._outcome(plan, task, account, lambda own: self._executor.run(plan, own, company=others))
         if company is not None and known.is_replicated:
             signature = self._functions.signature_of(known)
-            return self._outcome(signature, task, account, lambda whole: company.run(known, run, whole))
+            return self._outcome(signature, task, account, lambda given: company.run(known, run, given))
         plan = self._functions.plan_of(known)
-        return self._outcome(plan, task, account, lambda operands: self._executor.run(plan, operands))
+        return self._outcome(plan, task, account, lambda given: self._executor.run(plan, gathered(plan, given)))
 
     def _outcome(
         self, plan: Plan | Signature, task: Execute, account: Account, compute: Callable[[list[Any]], list[Any]]
@@ -123,12 +124,23 @@ class Runner:
         return Outcome([(value, self._executor.nbytes(value)) for value in values], plan.updates)
 
     def _fetch(self, task: Answer) -> Fetched:
-        value = task.stored.value
+        value = whole(task.stored.value)
         data = self._executor.to_host(value)
         type = self._executor.type_of(value)
         if len(data) <= m.INLINE_BYTES:
             return Fetched(type, bytes(data))
         return Fetched(type, data, ticket=secrets.token_urlsafe(16))
+
+
+def _may_wait(task: Task) -> bool:
+    """Whether the task reads what other workers hold."""
+    match task:
+        case Execute():
+            return any(isinstance(value, Spread) for value in task.operands)
+        case Answer():
+            return isinstance(task.stored.value, Spread)
+        case _:
+            return False
 
 
 def _check_targets(plan: Plan | Signature, run: m.Run) -> None:
@@ -153,9 +165,9 @@ def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[
                 raise DataCorrupt(f"the Run's immediates end before input {i} ({type})", reason="DATA_LENGTH")
             value = executor.from_host(type, data[position:end])
             position = end
-        elif value.shape != type.shape or executor.type_of(value) != type:
+        elif value.shape != type.shape or _type_of(value, executor) != type:
             raise GraphError(
-                f"input {i} of the function is {type}, given was {executor.type_of(value)}", reason="SHAPE_INVALID"
+                f"input {i} of the function is {type}, given was {_type_of(value, executor)}", reason="SHAPE_INVALID"
             )
         found.append(value)
     if position != len(data):
@@ -163,3 +175,7 @@ def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[
             f"the Run brings {len(data)} bytes of immediates, its inputs take {position}", reason="DATA_LENGTH"
         )
     return found
+
+
+def _type_of(value: Any, executor: Executor) -> Type:
+    return value.type if isinstance(value, Spread) else executor.type_of(value)

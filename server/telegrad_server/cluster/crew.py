@@ -14,13 +14,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import ref
 
-from telegrad.errors import ConnectionFailed, GraphError, TelegradError, TimedOut, WorkerLost
+from telegrad.errors import ConnectionFailed, GraphError, StateLost, TelegradError, TimedOut, WorkerLost
 from telegrad.ir.graph import Replication
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
@@ -33,13 +34,17 @@ from telegrad_server.executors import Executor
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.company import Company
 from telegrad_server.functions import Functions, Known
-from telegrad_server.tree import Division
+from telegrad_server.spread import Spread, gathered, whole
+from telegrad_server.tree import Division, spans
 
 GROUP_SECONDS = 120.0
 """So long members wait for each other in a run; that one of them has died shows much sooner."""
 
 VERDICT_SECONDS = 2.0
 """After a group broke, so long the home waits to hear whether a peer's op failed."""
+
+GATHER_SECONDS = 10.0
+"""So long the home waits for a peer's span of what is divided."""
 
 RECRUIT_SECONDS = 10.0
 """A crew that is smaller than wanted looks for more after so long."""
@@ -118,6 +123,8 @@ class _Group:
     next_name: int = 0
     mirrored: dict[int, tuple[int, ref[Any]]] = field(default_factory=dict[int, tuple[int, "ref[Any]"]])
     """For each name at home the peers' name and the value that they have under it."""
+    spread: dict[int, ref[Spread]] = field(default_factory=dict[int, "ref[Spread]"])
+    """What is divided over the members, by the peers' name for their spans."""
 
 
 class Crew:
@@ -150,6 +157,7 @@ class Crew:
         self._lost: dict[str, TelegradError] = {}
         self._is_closed = False
         self._bytes: dict[bytes, bytes] = {}
+        self._waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def workers(self) -> list[str]:
@@ -172,21 +180,25 @@ class Crew:
         Raises what a member raised, by name of the op as ever.
         """
         how = self._functions.replication_of(known)
+        self._waiting = waiting
         without: list[str] = []
         while True:
             group = self._group_for(how, without, waiting)
             if group is None:
-                return self._executor.run(self._functions.plan_of(known), operands)
+                plan = self._functions.plan_of(known)
+                return self._executor.run(plan, gathered(plan, operands))
             try:
                 return self._run_in(group, how, known, run, operands, waiting)
             except (WorkerLost, ConnectionFailed, TimedOut) as error:
                 verdict = self._wait_for_verdict(waiting)
+                self._bring_home()
                 self._dismiss()
                 if verdict is not None:
                     raise _blamed(verdict) from error
                 without += [name for name in self._lost if name not in without]
                 logging.info("a run begins again with other workers: %s", error.message)
             except BaseException:
+                self._bring_home()
                 self._dismiss()
                 raise
 
@@ -199,6 +211,7 @@ class Crew:
         group = self._group
         now = time.monotonic()
         if group is not None and len(group.peers) + 1 > how.taking:
+            self._bring_home()
             self._dismiss()  # a function with fewer replicas than members
             group = None
         is_short = group is None or len(group.peers) + 1 < how.taking
@@ -207,8 +220,10 @@ class Crew:
             self._lost.clear()
             with waiting():
                 found = self._recruiter.find(how.taking - 1, strategy=self._strategy, without=without)
-                if group is None or len(found) > len(group.peers):
-                    self._dismiss()
+            if group is None or len(found) > len(group.peers):
+                self._bring_home()
+                self._dismiss()
+                with waiting():
                     group = self._build(found) if found else None
         return group
 
@@ -307,26 +322,121 @@ class Crew:
         group.step += 1
         division = Division.even(how.taking, size=len(group.peers) + 1)
         self._forget_what_is_gone(group)
+        spread = self._spread_operands(group, known, division, operands)
         mirrors = {
-            i: self._mirror(group, run.inputs[i], operands[i])
+            i: self._mirror(group, run.inputs[i], whole(operands[i]))
             for i in range(len(operands))
-            if i not in how.split_inputs and run.inputs[i]
+            if i not in how.split_inputs and i not in spread and run.inputs[i]
         }
+        updated = {j: i for i, j in self._functions.signature_of(known).updates if i in spread}
+        names = {j: self._new_name(group) for j in updated}  # of what comes of them
         rows: list[dict[int, int]] = []  # for each peer the names of its rows of results
         for rank, peer in enumerate(group.peers, 1):
             share = Share(*division.blocks[rank])
-            rows.append(self._command(group, peer, how.rows_of(*share), how, run, operands, mirrors))
-        share = Share(*division.blocks[0])
+            given = mirrors | {i: self._alias(group, peer, value.name) for i, value in spread.items()}
+            rows.append(self._command(group, peer, how.rows_of(*share), how, run, operands, given, names))
+            if spread:
+                peer.send(m.Release(tuple([given[i] for i in spread])))
         plan = self._functions.share_of(known, division, 0)
         company = Company(group.communicator, division, step=group.step, waiting=waiting)
-        start, stop = how.rows_of(*share)
-        own = [self._executor.rows(x, start, stop) if i in how.split_inputs else x for i, x in enumerate(operands)]
+        start, stop = how.rows_of(*division.blocks[0])
+        own: list[Any] = []
+        for i, x in enumerate(operands):
+            is_split = i in how.split_inputs
+            own.append(
+                self._executor.rows(x, start, stop) if is_split else spread[i].own if i in spread else whole(x)
+            )
         values = self._executor.run(plan, own, company=company.present())
         for j in {j for names in rows for j in names}:
             values[j] = self._whole(group, values[j], j, rows, waiting)
+        for j, i in updated.items():
+            values[j] = self._spread(group, spread[i].type, values[j], names[j])
         for i, j in plan.updates:
-            group.mirrored[run.inputs[i]] = mirrors[i], ref(values[j])
+            if i not in spread:
+                group.mirrored[run.inputs[i]] = mirrors[i], ref(values[j])
         return values
+
+    # ---- what is divided
+
+    def _spread_operands(
+        self, group: _Group, known: Known, division: Division, operands: Sequence[Any]
+    ) -> dict[int, Spread]:
+        """The operands of which each member holds its span, by number."""
+        how = self._functions.replication_of(known)
+        if not how.shards:
+            return {}
+        size = len(division.blocks)
+        types = self._functions.signature_of(known).input_types
+        plan = self._functions.share_of(known, division, 0)
+        found: dict[int, Spread] = {}
+        for i, (type, own) in enumerate(zip(types, plan.input_types, strict=True)):
+            if i in how.split_inputs or own == type:
+                continue
+            value = operands[i]
+            if isinstance(value, Spread) and value.name in group.spread and value.own is not None:
+                found[i] = value
+                continue
+            flat = whole(value).reshape(-1)
+            name = self._new_name(group)
+            cut = spans(type.size, size)
+            for peer, (first, last) in zip(group.peers, cut[1:], strict=True):
+                piece = self._executor.to_host(self._executor.rows(flat, first, last))
+                self._send(peer, name, Type((last - first,), type.dtype), piece)
+            copy = self._executor.joined([self._executor.rows(flat, *cut[0])])
+            found[i] = self._spread(group, type, copy, name)
+        return found
+
+    def _spread(self, group: _Group, type: Type, own: Any, name: int) -> Spread:
+        value = Spread(type, own, name, lambda value: self._gathered(group, value))
+        group.spread[name] = ref(value, lambda _: self._spread_gone(group, name))
+        return value
+
+    def _spread_gone(self, group: _Group, name: int) -> None:
+        """Nobody holds it any more; on whatever thread that is."""
+        group.spread.pop(name, None)
+        self._release(group, name)
+
+    def _alias(self, group: _Group, peer: PeerLine, name: int) -> int:
+        """A name for a run to update: the peer keeps the former value until the home lets go of it."""
+        mine = self._new_name(group)
+        peer.send(m.Alias(mine, name))
+        return mine
+
+    def _gathered(self, group: _Group, value: Spread) -> Any:
+        """The whole of what is divided. StateLost if a member is gone that held a part."""
+        pieces = [peer.fetch(value.name) for peer in group.peers]
+        return self._joined(group, value, pieces)
+
+    def _joined(self, group: _Group, value: Spread, pieces: Sequence[Future[bytes]]) -> Any:
+        arrays = [value.own]
+        for peer, piece in zip(group.peers, pieces, strict=True):
+            try:
+                with self._waiting():
+                    data = piece.result(GATHER_SECONDS)
+            except (TelegradError, FutureTimeout, CancelledError) as error:
+                worker = peer.candidate.worker
+                lost = StateLost(
+                    f"a part of {value.type}, state that shard_optimizer divides over workers, was lost with"
+                    f" worker {worker}; load the optimizer's state from a checkpoint, or make a new optimizer",
+                    worker=worker,
+                )
+                value.lose(lost)
+                raise lost from error
+            itemsize = value.type.dtype.itemsize
+            arrays.append(self._executor.from_host(Type((len(data) // itemsize,), value.type.dtype), data))
+        return self._executor.joined(arrays).reshape(value.type.shape)
+
+    def _bring_home(self) -> None:
+        """Gather what is divided, as far as its holders answer, before the peers go."""
+        group = self._group
+        if group is None:
+            return
+        held = [value() for value in list(group.spread.values())]
+        values = [value for value in held if value is not None and value.own is not None]
+        under_way = [(value, [peer.fetch(value.name) for peer in group.peers]) for value in values]
+        for value, pieces in under_way:
+            with suppress(StateLost):  # who reads it hears of it
+                value.settle(self._joined(group, value, pieces))
 
     def _command(
         self,
@@ -337,8 +447,12 @@ class Crew:
         run: m.Run,
         operands: Sequence[Any],
         mirrors: dict[int, int],
+        names: dict[int, int],
     ) -> dict[int, int]:
-        """Let a peer run its share of the rows. Returns its names for results with rows, by number."""
+        """Let a peer run its share of the rows. Returns its names for results with rows, by number.
+
+        ``mirrors`` are its names for inputs, ``names`` those that it shall give to results.
+        """
         inputs: list[int] = []
         immediates: list[bytes] = []
         passing: list[int] = []
@@ -360,7 +474,8 @@ class Crew:
                 inputs.append(name)
                 passing.append(name)
         wanted = {j: self._new_name(group) for j in how.row_outputs if run.outputs[j]}
-        outputs = tuple(wanted.get(j, 0) for j in range(len(run.outputs)))
+        named = wanted | names
+        outputs = tuple([named.get(j, 0) for j in range(len(run.outputs))])
         command = m.Run(run.function, tuple(inputs), outputs, b"".join(immediates), group=group.name, step=group.step)
         peer.send(command)
         if passing:

@@ -207,15 +207,11 @@ class _Writer:
 
     def _whole(self, value: Value) -> Value:
         if value not in self._now:
-            self._bucket_of(value)
-            token = self._tokens[value]
+            token = self._tokens[value]  # what is needed whole and was not kept is gathered
             assert isinstance(token.node.op, StartGather)
             flat = self._put(FinishGather(token.node.op.bucket), token)
             self._now[value] = self._put(Reshape(value.shape), flat)
         return self._now[value]
-
-    def _bucket_of(self, value: Value) -> None:
-        assert value in self._tokens, "a value that is needed whole was not gathered"
 
     def _start(self, value: Value) -> None:
         self._bucket += 1
@@ -240,10 +236,10 @@ class _Writer:
                 continue
             first, last = self._span(v.type.size)
             if isinstance(v.node.op, BroadcastTo):
-                made = Node(BroadcastTo((last - first,)), (self._whole(v.node.inputs[0]),), (Type((last - first,), v.dtype),))
+                op, inputs = BroadcastTo((last - first,)), (self._whole(v.node.inputs[0]),)
             else:
-                inputs = tuple([self._own[x] if x.shape else self._whole(x) for x in v.node.inputs])
-                made = Node(v.node.op, inputs, (Type((last - first,), v.dtype),), (), v.node.origin)
+                op, inputs = v.node.op, tuple([self._own[x] if x.shape else self._whole(x) for x in v.node.inputs])
+            made = Node(op, inputs, (Type((last - first,), v.dtype),), (), v.node.origin)
             self._order.append(made)
             self._own[v] = Value(made)
 

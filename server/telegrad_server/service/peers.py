@@ -132,8 +132,10 @@ class Line:
     def _hear(self, event: m.Event | None) -> None:
         match event:
             case m.Fetched():
-                future = self._fetches.pop(event.sequence)
-                if event.data is not None:
+                future = self._fetches.pop(event.sequence, None)
+                if future is None:  # the line has ended meanwhile
+                    pass
+                elif event.data is not None:
                     future.set_result(event.data)
                 else:
                     self._keep(self._download(event.ticket, future))

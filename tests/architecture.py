@@ -92,7 +92,13 @@ SERVER = {
     ),
 }  # fmt: skip
 OWNERS = {
-    "grpc": ("telegrad.transport.remote", "telegrad.wire.v1", "telegrad_server.service", "telegrad_server.probe"),
+    "grpc": (
+        "telegrad.transport.remote",
+        "telegrad.transport.channel",
+        "telegrad.wire.v1",
+        "telegrad_server.service",
+        "telegrad_server.probe",
+    ),
     "grpc_health": ("telegrad_server.service", "telegrad_server.probe"),
     "prometheus_client": ("telegrad_server.metrics",),
     "cryptography": ("telegrad_server.secrets_folder",),

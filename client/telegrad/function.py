@@ -547,6 +547,7 @@ def function(
     replicas: int | None = None,
     reduce: str = "mean",
     replicated: Sequence[str] = (),
+    shard_optimizer: bool = False,
 ) -> Any:
     """The function, traced once for each signature of its arguments and then run by the server as a whole.
 
@@ -556,6 +557,7 @@ def function(
 
     With ``replicas`` it is data-parallel: each replica gets its own rows of the arguments, except of those named in
     ``replicated``, and gradients and scalars are the ``reduce`` ("mean" or "sum") of those of all (docs/replicas.md).
+    With ``shard_optimizer`` each worker holds and updates only its span of the optimizers' state.
 
     Raises TraceError where the function reads, prints or branches on a tensor.
 
@@ -570,9 +572,18 @@ def function(
 
     def made(f: Callable[P, R]) -> Function[P, R]:
         if replicas is None:
+            if shard_optimizer:
+                raise GraphError("shard_optimizer divides state over the workers of replicas; give replicas=n as well")
             return Function(f, static=static)
         from telegrad.replicas import ReplicatedFunction
 
-        return ReplicatedFunction(f, static=static, replicas=replicas, reduce=reduce, replicated=replicated)
+        return ReplicatedFunction(
+            f,
+            static=static,
+            replicas=replicas,
+            reduce=reduce,
+            replicated=replicated,
+            shard_optimizer=shard_optimizer,
+        )
 
     return made if python is None else made(python)

@@ -120,6 +120,7 @@ class ReplicatedFunction(Function[P, R]):
         replicas: int,
         reduce: str = "mean",
         replicated: Sequence[str] = (),
+        shard_optimizer: bool = False,
     ) -> None:
         super().__init__(python, static=static)
         if type(replicas) is not int or not 1 <= replicas <= MAX_REPLICAS:
@@ -130,6 +131,7 @@ class ReplicatedFunction(Function[P, R]):
         if unknown:
             raise GraphError(f"replicated is a list of the function's arguments, and {sorted(unknown)} are none")
         self._replicas, self._reduce, self._replicated = replicas, reduce, frozenset(replicated)
+        self._shards = shard_optimizer
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         trace = context.TRACE.get()
@@ -152,7 +154,7 @@ class ReplicatedFunction(Function[P, R]):
         kinds = [operand_type(x) for x in leaves]
         split = [self._is_split(x, kind, name) for x, (kind, _), name in zip(leaves, kinds, names, strict=True)]
         rows = self._rows(leaves, split, names)
-        how = Replication(self._replicas, rows, ())
+        how = Replication(self._replicas, rows, (), shards=self._shards)
         sizes = [how.most] if how.larger == how.taking else [how.most, how.most - 1]
         replicas = [self._one(session, leaves, structure, split, own) for own in sizes]
         self.traces += 1
@@ -286,7 +288,7 @@ def _compiled(replicas: Sequence[_Replica], how: Replication, leaves: list[Any])
         graphs.append(Graph.of([own.get(key) or new_input(types[key].type) for key in sources], replica.graph.outputs))
     split = tuple([i for i, flag in enumerate(first.flags) if flag])
     rest = graphs[1] if len(graphs) > 1 else None
-    replication = Replication(how.replicas, how.rows, split, tuple(first.rows), rest)
+    replication = Replication(how.replicas, how.rows, split, tuple(first.rows), rest, how.shards)
     extracted = Extract(graphs[0], tuple(sources.values()))
     outcome = first.outcome
     prepared = Prepared(extracted, outcome.pairs(first.arguments), replication)

@@ -17,9 +17,10 @@ from telegrad.wire.codec import decode_function, function_id, is_replicated, op_
 
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.compiler.parts import Cut
-from telegrad_server.compiler.pipeline import compile_function, compile_parts
+from telegrad_server.compiler.pipeline import Place, compile_function, compile_parts
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
+from telegrad_server.tree import Division
 
 
 class Signature(NamedTuple):
@@ -45,7 +46,7 @@ class Known:
     is_replicated: bool = False
     replication: Replication | None = None
     signature: Signature | None = None
-    shares: dict[Share, Plan] = field(default_factory=dict[Share, Plan])
+    shares: dict[tuple[Share, Place | None], Plan] = field(default_factory=dict[tuple[Share, "Place | None"], Plan])
     is_marked: bool = False
     """Whether it holds marks of where its parts run."""
     cuts: dict[tuple[int | None, ...], Cut] = field(default_factory=dict[tuple[int | None, ...], Cut])
@@ -108,13 +109,15 @@ class Functions:
                 known.data = None
         return known.plan
 
-    def share_of(self, known: Known, share: Share) -> Plan:
-        """The plan of a share of a data-parallel function's replicas."""
+    def share_of(self, known: Known, division: Division, rank: int) -> Plan:
+        """The plan of a member's share of a data-parallel function's replicas."""
         if known.refusal is not None:
             raise _again(known.refusal)
-        if share not in known.shares:
-            known.shares[share] = self._compiled(known, share)
-        return known.shares[share]
+        share, size = Share(*division.blocks[rank]), len(division.blocks)
+        place = Place(rank, size) if self.replication_of(known).shards and size > 1 else None
+        if (share, place) not in known.shares:
+            known.shares[share, place] = self._compiled(known, share, place)
+        return known.shares[share, place]
 
     def parts_of(self, known: Known, places: tuple[int | None, ...]) -> Cut:
         """The parts of a function whose inputs live on the workers in ``places``."""
@@ -148,10 +151,10 @@ class Functions:
         assert known.replication is not None
         return known.replication
 
-    def _compiled(self, known: Known, share: Share | None) -> Plan:
+    def _compiled(self, known: Known, share: Share | None, place: Place | None = None) -> Plan:
         function = self._decoded(known)
         try:
-            return compile_function(function, limits=self._limits, share=share)
+            return compile_function(function, limits=self._limits, share=share, place=place)
         except (GraphError, TooExpensive) as error:
             self._refuse(known, error)
             raise

@@ -12,9 +12,11 @@ from typing import NamedTuple
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
 
-from telegrad_server.cluster.crew import Crew, Recruiter, Together
+from telegrad_server.cluster.crew import Crew
 from telegrad_server.cluster.groups import Groups
+from telegrad_server.cluster.lines import Recruiter
 from telegrad_server.cluster.parts import Parts
+from telegrad_server.cluster.together import Together
 from telegrad_server.config import Config
 from telegrad_server.events import Events
 from telegrad_server.executors import Executor
@@ -57,6 +59,37 @@ class Turn(NamedTuple):
     seat: Seat
     task: Task
     known: Known | None
+
+
+class Tenants:
+    """The accounts of a worker: its own, and those of the tenants with sessions on it."""
+
+    def __init__(self, config: Config) -> None:
+        self._limit_bytes = config.max_tenant_bytes
+        self._all = Account("the worker", limit_bytes=config.max_bytes)
+        self._accounts: dict[str, Account] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all."""
+        return self._all.nbytes
+
+    def account(self, tenant: str) -> Account:
+        """The account of a tenant who has, or is about to have, a session here."""
+        found = self._accounts.get(tenant)
+        if found is None:
+            found = Account("the tenant", limit_bytes=self._limit_bytes, wider=self._all)
+            self._accounts[tenant] = found
+        return found
+
+    def held_bytes(self, tenant: str) -> int:
+        """The bytes of a tenant's sessions."""
+        found = self._accounts.get(tenant)
+        return found.nbytes if found is not None else 0
+
+    def forget(self, tenant: str) -> None:
+        """The tenant has no session any more."""
+        self._accounts.pop(tenant, None)
 
 
 def new_session(

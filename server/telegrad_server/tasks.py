@@ -17,6 +17,7 @@ from telegrad_server.elsewhere import Elsewhere
 from telegrad_server.executors import Executor
 from telegrad_server.functions import Functions, Known, Signature
 from telegrad_server.sessions import Answer, Execute, Fetched, Join, Make, Outcome, Task
+from telegrad_server.spread import Spread, gathered, whole
 from telegrad_server.store import Account
 
 LIGHT_STEPS = 16
@@ -58,7 +59,7 @@ class Runner:
 
     def is_light(self, task: Task, known: Known | None) -> bool:
         """Whether the task takes less time than waking another thread to do it."""
-        if not self._executor.is_host:
+        if not self._executor.is_host or _may_wait(task):
             return False
         match task:
             case Execute():
@@ -115,9 +116,9 @@ class Runner:
             return self._place(known, task, account, company)
         if company is not None and known.is_replicated:
             signature = self._functions.signature_of(known)
-            return self._outcome(signature, task, account, lambda whole: company.run(known, run, whole))
+            return self._outcome(signature, task, account, lambda given: company.run(known, run, given))
         plan = self._functions.plan_of(known)
-        return self._outcome(plan, task, account, lambda operands: self._executor.run(plan, operands))
+        return self._outcome(plan, task, account, lambda given: self._executor.run(plan, gathered(plan, given)))
 
     def _place(self, known: Known, task: Execute, account: Account, company: Companions) -> Outcome:
         """A run whose parts are on several workers; what lives elsewhere is paid for there."""
@@ -147,10 +148,22 @@ class Runner:
             assert company is not None
             data, type = memoryview(company.fetch(value)), value.type
         else:
+            value = whole(value)
             data, type = self._executor.to_host(value), self._executor.type_of(value)
         if len(data) <= m.INLINE_BYTES:
             return Fetched(type, bytes(data))
         return Fetched(type, data, ticket=secrets.token_urlsafe(16))
+
+
+def _may_wait(task: Task) -> bool:
+    """Whether the task reads what other workers hold."""
+    match task:
+        case Execute():
+            return any(isinstance(value, Spread) for value in task.operands)
+        case Answer():
+            return isinstance(task.stored.value, Spread)
+        case _:
+            return False
 
 
 def _check_results(plan: Plan | Signature, run: m.Run) -> None:
@@ -170,7 +183,7 @@ def _check_targets(plan: Plan | Signature, run: m.Run) -> None:
 
 
 def _type_of(value: Any, executor: Executor) -> Type:
-    return value.type if isinstance(value, Elsewhere) else executor.type_of(value)
+    return value.type if isinstance(value, Elsewhere | Spread) else executor.type_of(value)
 
 
 def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[Any]:

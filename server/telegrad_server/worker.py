@@ -40,9 +40,8 @@ from telegrad_server.executors.stopping import WORKING
 from telegrad_server.functions import Functions, read_function
 from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
-from telegrad_server.seats import Deliver, Neighbours, Seat, Turn, new_company, new_session, run_errands
+from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
 from telegrad_server.sessions import Execute, Outcome, Session, Task
-from telegrad_server.store import Account
 from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
 from telegrad_server.uploads import Upload
@@ -75,8 +74,7 @@ class Worker:
         self._waiting_for_room = 0
         self._seats: dict[str, Seat] = {}
         self._grants: dict[tuple[str, str], tuple[float | None, Grant]] = {}
-        self._account = Account("the worker", limit_bytes=config.max_bytes)
-        self._tenants: dict[str, Account] = {}
+        self._tenants = Tenants(config)
         self._functions = Functions(
             capacity=config.cached_functions,
             capacity_bytes=config.cached_function_bytes,
@@ -167,7 +165,7 @@ class Worker:
                 lease_seconds=lease_seconds,
                 is_peers=is_peers,
                 now=self._clock(),
-                payer=self._tenant(tenant),
+                payer=self._tenants.account(tenant),
                 config=self._config,
                 functions=self._functions,
             )
@@ -193,13 +191,6 @@ class Worker:
     def _check_lease(self) -> None:
         if not self._lease.is_running:
             raise ServerUnavailable("the worker cannot reach its gateway and has stopped; it goes on when it can")
-
-    def _tenant(self, tenant: str) -> Account:
-        found = self._tenants.get(tenant)
-        if found is None:
-            found = Account("the tenant", limit_bytes=self._config.max_tenant_bytes, wider=self._account)
-            self._tenants[tenant] = found
-        return found
 
     def _seat(self, tenant: str, session_id: str, secret: bytes) -> Seat:
         """The session, for who knows its secret; all others learn nothing, not even whether it exists."""
@@ -328,7 +319,7 @@ class Worker:
             upload.cancel()
         self._collect(seat)
         if not any(other.session.tenant == session.tenant for other in self._seats.values()):
-            self._tenants.pop(session.tenant, None)
+            self._tenants.forget(session.tenant)
         self._room.notify_all()
         return freed
 
@@ -361,7 +352,7 @@ class Worker:
             return {
                 "sessions": len(self._seats),
                 "tensors": sum(len(seat.session.names) for seat in self._seats.values()),
-                "bytes": self._account.nbytes,
+                "bytes": self._tenants.nbytes,
             }
 
     @property
@@ -387,8 +378,7 @@ class Worker:
     def held_bytes(self, tenant: str) -> int:
         """How many bytes a tenant's sessions hold."""
         with self._lock:
-            account = self._tenants.get(tenant)
-            return account.nbytes if account is not None else 0
+            return self._tenants.held_bytes(tenant)
 
     def is_idle(self) -> bool:
         """Whether nothing is computed, and nothing waits that could be."""
@@ -403,7 +393,7 @@ class Worker:
                 if seat.session.under_way is None:
                     room = sum(upload.type.nbytes for upload in seat.uploads)
                     assert seat.session.account.nbytes == seat.session.held_bytes() + room
-            assert self._account.nbytes == sum(seat.session.account.nbytes for seat in self._seats.values())
+            assert self._tenants.nbytes == sum(seat.session.account.nbytes for seat in self._seats.values())
 
     # ---- bulk
 

@@ -135,7 +135,7 @@ def test_a_bucket_holds_one_dtype_and_about_so_many_bytes() -> None:
     plan = compile_function(Function(graph, (), Replication(2, 4, (0,))), share=Share(1, 2))
 
     tokens = [plan.slots[step.outputs[0]].type for step in plan.steps if isinstance(step.op, StartAllReduce)]
-    assert tokens == [Type((1, 9), t.float32), Type((1, 3), t.float64)], "16-bit floats travel as 32-bit ones"
+    assert tokens == [Type((1, 48), t.float32), Type((1, 3), t.float64)], "16-bit floats travel as 32-bit ones"
 
 
 def test_a_worker_brings_the_fewest_nodes_that_make_up_its_block() -> None:

@@ -7,7 +7,7 @@ again, divided, and compares bits.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ import numpy.typing as npt
 import pytest
 import telegrad_server.functions
 from telegrad.ir import Function
-from telegrad_server.compiler.pipeline import compile_function
+from telegrad_server.compiler.pipeline import Place, compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
 from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import NumpyModule
 from telegrad_server.executors.blas import openblas
 from telegrad_server.executors.company import Company
-from telegrad_server.tree import Division, Node, total
+from telegrad_server.tree import Division, Node, spans, total
 
 from tests.compiler.graphs import same_bits
 
@@ -50,10 +50,16 @@ class Group:
             self.changed.notify_all()
 
     def sums(self, bucket: int, replicas: int) -> Array:
+        return total((0, replicas), self._whole(bucket), np.add)
+
+    def all(self, bucket: int) -> Array:
+        return np.concatenate([part for _, part in sorted(self._whole(bucket).items())])
+
+    def _whole(self, bucket: int) -> dict[Node, Array]:
         with self.changed:
             done = self.changed.wait_for(lambda: self.error or self.workers.get(bucket) == self.size, timeout=60)
             assert done and self.error is None, "another worker failed or never came"
-            return total((0, replicas), self.brought[bucket], np.add)
+            return self.brought[bucket]
 
 
 class Member:
@@ -68,7 +74,21 @@ class Member:
         self.order.append(("start", tag))
         self.group.bring(tag, dict(zip(division.nodes(self.rank), parts, strict=True)))
         out.fill(7)  # nobody may rely on it
-        return Under(self, out, division.replicas, tag)
+        return Under(self, out, tag, lambda: self.group.sums(tag, division.replicas))
+
+    def start_reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> Under:
+        self.order.append(("start", tag))
+        self.group.bring(tag, dict(zip(division.nodes(self.rank), parts, strict=True)))
+        for part in parts:
+            part.fill(7)
+        first, last = spans(parts[0].size, self.group.size)[self.rank]
+        return Under(self, out, tag, lambda: self.group.sums(tag, division.replicas)[first:last])
+
+    def start_all_gather(self, x: Array, out: Array, *, tag: int) -> Under:
+        self.order.append(("start", tag))
+        self.group.bring(tag, {(self.rank, self.rank + 1): x})
+        out.fill(7)
+        return Under(self, out, tag, lambda: self.group.all(tag))
 
     def abort(self, reason: str) -> None:
         """The group hears of the error itself."""
@@ -79,12 +99,13 @@ class Under(NamedTuple):
 
     member: Member
     out: Array
-    replicas: int
     tag: int
+    result: Callable[[], Array]
+    is_done = False
 
     def wait(self, *, timeout_seconds: float | None) -> None:
         self.member.order.append(("finish", self.tag))
-        self.out[...] = self.member.group.sums(self.tag, self.replicas)
+        self.out[...] = self.result()
 
 
 def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[int]) -> list[Array]:
@@ -100,10 +121,14 @@ def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[in
     def work(number: int) -> None:
         try:
             share = Share(*division.blocks[number])
-            plan = compile_function(function, share=share)
+            place = Place(number, len(blocks)) if how.shards and len(blocks) > 1 else None
+            plan = compile_function(function, share=share, place=place)
             executor = ArrayExecutor(NumpyModule(), name="numpy", reason="", fingerprint="", is_poisoned=True)
             start, stop = how.rows_of(*share)
-            given = [np.ascontiguousarray(x[start:stop]) if i in how.split_inputs else x for i, x in enumerate(inputs)]
+            given = [
+                np.ascontiguousarray(x[start:stop]) if i in how.split_inputs else held(x, plan, i, number, len(blocks))
+                for i, x in enumerate(inputs)
+            ]
             company = Company(members[number], division, step=0)  # type: ignore[arg-type]
             found[number] = executor.run(plan, given, company=company.present())
         except BaseException as error:
@@ -126,15 +151,25 @@ def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[in
     if group.error is not None:
         raise group.error
     starts = [[number for what, number in m.order if what == "start"] for m in members]
-    assert all(order == list(range(len(order))) for order in starts) and len(set(map(len, starts))) == 1
+    assert all(order == starts[0] for order in starts) and sorted(starts[0]) == list(range(len(starts[0])))
     results: list[Array] = []
     for i, each in enumerate(zip(*found, strict=True)):
         if i in how.row_outputs:
             results.append(np.concatenate(each))
+        elif each[0].shape != function.output_types[i].shape:  # state that is divided
+            results.append(np.concatenate(each).reshape(function.output_types[i].shape))
         else:
             assert all(same_bits(each[0], x) for x in each), f"the workers disagree on result {i}"
             results.append(each[0])
     return results
+
+
+def held(x: Array, plan: Plan, number: int, rank: int, size: int) -> Array:
+    """What a worker holds of an input that is the same on all: its span, if it is divided state."""
+    if plan.input_types[number].shape == x.shape:
+        return x
+    first, last = spans(x.size, size)[rank]
+    return x.reshape(-1)[first:last].copy()
 
 
 class Steps:

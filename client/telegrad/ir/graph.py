@@ -131,7 +131,8 @@ class Replication:
 
     Those in ``split_inputs`` have them as first axis, and each replica gets its own, as many as ``numpy.array_split``
     would give it. The results in ``row_outputs`` are those of all replicas, one after the other; all others are the
-    same on all. ``rest`` is the function's graph on one row less, if the rows do not divide evenly.
+    same on all. ``rest`` is the function's graph on one row less, if the rows do not divide evenly. With ``shards``
+    each worker holds and updates only its span of those variables that are used for nothing but elementwise updates.
     """
 
     replicas: int
@@ -139,6 +140,7 @@ class Replication:
     split_inputs: tuple[int, ...]
     row_outputs: tuple[int, ...] = ()
     rest: Graph | None = None
+    shards: bool = False
 
     @property
     def taking(self) -> int:

@@ -38,10 +38,11 @@ from telegrad.errors import (
 from telegrad.ir.types import Type
 from telegrad.transport import ANYWHERE, Deliver, Demand, Greeting, Lost, OnQueued, UploadFailed, WorkerInfo
 from telegrad.transport.access import Address, find_token, parse_address
+from telegrad.transport.channel import error_of, open_channel
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_bytes, array_from
-from telegrad.wire.status import from_code, to_exception
+from telegrad.wire.status import to_exception
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad.wire.v1 import sessions_pb2_grpc as services
 from telegrad.wire.v1 import tensors_pb2 as tensors
@@ -50,40 +51,12 @@ PROTOCOL = "v1"
 UNACKNOWLEDGED_BYTES = 4 << 20
 UPLOADS_IN_FLIGHT_BYTES = 64 << 20
 BATCH_BYTES = 256 << 10
-ERROR_KEY = "telegrad-error-bin"
 TICKET_KEY = "telegrad-ticket-bin"
 
 FIRST_PAUSE_SECONDS = 0.05
 
 WORKER_NAME = "telegrad-worker"
 """The name in the certificate of every worker, whatever its address."""
-
-OPTIONS = [
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.max_send_message_length", 16 << 20),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # gRPC's own waits grow to two minutes; ours end at the lease
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-"""The client's half of the limits that reliability asks for; the server's half is in its service module."""
-
-
-def error_of(error: grpc.RpcError) -> TelegradError:
-    """The exception for a failed call: from the record in its trailing metadata, else from its status."""
-    call = cast("grpc.Call", error)
-    for key, value in call.trailing_metadata() or ():
-        if key == ERROR_KEY:
-            record = pb.ErrorRecord()
-            record.ParseFromString(cast(bytes, value))
-            return to_exception(stream.record_from_proto(record))
-    code = call.code()
-    return from_code(code.name if code else "UNKNOWN", call.details() or "")
 
 
 class _Outbox:
@@ -141,7 +114,7 @@ class GrpcConnection:
         self._timeout = timeout_seconds
         self._lease_seconds = lease_seconds
         self._metadata = self._access(find_token(token))
-        self._channel = _channel(self._address, ca_cert)
+        self._channel = open_channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
         self._ways: tuple[Address, Address] | None = (
             None  # the gateway's and the home's, where that is reached directly
@@ -269,7 +242,7 @@ class GrpcConnection:
     def _go_directly(self, target: str) -> None:
         """Speak to the session's home itself, if it answers where the operator says it does."""
         address = Address(target, self._address.is_secure, self._address.is_loopback)
-        channel = _channel(address, self._ca_cert, name=WORKER_NAME)
+        channel = open_channel(address, self._ca_cert, name=WORKER_NAME)
         sessions: Any = services.SessionsStub(channel)
         try:
             request = pb.HelloRequest(protocols=[PROTOCOL])
@@ -291,7 +264,7 @@ class GrpcConnection:
         if self._ways is not None:
             is_direct = not self.greeting.is_direct
             address = self._ways[is_direct]
-            channel = _channel(address, self._ca_cert, name=WORKER_NAME if is_direct else None)
+            channel = open_channel(address, self._ca_cert, name=WORKER_NAME if is_direct else None)
             self._take_way(channel, address, is_direct=is_direct)
 
     def _retried(self, method: Any, request: Any, *, attempts: int = 5) -> Any:
@@ -588,15 +561,3 @@ class GrpcConnection:
 def _serialized(part: Any) -> bytes:
     """A part of an upload: a chunk that is serialised already, or the header."""
     return part if isinstance(part, bytes) else part.SerializeToString()
-
-
-def _channel(address: Address, ca_cert: str | None, *, name: str | None = None) -> grpc.Channel:
-    """A channel to an address; ``name`` is that in the server's certificate, if it is not the address's."""
-    if not address.is_secure:
-        return grpc.insecure_channel(address.target, options=OPTIONS)
-    roots = None
-    if ca_cert is not None:
-        with open(ca_cert, "rb") as file:
-            roots = file.read()
-    options = OPTIONS if name is None else [*OPTIONS, ("grpc.ssl_target_name_override", name)]
-    return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=options)

@@ -102,6 +102,7 @@ def encode_function(function: Function) -> bytes:
         message.replication.replicas, message.replication.rows = how.replicas, how.rows
         message.replication.split_inputs = _u32(how.split_inputs)
         message.replication.row_outputs = _u32(how.row_outputs)
+        message.replication.shards = how.shards
         if how.rest is not None:
             message.replication.rest.CopyFrom(_encode_graph(how.rest))
     return message.SerializeToString(deterministic=True)
@@ -155,7 +156,7 @@ def decode_function(data: bytes, *, max_nodes: int = MAX_NODES) -> Function:
         r = message.replication
         rest = _decode_graph(r.rest, max_nodes - nodes, first=nodes)[0] if r.HasField("rest") else None
         split, rows = _column(r.split_inputs, "split_inputs"), _column(r.row_outputs, "row_outputs")
-        how = Replication(r.replicas, r.rows, tuple(split.tolist()), tuple(rows.tolist()), rest)
+        how = Replication(r.replicas, r.rows, tuple(split.tolist()), tuple(rows.tolist()), rest, r.shards)
     function = Function(graph, _updates(_column(message.updates, "updates"), graph), how)
     if how is not None:
         verify_replication(function, how)

@@ -14,31 +14,28 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 from weakref import ref
 
-from telegrad.errors import ConnectionFailed, GraphError, TelegradError, TimedOut, WorkerLost
+from telegrad.errors import ConnectionFailed, StateLost, TelegradError, TimedOut, WorkerLost
 from telegrad.ir.graph import Replication
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
 from telegrad.wire.status import to_exception
 
 from telegrad_server.cluster.groups import Groups
-from telegrad_server.compiler.plan import Plan
+from telegrad_server.cluster.lines import Candidate, PeerLine, Recruiter
 from telegrad_server.compiler.replicas import Share
-from telegrad_server.elsewhere import Elsewhere
 from telegrad_server.executors import Executor
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.company import Company
 from telegrad_server.functions import Functions, Known
-from telegrad_server.tree import Division
-from telegrad_server.uploads import Upload
-
-if TYPE_CHECKING:
-    from telegrad_server.cluster.parts import Parts
+from telegrad_server.spread import Spread, gathered, whole
+from telegrad_server.tree import Division, spans
 
 GROUP_SECONDS = 120.0
 """So long members wait for each other in a run; that one of them has died shows much sooner."""
@@ -46,78 +43,11 @@ GROUP_SECONDS = 120.0
 VERDICT_SECONDS = 2.0
 """After a group broke, so long the home waits to hear whether a peer's op failed."""
 
+GATHER_SECONDS = 10.0
+"""So long the home waits for a peer's span of what is divided."""
+
 RECRUIT_SECONDS = 10.0
 """A crew that is smaller than wanted looks for more after so long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A worker that may be a peer."""
-
-    worker: str
-    incarnation: str
-    address: str
-    collectives_address: str
-    machine: str
-
-
-class PeerLine(Protocol):
-    """The home's line to its session on a peer. Every method may be called by any thread; none waits."""
-
-    candidate: Candidate
-    session_id: str
-
-    def send(self, command: m.Command) -> None:
-        """Let the peer do something, after all that it was told before."""
-        ...
-
-    def upload(self, name: int, type: Type, data: memoryview) -> None:
-        """Send the bytes of a name that was announced by Expect; they must not change until they are sent."""
-        ...
-
-    def fetch(self, name: int) -> Future[bytes]:
-        """The bytes of a value, once it is there."""
-        ...
-
-    def close(self) -> None:
-        """End the session on the peer."""
-        ...
-
-
-class Recruiter(Protocol):
-    """Finds peers and opens lines to them."""
-
-    def find(self, count: int, *, strategy: str, without: Sequence[str]) -> list[Candidate]:
-        """At most ``count`` workers, fewer if there are no more, or if the gateway does not answer."""
-        ...
-
-    def open(
-        self,
-        candidate: Candidate,
-        *,
-        tenant: str,
-        supply: Callable[[bytes], bytes],
-        failed: Callable[[m.ErrorRecord], None],
-        lost: Callable[[TelegradError], None],
-    ) -> PeerLine:
-        """A line to a session on the peer.
-
-        ``supply`` gives a function's bytes, ``failed`` hears of commands that had no effect, ``lost`` that the line is
-        gone. ConnectionFailed or WorkerLost if the peer does not answer.
-        """
-        ...
-
-    def myself(self) -> Candidate:
-        """This worker."""
-        ...
-
-    def permit(self, producer: Candidate, *, tenant: str, session_id: str, offer: str) -> bytes:
-        """A ticket for one offer of a session on ``producer``."""
-        ...
-
-    def pull(self, pull: m.Pull, begin: Callable[[], Upload]) -> None:
-        """Take a value from another worker into the upload that ``begin`` gives; returns at once."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -132,6 +62,8 @@ class _Group:
     next_name: int = 0
     mirrored: dict[int, tuple[int, ref[Any]]] = field(default_factory=dict[int, tuple[int, "ref[Any]"]])
     """For each name at home the peers' name and the value that they have under it."""
+    spread: dict[int, ref[Spread]] = field(default_factory=dict[int, "ref[Spread]"])
+    """What is divided over the members, by the peers' name for their spans."""
 
 
 class Crew:
@@ -164,6 +96,7 @@ class Crew:
         self._lost: dict[str, TelegradError] = {}
         self._building = ""
         self._bytes: dict[bytes, bytes] = {}
+        self._waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def workers(self) -> list[str]:
@@ -186,21 +119,25 @@ class Crew:
         Raises what a member raised, by name of the op as ever.
         """
         how = self._functions.replication_of(known)
+        self._waiting = waiting
         without: list[str] = []
         while True:
             group = self._group_for(how, without, waiting)
             if group is None:
-                return self._executor.run(self._functions.plan_of(known), operands)
+                plan = self._functions.plan_of(known)
+                return self._executor.run(plan, gathered(plan, operands))
             try:
                 return self._run_in(group, how, known, run, operands, waiting)
             except (WorkerLost, ConnectionFailed, TimedOut) as error:
                 verdict = self._wait_for_verdict(waiting)
+                self._bring_home()
                 self._dismiss()
                 if verdict is not None:
                     raise _blamed(verdict) from error
                 without += [name for name in self._lost if name not in without]
                 logging.info("a run begins again with other workers: %s", error.message)
             except BaseException:
+                self._bring_home()
                 self._dismiss()
                 raise
 
@@ -213,6 +150,7 @@ class Crew:
         group = self._group
         now = time.monotonic()
         if group is not None and len(group.peers) + 1 > how.taking:
+            self._bring_home()
             self._dismiss()  # a function with fewer replicas than members
             group = None
         is_short = group is None or len(group.peers) + 1 < how.taking
@@ -222,8 +160,10 @@ class Crew:
             self._lost.clear()
             with waiting():
                 found = self._recruiter.find(how.taking - 1, strategy=self._strategy, without=[*without, *lost])
-                if group is None or len(found) > len(group.peers):
-                    self._dismiss()
+            if group is None or len(found) > len(group.peers):
+                self._bring_home()
+                self._dismiss()
+                with waiting():
                     group = self._build(found) if found else None
         return group
 
@@ -330,26 +270,119 @@ class Crew:
         group.step += 1
         division = Division.even(how.taking, size=len(group.peers) + 1)
         self._forget_what_is_gone(group)
+        spread = self._spread_operands(group, known, division, operands)
         mirrors = {
-            i: self._mirror(group, run.inputs[i], operands[i])
+            i: self._mirror(group, run.inputs[i], whole(operands[i]))
             for i in range(len(operands))
-            if i not in how.split_inputs and run.inputs[i]
+            if i not in how.split_inputs and i not in spread and run.inputs[i]
         }
+        updated = {j: i for i, j in self._functions.signature_of(known).updates if i in spread}
+        names = {j: self._new_name(group) for j in updated}  # of what comes of them
         rows: list[dict[int, int]] = []  # for each peer the names of its rows of results
         for rank, peer in enumerate(group.peers, 1):
             share = Share(*division.blocks[rank])
-            rows.append(self._command(group, peer, how.rows_of(*share), how, run, operands, mirrors))
-        share = Share(*division.blocks[0])
-        plan = self._functions.share_of(known, share)
+            given = mirrors | {i: self._alias(group, peer, value.name) for i, value in spread.items()}
+            rows.append(self._command(group, peer, how.rows_of(*share), how, run, operands, given, names))
+            if spread:
+                peer.send(m.Release(tuple([given[i] for i in spread])))
+        plan = self._functions.share_of(known, division, 0)
         company = Company(group.communicator, division, step=group.step, waiting=waiting)
-        start, stop = how.rows_of(*share)
-        own = [self._executor.rows(x, start, stop) if i in how.split_inputs else x for i, x in enumerate(operands)]
+        start, stop = how.rows_of(*division.blocks[0])
+        own: list[Any] = []
+        for i, x in enumerate(operands):
+            is_split = i in how.split_inputs
+            own.append(self._executor.rows(x, start, stop) if is_split else spread[i].own if i in spread else whole(x))
         values = self._executor.run(plan, own, company=company.present())
         for j in {j for names in rows for j in names}:
             values[j] = self._whole(group, values[j], j, rows, waiting)
+        for j, i in updated.items():
+            values[j] = self._spread(group, spread[i].type, values[j], names[j])
         for i, j in plan.updates:
-            group.mirrored[run.inputs[i]] = mirrors[i], ref(values[j])
+            if i not in spread:
+                group.mirrored[run.inputs[i]] = mirrors[i], ref(values[j])
         return values
+
+    # ---- what is divided
+
+    def _spread_operands(
+        self, group: _Group, known: Known, division: Division, operands: Sequence[Any]
+    ) -> dict[int, Spread]:
+        """The operands of which each member holds its span, by number."""
+        how = self._functions.replication_of(known)
+        if not how.shards:
+            return {}
+        size = len(division.blocks)
+        types = self._functions.signature_of(known).input_types
+        plan = self._functions.share_of(known, division, 0)
+        found: dict[int, Spread] = {}
+        for i, (type, own) in enumerate(zip(types, plan.input_types, strict=True)):
+            if i in how.split_inputs or own == type:
+                continue
+            value = operands[i]
+            if isinstance(value, Spread) and value.name in group.spread and value.own is not None:
+                found[i] = value
+                continue
+            flat = whole(value).reshape(-1)
+            name = self._new_name(group)
+            cut = spans(type.size, size)
+            for peer, (first, last) in zip(group.peers, cut[1:], strict=True):
+                piece = self._executor.to_host(self._executor.rows(flat, first, last))
+                self._send(peer, name, Type((last - first,), type.dtype), piece)
+            copy = self._executor.joined([self._executor.rows(flat, *cut[0])])
+            found[i] = self._spread(group, type, copy, name)
+        return found
+
+    def _spread(self, group: _Group, type: Type, own: Any, name: int) -> Spread:
+        value = Spread(type, own, name, lambda value: self._gathered(group, value))
+        group.spread[name] = ref(value, lambda _: self._spread_gone(group, name))
+        return value
+
+    def _spread_gone(self, group: _Group, name: int) -> None:
+        """Nobody holds it any more; on whatever thread that is."""
+        group.spread.pop(name, None)
+        self._release(group, name)
+
+    def _alias(self, group: _Group, peer: PeerLine, name: int) -> int:
+        """A name for a run to update: the peer keeps the former value until the home lets go of it."""
+        mine = self._new_name(group)
+        peer.send(m.Alias(mine, name))
+        return mine
+
+    def _gathered(self, group: _Group, value: Spread) -> Any:
+        """The whole of what is divided. StateLost if a member is gone that held a part."""
+        pieces = [peer.fetch(value.name) for peer in group.peers]
+        return self._joined(group, value, pieces)
+
+    def _joined(self, group: _Group, value: Spread, pieces: Sequence[Future[bytes]]) -> Any:
+        arrays = [value.own]
+        for peer, piece in zip(group.peers, pieces, strict=True):
+            try:
+                with self._waiting():
+                    data = piece.result(GATHER_SECONDS)
+            except (TelegradError, FutureTimeout, CancelledError) as error:
+                worker = peer.candidate.worker
+                lost = StateLost(
+                    f"a part of {value.type}, state that shard_optimizer divides over workers, was lost with"
+                    f" worker {worker}; load the optimizer's state from a checkpoint, or make a new optimizer",
+                    worker=worker,
+                )
+                value.lose(lost)
+                raise lost from error
+            itemsize = value.type.dtype.itemsize
+            arrays.append(self._executor.from_host(Type((len(data) // itemsize,), value.type.dtype), data))
+        return self._executor.joined(arrays).reshape(value.type.shape)
+
+    def _bring_home(self) -> None:
+        """Gather what is divided, as far as its holders answer, before the peers go."""
+        group = self._group
+        if group is None:
+            return
+        held = [value() for value in list(group.spread.values())]
+        values = [value for value in held if value is not None and value.own is not None]
+        under_way = [(value, [peer.fetch(value.name) for peer in group.peers]) for value in values]
+        for value, pieces in under_way:
+            with suppress(StateLost):  # who reads it hears of it
+                value.settle(self._joined(group, value, pieces))
 
     def _command(
         self,
@@ -360,8 +393,12 @@ class Crew:
         run: m.Run,
         operands: Sequence[Any],
         mirrors: dict[int, int],
+        names: dict[int, int],
     ) -> dict[int, int]:
-        """Let a peer run its share of the rows. Returns its names for results with rows, by number."""
+        """Let a peer run its share of the rows. Returns its names for results with rows, by number.
+
+        ``mirrors`` are its names for inputs, ``names`` those that it shall give to results.
+        """
         inputs: list[int] = []
         immediates: list[bytes] = []
         passing: list[int] = []
@@ -383,7 +420,8 @@ class Crew:
                 inputs.append(name)
                 passing.append(name)
         wanted = {j: self._new_name(group) for j in how.row_outputs if run.outputs[j]}
-        outputs = tuple(wanted.get(j, 0) for j in range(len(run.outputs)))
+        named = wanted | names
+        outputs = tuple([named.get(j, 0) for j in range(len(run.outputs))])
         command = m.Run(run.function, tuple(inputs), outputs, b"".join(immediates), group=group.name, step=group.step)
         peer.send(command)
         if passing:
@@ -457,59 +495,3 @@ def _blamed(verdict: m.ErrorRecord) -> TelegradError:
     if verdict.node >= 0:
         error.details |= {"node": verdict.node, "is_backward": verdict.is_backward}
     return error
-
-
-class Together:
-    """A session's companions: its own crew, or the group of the home that commands it."""
-
-    def __init__(
-        self,
-        session_id: str,
-        groups: Groups,
-        functions: Functions,
-        crew: Crew,
-        parts: Parts,
-        waiting: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._session_id = session_id
-        self._groups = groups
-        self._functions = functions
-        self.crew = crew
-        self.parts = parts
-        self._waiting = waiting
-
-    def join(self, group: m.JoinGroup) -> None:
-        with self._waiting():
-            self._groups.join(self._session_id, group)
-
-    def share(self, known: Known, run: m.Run) -> tuple[Plan, AbstractContextManager[None]]:
-        communicator = self._groups.find(self._session_id, run.group)
-        how = self._functions.replication_of(known)
-        if communicator.size > how.taking:
-            raise GraphError(f"{how.taking} replicas are too few for a group of {communicator.size}")
-        division = Division.even(how.taking, size=communicator.size)
-        try:
-            plan = self._functions.share_of(known, Share(*division.blocks[communicator.rank]))
-        except TelegradError as error:
-            communicator.abort(error.message)
-            raise
-        return plan, Company(communicator, division, step=run.step, waiting=self._waiting).present()
-
-    def run(self, known: Known, run: m.Run, operands: Sequence[Any]) -> list[Any]:
-        return self.crew.run(known, run, operands, waiting=self._waiting)
-
-    def place(self, known: Known, run: m.Run, operands: Sequence[Any], *, brought: Sequence[bool]) -> list[Any]:
-        if known.is_replicated:
-            raise GraphError(
-                "a function with replicas uses tensors that live on other workers; it can use those at home"
-            )
-        return self.parts.run(known, run, operands, brought=brought, waiting=self._waiting)
-
-    def fetch(self, value: Elsewhere) -> bytes:
-        return self.parts.fetch(value, waiting=self._waiting)
-
-    def close(self) -> None:
-        """The session is over. May wait for threads."""
-        self.parts.close()
-        self.crew.close()
-        self._groups.leave(self._session_id)

@@ -18,7 +18,7 @@ from telegrad.errors import ConnectionFailed, NotFound, TelegradError, WorkerLos
 from telegrad.wire import messages as m
 from telegrad.wire.codec import encode_function, function_id, nodes_in_order
 
-from telegrad_server.cluster.crew import Candidate, Recruiter
+from telegrad_server.cluster.lines import Candidate, Recruiter
 from telegrad_server.cluster.step import Peer, Ready, Step, Waiting
 from telegrad_server.compiler.parts import Cut, Part
 from telegrad_server.compiler.places import HOME

@@ -15,7 +15,7 @@ from telegrad.ir.value import Origin
 from telegrad.wire import messages as m
 from telegrad.wire.status import to_exception, to_record
 
-from telegrad_server.cluster.crew import Candidate, PeerLine
+from telegrad_server.cluster.lines import Candidate, PeerLine
 from telegrad_server.compiler.parts import Cut, Part
 from telegrad_server.compiler.places import HOME
 from telegrad_server.compiler.plan import Plan

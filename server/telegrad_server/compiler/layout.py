@@ -17,7 +17,11 @@ from telegrad.ops.replicas import AllReduce
 from telegrad.ops.shape import BroadcastTo, Flip, Permute, Reshape
 from telegrad.ops.slices import Slice
 
+from telegrad_server.compiler.collective import FinishAllReduce, FinishGather
+
 Strides = tuple[int, ...]
+
+_SAME = (Alias, AllReduce, Barrier, StopGradient, FinishAllReduce, FinishGather)
 
 
 @lru_cache(maxsize=4096)
@@ -49,7 +53,7 @@ def view_strides(op: Op, x: Type, strides: Strides | None, out: Type) -> Strides
     """The strides of a view op's result, ``x`` being laid out by ``strides``; "copy" if it copies, None: unknown."""
     if isinstance(op, Reshape):
         return _reshaped(x.shape, strides, out.shape)
-    if strides is None or isinstance(op, Alias | AllReduce | Barrier | StopGradient):
+    if strides is None or isinstance(op, _SAME):
         return strides
     if isinstance(op, BroadcastTo):
         lead = out.ndim - x.ndim

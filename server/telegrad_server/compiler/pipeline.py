@@ -21,6 +21,14 @@ from telegrad_server.compiler.parts import Cut, cut
 from telegrad_server.compiler.places import place_of_input, with_moves
 from telegrad_server.compiler.plan import Plan, make_plan
 from telegrad_server.compiler.replicas import Share, divided
+from telegrad_server.compiler.shards import sharded
+
+
+class Place(NamedTuple):
+    """A worker among those that run a function together."""
+
+    rank: int
+    size: int
 
 
 class Pass(NamedTuple):
@@ -58,9 +66,12 @@ def optimise(graph: Graph, *, without: Collection[str] = ()) -> Graph:
     return graph
 
 
-def compile_function(function: Function, *, limits: Limits | None = None, share: Share | None = None) -> Plan:
+def compile_function(
+    function: Function, *, limits: Limits | None = None, share: Share | None = None, place: Place | None = None
+) -> Plan:
     """The plan for a function. That of a data-parallel one is for a worker that carries the replicas of ``share``, or
-    all of them: its operands and results with rows have those of the share.
+    all of them: its operands and results with rows have those of the share. With a ``place`` the variables that can be
+    divided over the group are the worker's spans, [elements].
 
     Raises GraphError for a graph that is not legal or has no gradient, TooExpensive for one beyond the limits;
     nothing has been allocated then.
@@ -73,6 +84,8 @@ def compile_function(function: Function, *, limits: Limits | None = None, share:
             rest = function.replication.rest
             graphs = [ready.graph] if rest is None else [ready.graph, optimise(rest)]
             ready = divided(function, graphs, share)
+            if place is not None:
+                ready = Function(sharded(ready.graph, ready.updates, rank=place.rank, size=place.size), ready.updates)
         flops = check_cost(ready.graph, limits)
         return make_plan(ready, flops=flops)
 

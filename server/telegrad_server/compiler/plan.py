@@ -22,7 +22,7 @@ from telegrad.ir.value import Node, Origin, Value
 from telegrad.ops.elementwise import Cast, Elementwise
 
 from telegrad_server.compiler.arena import Arena, aligned
-from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
+from telegrad_server.compiler.collective import Finish, Start, StartAllReduce
 from telegrad_server.compiler.layout import Strides, contiguous_strides, is_contiguous, view_strides
 from telegrad_server.compiler.schedule import Demand, schedule
 
@@ -245,10 +245,10 @@ class _Planner:
         for node, reads, makes, blocks in zip(self.body, self.reads, self.makes, self.blocks, strict=True):
             after = [m for m in [self.maker[i] for i in reads] if m >= 0]
             haste = ""
-            if isinstance(node.op, StartAllReduce):  # every worker starts them in one order
+            if isinstance(node.op, Start):  # every worker starts them in one order
                 after, haste = [*after, *started], "early"
                 started = [len(demands)]
-            elif isinstance(node.op, FinishAllReduce):
+            elif isinstance(node.op, Finish):
                 haste = "late"
             unique = after if len(after) < 2 else dict.fromkeys(after)
             scratch = sum([sizes[i] for i in makes if self.is_scratch[i]])
@@ -272,6 +272,9 @@ class _Planner:
     def _overwritten(self, k: int, ending: Sequence[int]) -> int:
         """The operand that the result may overwrite: it ends here and has the result's type, element by element."""
         node, reads = self.body[k], self.reads[k]
+        if isinstance(node.op, StartAllReduce) and len(reads) == 1:  # the bucket is where its only value is
+            (i,) = reads
+            return i if self.base[i] in ending and self._is_whole(i) else -1
         if not isinstance(node.op, Elementwise):
             return -1
         for i in reads:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from math import prod
 from typing import NamedTuple
 
 from telegrad.errors import GraphError, TooExpensive
@@ -26,7 +27,7 @@ from telegrad.ops.replicas import AllReduce, ReplicaIndex, varying
 from telegrad.ops.shape import Concat, Reshape
 from telegrad.ops.slices import Slice
 
-from telegrad_server.compiler.collective import BUCKET_BYTES, FinishAllReduce, StartAllReduce
+from telegrad_server.compiler.collective import ALONE_BYTES, BUCKET_BYTES, FinishAllReduce, StartAllReduce, bounds
 from telegrad_server.compiler.rebuild import ordered
 from telegrad_server.compiler.reductions import Keys, settled
 from telegrad_server.tree import Node as TreeNode
@@ -282,26 +283,29 @@ class _Worker:
     def _reduce(self, level: int) -> None:
         """Sum what this level brings to the reductions, and let it go on its way."""
         buckets: dict[t.DType, _Bucket] = {}
+        spans = nodes_within(*self.share, replicas=self.how.taking)
         main = self.parts[0]
         here = [i for i, node in enumerate(main.reductions) if main.level[id(node)] == level + 1]
         for number in sorted(here, key=lambda i: main.place[id(_maker(main.reductions[i].inputs[0]))]):
             node = main.reductions[number]
             key = main.keys[Value(node)]
             sums = dict(zip([(r, r + 1) for r in range(*self.share)], self._contributions(number), strict=True))
-            nodes = nodes_within(*self.share, replicas=self.how.taking)
-            parts = [_total(span, sums) for span in nodes]
+            parts = [_total(span, sums) for span in spans]
             if self.is_alone:
                 self.known[key] = parts[0]
                 continue
-            bucket = buckets.setdefault(node.types[0].dtype, _Bucket())
+            is_alone = node.types[0].nbytes >= ALONE_BYTES
+            bucket = _Bucket() if is_alone else buckets.setdefault(node.types[0].dtype, _Bucket())
             if bucket.numbers and bucket.nbytes + node.types[0].nbytes > BUCKET_BYTES:
-                self._start(bucket, nodes)
+                self._start(bucket, spans)
                 bucket = buckets[node.types[0].dtype] = _Bucket()
             bucket.numbers.append(key)
             bucket.parts.append(parts)
             self.bucket_of[key] = bucket
+            if is_alone:
+                self._start(bucket, spans)
         for bucket in buckets.values():
-            self._start(bucket, nodes_within(*self.share, replicas=self.how.taking))
+            self._start(bucket, spans)
 
     def _contributions(self, number: int) -> Iterator[Value]:
         """What each replica of the share brings to a reduction."""
@@ -321,7 +325,9 @@ class _Worker:
 
     def _finish(self, bucket: _Bucket) -> None:
         assert bucket.op is not None and bucket.token is not None
-        self.known.update(zip(bucket.numbers, apply(bucket.op, (bucket.token,)), strict=True))
+        (sums,) = apply(bucket.op, (bucket.token,))
+        for number, shape, at in zip(bucket.numbers, bucket.op.shapes, bounds(bucket.op.shapes, sums.dtype.itemsize)):
+            self.known[number] = Reshape(shape)(Slice((0, at), (1, at + prod(shape)), (1, 1))(sums))
 
     # ---- what leaves
 

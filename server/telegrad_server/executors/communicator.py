@@ -23,6 +23,11 @@ ONCE = 1 << 16
 class Pending(Protocol):
     """An exchange under way."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether `wait` returns at once, or raises."""
+        ...
+
     def wait(self, *, timeout_seconds: float | None) -> None:
         """Return when the result is in place and the parts may be written again.
 
@@ -67,6 +72,14 @@ class Communicator(Protocol):
 
     def all_reduce(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> None:
         """`start_all_reduce`, and wait."""
+        ...
+
+    def start_reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> Pending:
+        """`reduce_scatter`, to be waited for. ``out`` may be this rank's span of a part."""
+        ...
+
+    def start_all_gather(self, x: Array, out: Array, *, tag: int) -> Pending:
+        """`all_gather`, to be waited for. ``x`` may be this rank's span of ``out``."""
         ...
 
     def reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> None:

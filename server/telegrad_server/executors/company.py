@@ -1,4 +1,4 @@
-"""The other workers of a run: what `StartAllReduce` gives them, and `FinishAllReduce` waits for."""
+"""The other workers of a run: what a start gives them, and a finish waits for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from telegrad.errors import ExecutionError, WorkerLost
 
-from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
+from telegrad_server.compiler.collective import Finish, StartAllReduce, StartGather, bounds
 from telegrad_server.executors.base import Array
 from telegrad_server.executors.communicator import Communicator, Pending
 from telegrad_server.tree import Division
@@ -59,18 +59,30 @@ class Company:
     def start(self, op: StartAllReduce, token: Array) -> None:
         """Let a bucket's sums go on their way; ``token[nodes, elements]`` holds them, and then what comes of it."""
         rows: list[Any] = [token[i] for i in range(len(op.nodes))]
-        pending = self.communicator.start_all_reduce(
-            rows, rows[0], division=self._division, tag=self._first_tag + op.bucket
-        )
-        self._under_way[op.bucket] = pending, rows[0]
+        tag = self._first_tag + op.bucket
+        if op.span is None:
+            pending = self.communicator.start_all_reduce(rows, rows[0], division=self._division, tag=tag)
+        else:
+            first, last = op.span
+            out = rows[0][first:last]
+            pending = self.communicator.start_reduce_scatter(rows, out, division=self._division, tag=tag)
+        self._under_way[op.bucket] = pending, token
 
-    def finish(self, op: FinishAllReduce) -> Array:
-        """A bucket's sums over all workers, once they are there: [elements]."""
-        pending, sums = self._under_way[op.bucket]
-        with self._waiting():
+    def gather(self, op: StartGather, token: Any) -> None:
+        """Let this member's span of the token go to all others, and theirs come."""
+        first, last = op.span
+        pending = self.communicator.start_all_gather(token[first:last], token, tag=self._first_tag + op.bucket)
+        self._under_way[op.bucket] = pending, token
+
+    def finish(self, op: Finish) -> None:
+        """Wait until a bucket is there, which is in its token then."""
+        pending, _ = self._under_way[op.bucket]
+        if not pending.is_done:
+            with self._waiting():
+                pending.wait(timeout_seconds=None)
+        else:
             pending.wait(timeout_seconds=None)
         del self._under_way[op.bucket]
-        return sums
 
 
 def _company() -> Company:
@@ -80,28 +92,40 @@ def _company() -> Company:
     return found
 
 
-def start_body(op: StartAllReduce, lib: Any) -> Callable[..., None]:
-    """The body of a start: operands, then the token to write."""
+def start_body(op: StartAllReduce, lib: Any, *, is_in_place: bool) -> Callable[..., None]:
+    """The body of a start: operands, then the token to write, which may be the memory of the only operand."""
     nodes = len(op.nodes)
 
     def start(*arrays: Array) -> None:
         *operands, token = arrays
-        count = len(operands) // nodes
-        for i in range(nodes):
-            lib.concatenate([lib.reshape(x, -1) for x in operands[i * count : (i + 1) * count]], out=token[i])
+        if not is_in_place:
+            count = len(operands) // nodes
+            at = bounds([x.shape for x in operands[:count]], token.dtype.itemsize)
+            for i in range(nodes):
+                for k, x in enumerate(operands[i * count : (i + 1) * count]):
+                    token[i, at[k] : at[k] + x.size] = x.reshape(-1)
+                    token[i, at[k] + x.size : at[k + 1]] = 0
         _company().start(op, token)
 
     return start
 
 
-def finish_body(op: FinishAllReduce, lib: Any, copy_into: Callable[[Array, Array], None]) -> Callable[..., None]:
-    """The body of a finish: the token, then the results to write."""
+def gather_body(op: StartGather) -> Callable[..., None]:
+    """The body of a gather's start: the span, then the token to write."""
+    first, last = op.span
 
-    def finish(_: Array, *results: Array) -> None:
-        sums: Any = _company().finish(op)
-        at = 0
-        for result in results:
-            copy_into(result, lib.reshape(sums[at : at + result.size], result.shape))
-            at += result.size
+    def start(x: Array, token: Any) -> None:
+        token[first:last] = x
+        _company().gather(op, token)
+
+    return start
+
+
+def finish_view(op: Finish) -> Callable[[Array], Array]:
+    """What takes a token and returns it, once what it stands for is there."""
+
+    def finish(token: Array) -> Array:
+        _company().finish(op)
+        return token
 
     return finish

@@ -23,10 +23,10 @@ from telegrad.ops.shape import Concat, Pad, Reshape
 from telegrad.ops.slices import Unslice
 from telegrad.ops.systems import MatrixOp
 
-from telegrad_server.compiler.collective import FinishAllReduce, StartAllReduce
+from telegrad_server.compiler.collective import StartAllReduce, StartGather
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.blas import LARGE_FLOPS, LARGE_MATRIX_FLOPS, OpenBlas
-from telegrad_server.executors.company import finish_body, start_body
+from telegrad_server.executors.company import gather_body, start_body
 
 Array = Any
 Body = Callable[..., Any]
@@ -43,9 +43,9 @@ def body(op: Op, module: LibraryModule, types: tuple[Type, ...], *, results: int
 
 def _body(op: Op, module: LibraryModule, types: tuple[Type, ...], results: int, over: int) -> Body:
     if isinstance(op, StartAllReduce):
-        return start_body(op, module.lib)
-    if isinstance(op, FinishAllReduce):
-        return finish_body(op, module.lib, module.copy_into)
+        return start_body(op, module.lib, is_in_place=over >= 0)
+    if isinstance(op, StartGather):
+        return gather_body(op)
     if results > 1:
         return partial(_evaluate_all_into, op, module, len(types))
     if isinstance(op, Elementwise) and op.word:

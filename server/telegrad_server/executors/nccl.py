@@ -76,18 +76,26 @@ class Nccl:
 
     def reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> None:
         """Sum over all replicas; this rank's span of the sum into ``out``."""
+        self.start_reduce_scatter(parts, out, division=division, tag=tag).wait(timeout_seconds=None)
+
+    def start_reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> Pending:
+        """Begin to sum over all replicas; this rank's span of the sum into ``out``."""
         with _Issue(self, f"reduce_scatter of {out.dtype}[{parts[0].size}]", (parts, out)) as issue:
             self._reduce(parts, out.reshape(-1), spans(parts[0].size, self.size), division)
-        issue.call.wait(timeout_seconds=None)
+        return issue.call
 
     def all_gather(self, x: Array, out: Array, *, tag: int) -> None:
         """Every rank's ``x`` one after the other into ``out``."""
+        self.start_all_gather(x, out, tag=tag).wait(timeout_seconds=None)
+
+    def start_all_gather(self, x: Array, out: Array, *, tag: int) -> Pending:
+        """Begin to put every rank's ``x`` one after the other into ``out``."""
         target = out.reshape(-1)
         cut = spans(target.size, self.size)
         with _Issue(self, f"all_gather of {out.dtype}[{out.size}]", (x, out)) as issue:
             target[slice(*cut[self.rank])] = x.reshape(-1)
             self._gather(target, cut)
-        issue.call.wait(timeout_seconds=None)
+        return issue.call
 
     def broadcast(self, x: Array, *, root: int, tag: int) -> None:
         """Fill ``x`` on every rank with what it is on ``root``."""

@@ -14,8 +14,10 @@ from typing import Any
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import numpy_dtype
 
+from telegrad_server.compiler.collective import Finish
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
 from telegrad_server.executors.array_module import LibraryModule
+from telegrad_server.executors.company import finish_view
 from telegrad_server.executors.kernels import Body, body
 
 Array = Any
@@ -88,6 +90,9 @@ class Program:
             self.values[i] = array
 
     def _add_view(self, step: Step) -> None:
+        if isinstance(step.op, Finish):
+            self._add_finish(step.op, step.inputs[0], step.outputs[0])
+            return
         function = partial(step.op.eval, self._module)
         known = [self.values[i] for i in step.inputs]
         is_single = len(step.outputs) == 1
@@ -100,6 +105,14 @@ class Program:
         else:
             several = (lambda *arrays: (function(*arrays),)) if is_single else function
             self.calls.append((VIEWS, several, step.inputs, step.outputs, None))
+
+    def _add_finish(self, op: Finish, token: int, out: int) -> None:
+        """It waits when it is its turn; what it gives is known before, if the token's place is."""
+        known = self.values[out] = self.values[token]
+        if known is None:
+            self.calls.append((VIEW, finish_view(op), token, out, None))
+        else:
+            self.calls.append((BOUND, finish_view(op), (known,), None, None))
 
     def _add_body(self, step: Step) -> None:
         types = tuple(self._slots[i].type for i in step.inputs)

@@ -25,8 +25,8 @@ from telegrad.wire.v1 import sessions_pb2_grpc as services
 from telegrad.wire.v1 import tensors_pb2 as tensors
 from telegrad.wire.v1 import workers_pb2
 
-from telegrad_server.cluster.crew import Candidate
 from telegrad_server.cluster.groups import can_meet
+from telegrad_server.cluster.lines import Candidate
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.service.edge import END
 from telegrad_server.service.member import Membership

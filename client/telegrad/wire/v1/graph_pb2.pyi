@@ -49,15 +49,17 @@ class Function(_message.Message):
     def __init__(self, graph: _Optional[_Union[Graph, _Mapping]] = ..., updates: _Optional[bytes] = ..., replication: _Optional[_Union[Replication, _Mapping]] = ...) -> None: ...
 
 class Replication(_message.Message):
-    __slots__ = ("replicas", "rows", "split_inputs", "row_outputs", "rest")
+    __slots__ = ("replicas", "rows", "split_inputs", "row_outputs", "rest", "shards")
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SPLIT_INPUTS_FIELD_NUMBER: _ClassVar[int]
     ROW_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     REST_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
     replicas: int
     rows: int
     split_inputs: bytes
     row_outputs: bytes
     rest: Graph
-    def __init__(self, replicas: _Optional[int] = ..., rows: _Optional[int] = ..., split_inputs: _Optional[bytes] = ..., row_outputs: _Optional[bytes] = ..., rest: _Optional[_Union[Graph, _Mapping]] = ...) -> None: ...
+    shards: bool
+    def __init__(self, replicas: _Optional[int] = ..., rows: _Optional[int] = ..., split_inputs: _Optional[bytes] = ..., row_outputs: _Optional[bytes] = ..., rest: _Optional[_Union[Graph, _Mapping]] = ..., shards: bool = ...) -> None: ...

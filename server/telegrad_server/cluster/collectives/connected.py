@@ -50,6 +50,10 @@ class Connected:
 
     def reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> None:
         """Sum over all replicas; this rank's span of the sum into ``out``."""
+        self.start_reduce_scatter(parts, out, division=division, tag=tag).wait(timeout_seconds=None)
+
+    def start_reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> Pending:
+        """Begin to sum over all replicas; this rank's span of the sum into ``out``."""
         assert all(first < last for first, last in division.blocks), f"{division.blocks} has an empty block"
         target = flat(out)
         count = parts[0].size
@@ -57,10 +61,14 @@ class Connected:
         assert target.size == last - first, f"out has {target.size} elements, rank {self.rank} gets {last - first}"
         own = checked_parts(parts, division=division, rank=self.rank, dtype=target.dtype, count=count)
         route = routes.reduce_scatter(self.rank, division=self._fitting(division), **_shape(target, count=count))
-        self._begin(route, tag, parts=own, out=target, out_start=first).wait(timeout_seconds=None)
+        return self._begin(route, tag, parts=own, out=target, out_start=first)
 
     def all_gather(self, x: Array, out: Array, *, tag: int) -> None:
         """Every rank's ``x`` one after the other into ``out``."""
+        self.start_all_gather(x, out, tag=tag).wait(timeout_seconds=None)
+
+    def start_all_gather(self, x: Array, out: Array, *, tag: int) -> Pending:
+        """Begin to put every rank's ``x`` one after the other into ``out``."""
         target = flat(out)
         first, last = spans(target.size, self.size)[self.rank]
         source = flat(x)
@@ -68,7 +76,7 @@ class Connected:
         if source.ctypes.data != target[first:last].ctypes.data:
             target[first:last] = source
         route = routes.all_gather(self.rank, size=self.size, **_shape(target))
-        self._begin(route, tag, parts={}, out=target).wait(timeout_seconds=None)
+        return self._begin(route, tag, parts={}, out=target)
 
     def broadcast(self, x: Array, *, root: int, tag: int) -> None:
         """Fill ``x`` on every rank with what it is on ``root``."""

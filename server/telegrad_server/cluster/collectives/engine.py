@@ -63,6 +63,11 @@ class Call:
         """The call in words."""
         return f"{self.exchange.route.what} under tag {self.exchange.key[2]}"
 
+    @property
+    def is_done(self) -> bool:
+        """Whether `wait` returns at once, or raises."""
+        return not self._ended.locked()
+
     def end(self, failure: Failure | None, during: str) -> None:
         """Let everyone go who waits."""
         self.failure = failure

@@ -43,6 +43,15 @@ class One:
         self._check(f"all_gather under tag {tag}")
         flat(out)[...] = flat(x)
 
+    def start_reduce_scatter(self, parts: Sequence[Array], out: Array, *, division: Division, tag: int) -> Pending:
+        """As `all_reduce`."""
+        return self.start_all_reduce(parts, out, division=division, tag=tag)
+
+    def start_all_gather(self, x: Array, out: Array, *, tag: int) -> Pending:
+        """A copy."""
+        self.all_gather(x, out, tag=tag)
+        return _Done()
+
     def broadcast(self, x: Array, *, root: int, tag: int) -> None:
         """Nothing to do."""
         assert root == 0, f"there is no rank {root}"
@@ -78,5 +87,7 @@ class One:
 
 
 class _Done:
+    is_done = True
+
     def wait(self, *, timeout_seconds: float | None) -> None:
         """Nothing to wait for."""

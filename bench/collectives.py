@@ -15,6 +15,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,12 +52,14 @@ def _median(
     return statistics.median(seconds[2:])
 
 
-def ours(rank: int, ports: list[int], machine: str) -> str:
+def ours(rank: int, ports: list[int], machine: str, secrets: str) -> str:
     """One process of ours."""
-    from telegrad_server.cluster.collectives import Listener, Member
+    from telegrad_server.cluster.collectives import Listener, Member, Tls
     from telegrad_server.tree import Division
 
-    listener = Listener("127.0.0.1", ports[rank], tls=None)
+    files = {name: f"{secrets}/{file}" for name, file in (("cert", "worker.pem"), ("key", "worker.key"), ("ca", "ca.pem"))}
+    tls = Tls.from_files(**files, server_name="telegrad-worker") if secrets else None
+    listener = Listener("127.0.0.1", ports[rank], tls=tls)
     listener.start()
     members = [Member(f"w{r}", "127.0.0.1", port, machine) for r, port in enumerate(ports)]
     group = listener.join(members, rank=rank, group="bench", generation=1, key=bytes(32), timeout_seconds=60)
@@ -126,10 +129,14 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--ports", default="")
     parser.add_argument("--machine", default="")
+    parser.add_argument("--secrets", default="", help="a folder made by telegrad-server init: TLS")
     given = parser.parse_args()
     if given.who is not None:
         ports = [int(p) for p in given.ports.split(",") if p]
-        workers = {"ours": lambda: ours(given.rank, ports, given.machine), "gloo": lambda: gloo(given.rank, ports)}
+        workers = {
+            "ours": lambda: ours(given.rank, ports, given.machine, given.secrets),
+            "gloo": lambda: gloo(given.rank, ports),
+        }
         text = workers.get(given.who, mpi)()
         if text is not None:
             print(text, flush=True)
@@ -140,6 +147,11 @@ def main() -> None:
         "ours, shared memory": _pair("--who", "ours", "--machine", host_identity()),
         "ours, TCP": _pair("--who", "ours"),
     }
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.check_call(
+            [sys.executable, "-m", "telegrad_server", "init", f"{folder}/secrets"], stdout=subprocess.DEVNULL
+        )
+        columns["ours, TLS"] = _pair("--who", "ours", "--secrets", f"{folder}/secrets")
     if importlib.util.find_spec("torch"):
         columns["torch gloo"] = _pair("--who", "gloo")
     mpiexec = Path(given.mpi_python).with_name("mpiexec")

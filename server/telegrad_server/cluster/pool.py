@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from telegrad_server.cluster.launcher import Device, WorkerSpec
@@ -49,18 +49,27 @@ class Pool:
         """The names of those that run or are being started."""
         return list(self._running)
 
-    def due(self, devices: Sequence[Device], now: float) -> Due:
-        """What is to be done now. Who is to be started counts as running until `ended`."""
+    def due(self, devices: Sequence[Device], now: float, *, taken: Collection[str] = ()) -> Due:
+        """What is to be done now. Who is to be started counts as running until `ended`.
+
+        ``taken`` are names of others: a gateway that was started anew finds workers of its predecessor.
+        """
         running = {worker: start.device for worker, start in self._running.items()}
         resting = {device for device, rest in self._rests.items() if now < rest.until}
         todo = changes(devices, running, most=self._most, strategy=self._strategy, resting=resting)
         specs: list[WorkerSpec] = []
         for device in todo.start:
-            self._number += 1
-            name = f"worker-{self._number}"
+            name = self._new_name(taken)
             self._running[name] = _Start(device.name, now)
             specs.append(spec_for(name, device))
         return Due(tuple(specs), todo.stop)
+
+    def _new_name(self, taken: Collection[str]) -> str:
+        while True:
+            self._number += 1
+            name = f"worker-{self._number}"
+            if name not in taken:
+                return name
 
     def ended(self, worker: str, now: float) -> None:
         """A worker's process has ended, or could not be started."""

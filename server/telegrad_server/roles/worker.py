@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
 from pathlib import Path
 
 from telegrad.errors import AccessError, TelegradError
@@ -56,8 +55,7 @@ async def run(config: Config) -> int:
     key = Key.from_file(config.cluster_key_file)
     roots = Path(config.cluster_ca).read_bytes() if config.cluster_ca else None
     lease = Lease()
-    tls = _tls(config)
-    listener = Listener(config.host, 0, tls=tls)
+    listener = Listener(config.host, 0, tls=_tls(config))
     listener.start()
     groups = Groups(listener)
     recruits = Recruits(asyncio.get_running_loop(), key, roots)
@@ -99,14 +97,10 @@ async def run(config: Config) -> int:
 
 def _tls(config: Config) -> Tls | None:
     """How sums between machines are encrypted; None where that is not wanted, or there are no certificates."""
-    if config.cluster_tls == "off" or config.tls_cert is None or config.cluster_ca is None:
+    cert, key, ca = config.tls_cert, config.tls_key, config.cluster_ca
+    if config.cluster_tls == "off" or cert is None or key is None or ca is None:
         return None
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    client = ssl.create_default_context(cafile=config.cluster_ca)
-    for context in (server, client):
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-    server.load_cert_chain(config.tls_cert, config.tls_key)
-    return Tls(server, client, WORKER_NAME)
+    return Tls.from_files(cert=cert, key=key, ca=ca, server_name=WORKER_NAME)
 
 
 def _facts(config: Config, worker: Worker, port: int, listener: Listener) -> workers_pb2.JoinClusterRequest:

@@ -154,7 +154,8 @@ class Gateway:
     def _fill(self) -> None:
         if self._launcher is None or not self._is_launching:
             return
-        due = self._pool.due(self._launcher.devices(), time.monotonic())
+        names = {member.facts.name for member in self.members.all()}
+        due = self._pool.due(self._launcher.devices(), time.monotonic(), taken=names)
         for spec in due.start:
             self._launcher.start(spec)
         for name in due.drain:

@@ -20,10 +20,11 @@ HEALTH = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_raylet_liveness_self_check_interval_ms": "2000",
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "3000",
 }
-"""The head gives a silent host up after about 5 s, and a host the head after 10 s."""
+"""The head gives a silent host up after about 5 s, a host the head after 10 s, and one that was started anew after 2 s."""
 
 
 LONGEST_FOLDER = 40

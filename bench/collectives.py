@@ -57,7 +57,9 @@ def ours(rank: int, ports: list[int], machine: str, secrets: str) -> str:
     from telegrad_server.cluster.collectives import Listener, Member, Tls
     from telegrad_server.tree import Division
 
-    files = {name: f"{secrets}/{file}" for name, file in (("cert", "worker.pem"), ("key", "worker.key"), ("ca", "ca.pem"))}
+    files = {
+        name: f"{secrets}/{file}" for name, file in (("cert", "worker.pem"), ("key", "worker.key"), ("ca", "ca.pem"))
+    }
     tls = Tls.from_files(**files, server_name="telegrad-worker") if secrets else None
     listener = Listener("127.0.0.1", ports[rank], tls=tls)
     listener.start()

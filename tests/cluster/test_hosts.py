@@ -41,7 +41,9 @@ class Cluster:
         self._secrets = folder / "secrets"
         command = [sys.executable, "-m", "telegrad_server", "init", str(self._secrets), "--name", address(1)]
         subprocess.check_call(command, stdout=subprocess.DEVNULL)
-        self.gateway = self._server(1, "gateway", "--cluster-host", address(1), f"--worker-lease-seconds={LEASE_SECONDS}")
+        self.gateway = self._server(
+            1, "gateway", "--cluster-host", address(1), f"--worker-lease-seconds={LEASE_SECONDS}"
+        )
         assert "gateway listening" in self.gateway.line()
         self.workers = {host: self._worker(host) for host in (2, 3)}
 
@@ -91,7 +93,9 @@ def test_replicas_on_two_hosts_have_the_bits_of_one_process(cluster: Cluster) ->
     assert client.until("digest") == digest(embedded(replicas=4, steps=6))
 
 
-@pytest.mark.parametrize(("strike", "mend"), [(Hosts.cut, Hosts.heal), (Hosts.freeze, Hosts.thaw)], ids=["cut", "frozen"])
+@pytest.mark.parametrize(
+    ("strike", "mend"), [(Hosts.cut, Hosts.heal), (Hosts.freeze, Hosts.thaw)], ids=["cut", "frozen"]
+)
 def test_a_peer_that_falls_silent_in_mid_step_is_replaced_and_changes_no_bit(
     cluster: Cluster, strike: Callable[[Hosts, int], None], mend: Callable[[Hosts, int], None]
 ) -> None:

@@ -19,7 +19,9 @@ GATEWAY = [sys.executable, "-m", "telegrad_server.main", "--role", "gateway", "-
 
 
 def spec(number: int) -> WorkerSpec:
-    return WorkerSpec(f"worker-{number}", Device(f"abc/gpu{number}", "abc", "gpu", 1.0, labels={"address": "10.0.0.7"}), 1.0)
+    return WorkerSpec(
+        f"worker-{number}", Device(f"abc/gpu{number}", "abc", "gpu", 1.0, labels={"address": "10.0.0.7"}), 1.0
+    )
 
 
 def told(*options: str, number: int) -> Config:

@@ -143,7 +143,9 @@ class GrpcConnection:
         self._metadata = self._access(find_token(token))
         self._channel = _channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
-        self._ways: tuple[Address, Address] | None = None  # the gateway's and the home's, where that is reached directly
+        self._ways: tuple[Address, Address] | None = (
+            None  # the gateway's and the home's, where that is reached directly
+        )
         self._critical = Critical()
         self._changed = threading.Condition()
         self._heard = 0

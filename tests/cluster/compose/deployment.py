@@ -58,7 +58,9 @@ class Deployment:
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """A command of Compose that takes its time."""
         command = [*self._command, *words]
-        return subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+        return subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        )
 
     @property
     def token(self) -> str:
@@ -79,7 +81,9 @@ class Deployment:
 
     def metrics(self, host: str) -> str:
         """What Prometheus would read of a host."""
-        script = f"import urllib.request as u; print(u.urlopen('http://{host}:9464/metrics', timeout=5).read().decode())"
+        script = (
+            f"import urllib.request as u; print(u.urlopen('http://{host}:9464/metrics', timeout=5).read().decode())"
+        )
         return self.compose("exec", "-T", "gateway", "python", "-c", script)
 
     def workers(self) -> dict[str, dict[str, Any]]:

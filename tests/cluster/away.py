@@ -1,7 +1,7 @@
 """A client for tests on a host of its own: it trains or counts, and tells in lines of JSON how far it has come.
 
-``python -m tests.cluster.away train|count ADDRESS WORKER STEPS``, with the certificate in TELEGRAD_TEST_CA and the token
-in TELEGRAD_TOKEN_FILE. It stops before the steps that TELEGRAD_TEST_GATES names until it reads a line.
+``python -m tests.cluster.away train|count ADDRESS WORKER STEPS``, with the certificate in TELEGRAD_TEST_CA and the
+token in TELEGRAD_TOKEN_FILE. It stops before the steps that TELEGRAD_TEST_GATES names until it reads a line.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
 from telegrad_server.executors.array import numpy_executor
-from telegrad_server.tree import nodes_within, total
+from telegrad_server.tree import children, nodes_within, total
 
 from tests.compiler.graphs import same_bits
 from tests.replicas.divisions import run_divided

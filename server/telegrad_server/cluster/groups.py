@@ -13,7 +13,6 @@ from telegrad.wire import messages as m
 from telegrad_server.cluster.collectives import Listener, Member
 from telegrad_server.executors.communicator import Communicator
 
-
 _ENCRYPTED = "tls:"
 """How the address of a worker begins that sums over TLS: those that do and those that do not cannot meet."""
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = sorted(p for p in (ROOT / "deploy/k8s").glob("*.yaml") if p.name != "kustomization.yaml")
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OURS = {name: service for name, service in COMPOSE["services"].items() if name != "prometheus"}
+WITHOUT_RAY = yaml.safe_load((ROOT / "deploy/without-ray.yml").read_text())["services"]
 SETTINGS = {setting.name for setting in fields(Config)}
 KUBERNETES = "1.34.0"
 
@@ -81,6 +82,8 @@ def test_services_and_policies_select_pods_that_exist() -> None:
 def commands() -> Iterator[tuple[str, list[str]]]:
     for name, service in OURS.items():
         yield f"compose {name}", service["command"]
+    for name, service in WITHOUT_RAY.items():
+        yield f"without Ray {name}", service["command"]
     for name, pod in pods():
         for container in pod["containers"]:
             yield f"k8s {name}", container["args"]
@@ -91,6 +94,23 @@ def test_commands_have_options_that_the_server_knows(where: str, words: list[str
     options = {word.removeprefix("--").split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
     assert options - SETTINGS == set()
+
+
+def test_without_ray_only_commands_differ_and_none_names_ray() -> None:
+    assert set(WITHOUT_RAY) <= set(OURS)
+    assert {key for service in WITHOUT_RAY.values() for key in service} == {"command"}
+    assert not [word for service in WITHOUT_RAY.values() for word in service["command"] if "ray" in word]
+
+
+def test_workers_have_the_time_to_drain() -> None:
+    """A minute more than they are told to drain."""
+    drain = COMPOSE["x-telegrad"]["environment"]["TELEGRAD_SERVER_DRAIN_SECONDS"]
+    assert [OURS[name]["stop_grace_period"] for name in ("worker", "worker-gpu")] == [f"1m{drain}s"] * 2
+    for name, pod in pods():
+        for container in pod["containers"]:
+            seconds = [int(word.split("=")[1]) for word in container["args"] if word.startswith("--drain-seconds=")]
+            assert len(seconds) == name.startswith("worker")
+            assert all(pod["terminationGracePeriodSeconds"] == each + 60 for each in seconds)
 
 
 def test_environments_set_settings_that_exist() -> None:

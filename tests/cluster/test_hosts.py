@@ -26,7 +26,7 @@ pytestmark = [
 
 LEASE_SECONDS = 6.0
 NOTICED_SECONDS = 10.0
-"""A peer that is cut off is noticed by keep-alive, 3 s and 3 s, and replaced; on a busy machine as well."""
+"""A silent peer is noticed by keep-alive, 3 s and 3 s, and replaced; on a machine that does other things, too."""
 
 SHORT_SECONDS = 1.5
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 class Proxy:
-    """Forwards connections to a port until told to cut or refuse them. Bytes are ``delay_seconds`` late."""
+    """Forwards connections to a port until told to cut them, or to refuse new ones. ``delay_seconds``: each way."""
 
     def __init__(self, target: int, *, delay_seconds: float = 0.0) -> None:
         self._target = target

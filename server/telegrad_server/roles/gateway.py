@@ -29,21 +29,21 @@ async def run(config: Config) -> int:
         inner = 0  # known once it listens, which is before a worker is made
 
         def worker(spec: WorkerSpec) -> Sequence[str]:
-            return _worker_arguments(config, spec, key_file, inner)
+            return worker_arguments(config, spec, key_file, inner)
 
         gateway = Gateway(config, gate(config), Key.from_file(key_file), _launcher(config, worker))
         port, inner = await gateway.start()
         say(f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}")
         launching = asyncio.create_task(gateway.launch())
-        stopping_ = asyncio.create_task(stop.wait())
+        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((launching, stopping_), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((launching, stopped), return_when=asyncio.FIRST_COMPLETED)
             if launching.done():
                 launching.result()  # what the settings have wrong is raised here
-            await stopping_
+            await stopped
         finally:
             launching.cancel()
-            stopping_.cancel()
+            stopped.cancel()
             await gateway.stop(STOP_SECONDS)
     return 0
 
@@ -69,7 +69,7 @@ def _launcher(config: Config, arguments: Callable[[WorkerSpec], Sequence[str]]) 
         cpus=config.worker_cpus,
         gpus=config.worker_gpus,
         memory_bytes=config.worker_memory_bytes,
-        resources={name: float(number) for name, number in _pairs(config.worker_resources)},
+        resources={name: _number(name, text) for name, text in _pairs(config.worker_resources)},
         labels=dict(_pairs(config.worker_labels)),
     )
     return RayLauncher(settings, size=size, program=Program("telegrad_server.main", arguments, {}))
@@ -86,6 +86,13 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return found
 
 
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ResourceError(f"how much of {name} must be a number, not {text!r}") from None
+
+
 def _new_key(folder: Path) -> str:
     """A key for this run, which only workers that are made here learn."""
     path = folder / "cluster.key"
@@ -94,7 +101,7 @@ def _new_key(folder: Path) -> str:
     return str(path)
 
 
-def _worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int) -> list[str]:
+def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int) -> list[str]:
     """The options of a worker that is made here, or on a host of Ray's, where it is reached as the host is in Ray."""
     is_near = config.ray == "none"
     is_alone = is_near or config.cluster_host == "127.0.0.1"

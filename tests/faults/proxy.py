@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 
 class Proxy:
-    """Forwards connections to a port until told to cut them, or to refuse new ones."""
+    """Forwards connections to a port until told to cut them, or to refuse new ones; a way takes ``delay_seconds``."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, delay_seconds: float = 0.0) -> None:
         self._target = target
+        self._delay_seconds = delay_seconds
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
@@ -51,15 +54,32 @@ class Proxy:
             threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
+        late: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        sender = threading.Thread(target=self._send_late, args=(late, sink), daemon=True)
+        if self._delay_seconds:
+            sender.start()
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if up:
                     self.bytes_up += len(data)
-                sink.sendall(data)
+                if self._delay_seconds:
+                    late.put((time.monotonic() + self._delay_seconds, data))
+                else:
+                    sink.sendall(data)
+        if self._delay_seconds:
+            late.put((0.0, b""))
+            sender.join()
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         source.close()  # each pump closes what it reads
+
+    def _send_late(self, late: queue.SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
+        """Much may be on its way at once: this is a long line, not a thin one."""
+        with contextlib.suppress(OSError):
+            while (item := late.get())[1]:
+                time.sleep(max(item[0] - time.monotonic(), 0))
+                sink.sendall(item[1])
 
     def cut(self) -> None:
         """Break every connection that is open."""

@@ -343,9 +343,7 @@ class Crew:
         own: list[Any] = []
         for i, x in enumerate(operands):
             is_split = i in how.split_inputs
-            own.append(
-                self._executor.rows(x, start, stop) if is_split else spread[i].own if i in spread else whole(x)
-            )
+            own.append(self._executor.rows(x, start, stop) if is_split else spread[i].own if i in spread else whole(x))
         values = self._executor.run(plan, own, company=company.present())
         for j in {j for names in rows for j in names}:
             values[j] = self._whole(group, values[j], j, rows, waiting)

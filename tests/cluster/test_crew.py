@@ -19,6 +19,7 @@ from telegrad.transport.remote import GrpcConnection
 from telegrad.wire.v1 import sessions_pb2 as pb
 
 from tests.cluster.conftest import Running, gateway, start_worker, wait_for
+from tests.faults.proxy import Proxy
 
 
 def blobs(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -269,3 +270,33 @@ def test_nothing_is_left_on_peers_when_the_session_ends(three_workers: Running) 
             assert isinstance(connection, GrpcConnection)
             hello = connection._sessions.Hello(pb.HelloRequest(), metadata=connection._metadata)
             assert hello.held_bytes == 0
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_long_way_to_the_client_does_not_slow_steps(three_workers: Running, shards: bool) -> None:
+    """Steps are sent without waiting for those before, so a round trip is paid once and not for each."""
+    delay_seconds, steps = 0.05, 20
+    proxy = Proxy(int(three_workers.address.rpartition(":")[2]), delay_seconds=delay_seconds)
+    with tg.connect(proxy.address, new=True):
+        x, y = blobs(12)
+        model = nn.Sequential(nn.Linear(20, 900), nn.ReLU(), nn.Linear(900, 3))
+        optimizer = optim.AdamW(model.parameters(), lr=0.01)
+
+        @tg.function(replicas=3, shard_optimizer=shards)
+        def step(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.minimize(loss)
+            return loss
+
+        def seconds(work: Callable[[], object]) -> float:
+            began = time.perf_counter()
+            work()
+            return time.perf_counter() - began
+
+        step(x, y).item()
+        waited = seconds(lambda: [step(x, y).item() for _ in range(4)])
+        followed = seconds(lambda: [step(x, y) for _ in range(steps)][-1].item())
+
+        assert waited > 4 * 2 * delay_seconds  # the proxy is what it says
+        assert followed < steps * 2 * delay_seconds
+    proxy.close()

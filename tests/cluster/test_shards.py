@@ -137,7 +137,12 @@ def test_divided_state_is_whole_for_whoever_else_reads_it(three_workers: Running
         assert work() == expected
 
 
-def test_an_error_in_a_peers_rows_loses_no_state(three_workers: Running) -> None:
+@pytest.mark.parametrize("place", [0, 5])
+def test_an_error_in_a_members_rows_loses_no_state(three_workers: Running, place: int) -> None:
+    """Be it the home or a peer."""
+    bad = np.arange(6)
+    bad[place] = 7777
+
     def work(fails: bool) -> list[bytes]:
         table = nn.Parameter(np.ones((3000, 8), np.float32))
         optimizer = optim.Adam([table], lr=0.1)
@@ -152,7 +157,7 @@ def test_an_error_in_a_peers_rows_loses_no_state(three_workers: Running) -> None
         found = [step(good).numpy().tobytes() for _ in range(2)]
         if fails:
             with pytest.raises(IndexError, match="7777"):
-                step(np.array([0, 1, 2, 3, 4, 7777])).item()
+                step(bad).item()
         state = [v.numpy().tobytes() for v in optimizer.state[id(table)].values()]
         return found + state + [step(good).numpy().tobytes(), table.numpy().tobytes()]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 class Proxy:
-    """Forwards connections to a port until told to cut them, or to refuse new ones. ``delay_seconds``: each way."""
+    """Forwards connections to a port until told to cut them, or to refuse new ones; a way takes ``delay_seconds``."""
 
     def __init__(self, target: int, *, delay_seconds: float = 0.0) -> None:
         self._target = target
@@ -55,8 +55,9 @@ class Proxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         late: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        sender = threading.Thread(target=self._send_late, args=(late, sink), daemon=True)
         if self._delay_seconds:
-            threading.Thread(target=self._send_late, args=(late, sink), daemon=True).start()
+            sender.start()
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if up:
@@ -65,20 +66,20 @@ class Proxy:
                     late.put((time.monotonic() + self._delay_seconds, data))
                 else:
                     sink.sendall(data)
-        late.put((0.0, b""))
+        if self._delay_seconds:
+            late.put((0.0, b""))
+            sender.join()
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         source.close()  # each pump closes what it reads
 
     def _send_late(self, late: queue.SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
+        """Much may be on its way at once: this is a long line, not a thin one."""
         with contextlib.suppress(OSError):
-            while True:
-                due, data = late.get()
-                if not data:
-                    return
-                time.sleep(max(0.0, due - time.monotonic()))
-                sink.sendall(data)
+            while (item := late.get())[1]:
+                time.sleep(max(item[0] - time.monotonic(), 0))
+                sink.sendall(item[1])
 
     def cut(self) -> None:
         """Break every connection that is open."""

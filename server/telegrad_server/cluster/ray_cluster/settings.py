@@ -24,7 +24,7 @@ HEALTH = {
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "3000",
 }
-"""The head gives a silent host up after about 5 s; a host its head after 10 s, and one that was started anew after 2."""
+"""The head gives a silent host up after about 5 s; a host its head after 10 s, one that was started anew after 2 s."""
 
 
 LONGEST_FOLDER = 40

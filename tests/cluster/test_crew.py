@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -225,14 +226,19 @@ def test_the_home_may_not(three_workers: Running) -> None:
             assert train(replicas=2) == embedded(replicas=2)
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.communicate(timeout=30)
+
+
 @pytest.mark.slow
 def test_a_worker_that_joins_later_is_used(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("ab" * 32)
     with gateway("--cluster-key-file", str(key), "--worker-lease-seconds", "1") as running:
         home = start_worker(running.inner, str(key), "home")
-        later: list[subprocess.Popen[str]] = []
-        with tg.connect(running.address, worker="home", new=True) as session:
+        with ExitStack() as stack, tg.connect(running.address, worker="home", new=True) as session:
+            stack.callback(end, home)
             model = nn.Linear(20, 3)
             optimizer = optim.SGD(model.parameters(), lr=0.1)
             x, y = blobs(12)
@@ -244,20 +250,17 @@ def test_a_worker_that_joins_later_is_used(tmp_path: Path) -> None:
                 return loss
 
             step(x, y).item()
-            later.append(start_worker(running.inner, str(key), "later"))
+            stack.callback(end, start_worker(running.inner, str(key), "later"))
             deadline = time.monotonic() + 60
 
             def is_used() -> bool:
                 with tg.connect(running.address, worker="home", new=True) as probe:
-                    return any(w.name == "later" and w.sessions for w in probe.commands.connection.greeting.workers)
+                    return any(w.name == "later" and w.busy_seconds for w in probe.commands.connection.greeting.workers)
 
             while not is_used():
                 assert time.monotonic() < deadline, "the new worker was never made a peer"
                 step(x, y).item()
             assert session.is_live
-        for process in (home, *later):
-            process.terminate()
-            process.communicate(timeout=30)
 
 
 def test_nothing_is_left_on_peers_when_the_session_ends(three_workers: Running) -> None:

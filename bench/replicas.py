@@ -69,6 +69,12 @@ def _step(model: nn.Module, replicas: int, x: np.ndarray, y: np.ndarray) -> Call
     return lambda: step(x, y)
 
 
+def use(session: tg.Session) -> None:
+    """Make it the current one."""
+    context.drop_session(session)
+    context.push_session(session)
+
+
 def rate(step: Callable[[], tg.Tensor], rows: int, seconds: float) -> float:
     """Rows a second; steps follow each other, and the last is waited for."""
     began, steps = time.perf_counter(), 0
@@ -92,12 +98,12 @@ def main() -> None:
             rates: list[list[float]] = [[], []]
             made: list[tuple[Callable[[], tg.Tensor], int]] = []
             for n, session in enumerate(sessions, 1):
-                context.drop_session(session)
-                context.push_session(session)
+                use(session)
                 made.append(make(n))
                 rate(*made[-1], 0.5)
             for _ in range(ROUNDS):
-                for k in range(2):
+                for k, session in enumerate(sessions):
+                    use(session)
                     rates[k].append(rate(*made[k], seconds))
             one, two = (statistics.median(r) for r in rates)
             ratio = statistics.median(b / a for a, b in zip(*rates, strict=True))

@@ -117,6 +117,8 @@ class Trace:
         """The variable as it is when the function is called."""
         known = self._captured.get(id(variable))
         if known is None:
+            if variable.session is not self.session:
+                raise self.session.stranger(variable)
             point = ref(variable) if variable.requires_grad else None
             leaf = Leaf(variable.type, Version(variable, variable.version), tensor=point)  # type: ignore[arg-type]
             known = self._captured[id(variable)] = (variable, Value(leaf))
@@ -125,10 +127,10 @@ class Trace:
     def _capture(self, tensor: Tensor) -> Value:
         if tensor._home.is_trace:  # pyright: ignore[reportPrivateUsage]
             raise tensor._scope.refusal(tensor.type)  # pyright: ignore[reportPrivateUsage]
-        if tensor.session is not self.session:
-            raise GraphError("a traced function uses a tensor of another session; upload it to this one")
         known = self._captured.get(id(tensor))
         if known is None:
+            if tensor.session is not self.session:
+                raise self.session.stranger(tensor)
             node = tensor.value.node
             if isinstance(node, Leaf) and isinstance(node.source, Immediate):
                 leaf = Leaf(tensor.type, node.source)  # a literal or a small array

@@ -47,6 +47,8 @@ def _present(source: Source) -> Tensor:
 
 def _bind_argument(session: Session, x: Any, keep: list[Any]) -> int | bytes:
     if isinstance(x, Tensor):
+        if x.session is not session:
+            raise session.stranger(x)
         node = x.value.node
         if isinstance(node, Leaf):
             if isinstance(node.source, Handle):

@@ -156,15 +156,19 @@ class Session:
     def value_of(self, tensor: Tensor) -> Value:
         """The tensor's value, if it may be used here."""
         if tensor._home is not self:  # pyright: ignore[reportPrivateUsage]
-            raise self._stranger(tensor)
+            raise self.stranger(tensor)
         if isinstance(tensor, Variable) and context.ASSIGNED.get():
             return context.assigned_value(tensor) or tensor.value
         return tensor.value
 
-    def _stranger(self, tensor: Tensor) -> TelegradError:
+    def stranger(self, tensor: Tensor) -> TelegradError:
+        """The error of using a tensor that does not live here."""
         if tensor._home.is_trace:  # pyright: ignore[reportPrivateUsage]
             return tensor._scope.refusal(tensor.type)  # pyright: ignore[reportPrivateUsage]
-        return SessionError("the operands belong to different sessions; download one with numpy() and upload it again")
+        return SessionError(
+            f"the operands belong to different sessions: a tensor ({tensor.type}) of another one is used in {self};"
+            " download it with numpy() and upload it again"
+        )
 
     def tensor(self, value: Value, *, requires_grad: bool = False, weak: bool = False) -> Tensor:
         """A handle on a value, pending until somebody needs it."""

@@ -12,7 +12,8 @@ import grpc
 import numpy as np
 import pytest
 import telegrad as tg
-from telegrad.errors import ConnectionFailed, StateLost, TelegradError
+from telegrad import nn
+from telegrad.errors import ConnectionFailed, SessionError, StateLost, TelegradError
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad.wire.v1 import sessions_pb2_grpc as services
 
@@ -172,3 +173,22 @@ def test_two_sessions_do_not_see_each_other(server: Server) -> None:
         with tg.connect(server.address, new=True), pytest.raises(TelegradError, match="different sessions"):
             x + tg.asarray(np.ones(1000, np.float32))
         assert x.numpy()[0] == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"replicas": 2}])
+def test_a_function_uses_no_tensor_of_another_session(server: Server, options: dict[str, int]) -> None:
+    rows = np.ones((2, 3), np.float32)
+    with tg.connect(server.address, new=True):
+        model, captured = nn.Linear(3, 2), tg.asarray(rows)
+        captured.numpy()
+        with tg.connect(server.address, new=True):
+            mine = tg.asarray(rows)
+            for function, arguments in (
+                (lambda x: model(x), (rows,)),
+                (lambda x: x + captured, (rows,)),
+                (lambda x, y: x + y, (mine, captured)),
+                (lambda x, m: m(x), (rows, model)),
+            ):
+                with pytest.raises(SessionError, match="different sessions"):
+                    tg.function(function, **options)(*arguments)
+        assert tg.function(model)(rows).shape == (2, 2)

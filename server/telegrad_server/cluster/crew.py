@@ -147,14 +147,16 @@ class Crew:
         self, how: Replication, without: Sequence[str], waiting: Callable[[], AbstractContextManager[None]]
     ) -> _Group | None:
         """The group that carries the replicas, None if this worker carries them alone."""
+        if how.taking == 1:
+            return None
         group = self._group
         now = time.monotonic()
         if group is not None and len(group.peers) + 1 > how.taking:
             self._bring_home()
             self._dismiss()  # a function with fewer replicas than members
-            group = None
+            self._looked_at, group = -RECRUIT_SECONDS, None  # there were enough
         is_short = group is None or len(group.peers) + 1 < how.taking
-        if is_short and how.taking > 1 and (without or now - self._looked_at > RECRUIT_SECONDS or self._lost):
+        if is_short and (without or now - self._looked_at > RECRUIT_SECONDS or self._lost):
             self._looked_at = now
             lost = list(self._lost)
             self._lost.clear()

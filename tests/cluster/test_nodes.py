@@ -28,6 +28,7 @@ from telegrad_server.cluster.ray_cluster.settings import (
     check_token_file,
     environment,
     head_arguments,
+    patience,
     raylet_arguments,
     worker_environment,
 )
@@ -215,6 +216,15 @@ def test_rays_environment_is_explicit_and_takes_nothing_over() -> None:
     assert found["HOME"] == "/h"
     assert (found["RAY_AUTH_MODE"], found["RAY_AUTH_TOKEN_PATH"]) == ("token", "/secrets/ray.token")
     assert found["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.parametrize("lease_seconds", [1.0, 10.0, 60.0])
+def test_rays_head_gives_no_host_up_before_the_lease_of_its_workers_ends(lease_seconds: float) -> None:
+    found = {**environment({}, "/secrets/ray.token", drain_seconds=0), **patience(lease_seconds)}
+    check = int(found["RAY_health_check_period_ms"]) + int(found["RAY_health_check_timeout_ms"])
+
+    assert check * int(found["RAY_health_check_failure_threshold"]) >= 1000 * lease_seconds
+    assert int(found["RAY_grpc_client_keepalive_timeout_ms"]) >= 1000 * lease_seconds
 
 
 def test_a_workers_environment_fits_its_device() -> None:

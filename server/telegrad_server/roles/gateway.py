@@ -64,6 +64,7 @@ def _launcher(config: Config, arguments: Callable[[WorkerSpec], Sequence[str]]) 
         port=config.ray_port,
         folder=config.ray_folder,
         pool=Pool(config.workers, config.worker_strategy) if is_pool else None,
+        silence_seconds=config.worker_lease_seconds,
     )
     size = WorkerSize(
         cpus=config.worker_cpus,

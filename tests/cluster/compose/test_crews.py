@@ -71,8 +71,11 @@ def test_a_home_that_stands_still_for_less_than_its_lease_goes_on(three: Deploym
         assert x.sum().item() == 3.0
 
         three.freeze(home)
-        y = x * 3
-        three.thaw(home)
+        try:
+            y = x * 3
+            time.sleep(6)  # Ray alone would give its host up, and the lease lasts 10 s
+        finally:
+            three.thaw(home)
 
         assert y.sum().item() == 9.0
     until(lambda: three.health(home) == "healthy", seconds=30)  # after a pause the engine waits for the next check

@@ -25,6 +25,7 @@ from telegrad_server.cluster.ray_cluster.settings import (
     check_ray,
     check_token_file,
     environment,
+    patience,
 )
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,10 @@ class RayLauncher:
         assert self._settings.token_file is not None
         driver = subprocess.Popen(
             [sys.executable, "-P", "-m", f"{__package__}.driver"],
-            env=environment(os.environ, self._settings.token_file, drain_seconds=0.0),
+            env={
+                **environment(os.environ, self._settings.token_file, drain_seconds=0.0),
+                **patience(self._settings.silence_seconds),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

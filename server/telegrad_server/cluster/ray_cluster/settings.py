@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -18,13 +19,15 @@ HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "RAY_raylet_liveness_self_check_interval_ms": "2000",
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "3000",
 }
-"""The head gives a silent host up after about 5 s; a host its head after 10 s, and one started anew after 2 s."""
+"""A host gives its head up after 10 s, and one started anew after 2 s."""
+
+CHECK_SECONDS = 1.5
+"""What a health check takes that nobody answers: its period and its time-out."""
 
 
 LONGEST_FOLDER = 40
@@ -55,6 +58,8 @@ class RaySettings:
     pool: Pool | None = None
     wait_seconds: float = 30.0
     start_seconds: float = 60.0
+    silence_seconds: float = 10.0
+    """A host that is silent for so long is given up; no sooner than its workers' leases end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,14 @@ def environment(base: Mapping[str, str], token_file: str, *, drain_seconds: floa
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": f"{drain_seconds:g}",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
         "RAY_COLOR_PREFIX": "0",
+    }
+
+
+def patience(silence_seconds: float) -> dict[str, str]:
+    """The environment of a head that gives a host up once it has been silent for so long."""
+    return {
+        "RAY_health_check_failure_threshold": str(max(3, math.ceil(silence_seconds / CHECK_SECONDS))),
+        "RAY_grpc_client_keepalive_timeout_ms": str(max(3000, round(silence_seconds * 1000))),
     }
 
 

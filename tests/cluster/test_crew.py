@@ -81,6 +81,33 @@ def test_replicas_on_workers_have_the_bits_of_one(three_workers: Running, replic
         assert train(replicas=replicas, rows=rows) == embedded(replicas=replicas, rows=rows)
 
 
+def test_functions_with_fewer_replicas_in_between_leave_the_peers_at_work(three_workers: Running) -> None:
+    x, _ = blobs(12)
+
+    def held_by_peers(home: str) -> list[int]:
+        with tg.connect(three_workers.address, new=True) as session:
+            return [w.held_bytes for w in session.commands.connection.greeting.workers if w.name != home]
+
+    with tg.connect(three_workers.address, new=True) as session:
+        weight = nn.Parameter(np.ones((20, 3), np.float32))
+
+        @tg.function(replicas=3)
+        def step(x: tg.Tensor) -> tg.Tensor:
+            weight.assign(weight * 0.5)
+            return (x @ weight).sum()
+
+        for replicas in (1, 2):
+            other = tg.function(lambda x: (x @ weight).sum(), replicas=replicas)
+            for _ in range(3):
+                step(x).item()
+                other(x).item()
+            step(x).item()
+
+            deadline = time.monotonic() + 5  # the peers tell what they hold as they renew their lease
+            while not all(held_by_peers(session.home)):
+                assert time.monotonic() < deadline, f"peers were let go after a function of {replicas}"
+
+
 def test_results_and_parameters_too_large_for_a_message(three_workers: Running) -> None:
     options = {"replicas": 3, "rows": 6000, "steps": 2, "width": 2000}
     with gateway("--workers", "1", "--worker-cpus", "1") as alone, tg.connect(alone.address, new=True):

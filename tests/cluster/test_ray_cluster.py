@@ -23,7 +23,7 @@ from telegrad.errors import AccessError, ServerUnavailable, VersionMismatch
 from telegrad_server.cluster.launcher import WorkerSpec
 from telegrad_server.cluster.nodes import WorkerSize, spec_for
 from telegrad_server.cluster.ray_cluster import Pool, Program, RayLauncher, RaySettings
-from telegrad_server.cluster.ray_cluster.settings import environment
+from telegrad_server.cluster.ray_cluster.settings import environment, patience
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
 
@@ -115,7 +115,7 @@ def cluster(token_file: str) -> Iterator[Any]:
     """A head without devices, two hosts with two GPUs each, one with CPUs only."""
     before = dict(os.environ)
     os.environ.clear()
-    os.environ.update(environment(before, token_file, drain_seconds=0))
+    os.environ.update(environment(before, token_file, drain_seconds=0) | patience(4.5))
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

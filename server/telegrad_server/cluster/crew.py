@@ -89,7 +89,7 @@ class Crew:
         self._strategy = strategy
         self._group: _Group | None = None
         self._generation = 0
-        self._looked_at = -RECRUIT_SECONDS
+        self._looked_at, self._looked_for = 0.0, 0
         self._lock = threading.Lock()
         self._verdict: m.ErrorRecord | None = None
         self._changed = threading.Condition(self._lock)
@@ -154,10 +154,11 @@ class Crew:
         if group is not None and len(group.peers) + 1 > how.taking:
             self._bring_home()
             self._dismiss()  # a function with fewer replicas than members
-            self._looked_at, group = -RECRUIT_SECONDS, None  # there were enough
+            self._looked_for, group = 0, None  # there were enough
         is_short = group is None or len(group.peers) + 1 < how.taking
-        if is_short and (without or now - self._looked_at > RECRUIT_SECONDS or self._lost):
-            self._looked_at = now
+        is_due = how.taking > self._looked_for or now - self._looked_at > RECRUIT_SECONDS
+        if is_short and (without or is_due or self._lost):
+            self._looked_at, self._looked_for = now, how.taking
             lost = list(self._lost)
             self._lost.clear()
             with waiting():

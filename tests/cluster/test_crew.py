@@ -22,6 +22,8 @@ from telegrad.wire.v1 import sessions_pb2 as pb
 from tests.cluster.conftest import Running, gateway, start_worker, wait_for
 from tests.faults.proxy import Proxy
 
+pytestmark = pytest.mark.slow  # every test has processes of its own
+
 
 def blobs(rows: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)

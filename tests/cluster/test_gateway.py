@@ -83,6 +83,7 @@ def test_a_demand_chooses_the_worker_and_one_that_nobody_meets_is_refused(two_wo
         pass
 
 
+@pytest.mark.slow
 def test_a_full_cluster_queues_and_says_so() -> None:
     heard: list[tuple[int, str]] = []
     with gateway("--workers", "1", "--max-sessions", "1") as running:
@@ -101,6 +102,7 @@ def test_a_full_cluster_queues_and_says_so() -> None:
     assert heard and "as many sessions as they take" in heard[0][1]
 
 
+@pytest.mark.slow
 def test_the_death_of_the_home_is_told_and_another_takes_its_place() -> None:
     with gateway("--workers", "2") as running:
         wait_for(running, 2)
@@ -120,6 +122,7 @@ def test_the_death_of_the_home_is_told_and_another_takes_its_place() -> None:
             assert third.home == "worker-3"  # what was started in its place
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_being_heard_is_given_up_and_never_comes_back() -> None:
     with gateway("--workers", "1", "--worker-lease-seconds", "1.5") as running:
         session = tg.connect(running.address, new=True)
@@ -134,6 +137,7 @@ def test_a_worker_that_stops_being_heard_is_given_up_and_never_comes_back() -> N
         process.wait(10)  # the gateway has killed it, stopped as it was
 
 
+@pytest.mark.slow
 def test_workers_outlive_a_gateway_and_so_do_sessions(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("ab" * 32)

@@ -44,6 +44,7 @@ def test_workers_beside_the_gateway_leave_it_its_port_for_metrics() -> None:
         assert told(*options, "--metrics-host", "127.0.0.1", number=0).metrics_port == 9465
 
 
+@pytest.mark.slow
 def test_a_port_for_metrics_that_is_taken_costs_a_worker_its_metrics_alone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         before = other.getsockname()[1] - 1  # the gateway's; the worker's is the next one

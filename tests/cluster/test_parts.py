@@ -19,6 +19,8 @@ from telegrad.nn import functional as F
 from tests.cluster.conftest import Running, gateway, wait_for
 from tests.cluster.inside import Inside, inside
 
+pytestmark = pytest.mark.slow  # every test has processes of its own
+
 Places = Sequence[int | None]
 
 

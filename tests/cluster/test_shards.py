@@ -16,6 +16,8 @@ from telegrad.wire.v1 import sessions_pb2 as pb
 from tests.cluster.conftest import Running, gateway, wait_for
 from tests.cluster.test_crew import blobs, others
 
+pytestmark = pytest.mark.slow  # every test has processes of its own
+
 WIDTH = 1501  # 120,080 bytes of the first weight: enough to be divided, and by no number of workers
 
 

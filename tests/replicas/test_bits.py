@@ -121,6 +121,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("is_synchronised", [False, True])
+@pytest.mark.slow
 def test_a_convolutional_network_with_batch_norm(steps: Steps, is_synchronised: bool) -> None:
     model = filled(Net())
     if is_synchronised:
@@ -138,6 +139,7 @@ def small_gpt() -> tg.models.GPT2LMHeadModel:
     return tg.models.GPT2LMHeadModel(config)
 
 
+@pytest.mark.slow
 def test_a_small_gpt_with_dropout(steps: Steps) -> None:
     model = small_gpt()
     optimizer = optim.AdamW(model.parameters(), lr=1e-3)

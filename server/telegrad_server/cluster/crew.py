@@ -182,7 +182,7 @@ class Crew:
         self._generation += 1
         name, key = secrets.token_hex(8), secrets.token_bytes(32)
         everyone = [self._recruiter.myself(), *[peer.candidate for peer in peers]]
-        members = tuple(m.GroupMember(c.worker, c.collectives_address, c.machine) for c in everyone)
+        members = tuple(m.GroupMember(c.worker, c.collectives_address, c.machine, c.device) for c in everyone)
 
         def joining(rank: int) -> m.JoinGroup:
             return m.JoinGroup(name, self._generation, key, rank, members, GROUP_SECONDS)

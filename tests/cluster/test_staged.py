@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import telegrad as tg
 from telegrad.errors import ExecutionError, WorkerLost
+from telegrad_server.executors.direct import device_of, may_meet
 from telegrad_server.executors.staged import Staged
 from telegrad_server.tree import Division, spans
 
@@ -115,7 +116,7 @@ def test_a_crew_on_devices_trains_with_the_bits_of_the_host(tmp_path: Path) -> N
     made: list[AwayExecutor] = []
 
     def executor() -> AwayExecutor:
-        made.append(AwayExecutor())
+        made.append(AwayExecutor(device=device_of(22809, f"gpu-{len(made)}")))
         return made[-1]
 
     def work() -> list[bytes]:
@@ -127,6 +128,9 @@ def test_a_crew_on_devices_trains_with_the_bits_of_the_host(tmp_path: Path) -> N
 
     assert digest(found) == digest(alone(work))
     assert all(each.ferry.brought and each.ferry.taken for each in made)
+    told = [devices for each in made for devices in each.told]
+    assert {device for devices in told for device in devices} == {each.device for each in made}
+    assert all(may_meet(devices) for devices in told)
 
 
 def test_without_staging_the_exchange_could_not_be(tmp_path: Path) -> None:

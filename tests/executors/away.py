@@ -76,13 +76,17 @@ class Ferry:
 class AwayExecutor(ArrayExecutor):
     """The executor on that device: what `CupyExecutor` does with CuPy's arrays, this one does with these."""
 
-    def __init__(self, *, is_staged: bool = True) -> None:
+    def __init__(self, *, is_staged: bool = True, device: str = "") -> None:
         super().__init__(NumpyModule(), name="away", reason="", fingerprint=f"{numpy_fingerprint()}; away")
         self.is_host = False
+        self.device = device
+        self.told: list[list[str]] = []
+        """What groups said of their members' devices."""
         self.ferry = Ferry()
         self._is_staged = is_staged
 
     def exchange(self, host: Communicator, *, devices: Sequence[str], timeout_seconds: float) -> Communicator:
+        self.told.append([*devices])
         return Staged(host, self.ferry) if self._is_staged else host
 
     def run(

@@ -185,7 +185,7 @@ class Nccl:
         self._thread.join()
 
     def enter(self, call: _Call) -> None:
-        """A call is issued: watch it."""
+        """A call is about to be issued: watch it."""
         with self._lock:
             self._under_way.append(call)
             self._lock.notify_all()
@@ -271,15 +271,17 @@ class _Call:
         self._group = group
         self._arrays = arrays  # held until it is done: their memory would be used again
         self._done = cp.cuda.Event(disable_timing=True)
+        self._is_issued = False
 
     @property
     def is_done(self) -> bool:
         """Whether the device has done it."""
-        return bool(self._done.done)
+        return self._is_issued and bool(self._done.done)
 
     def record(self, stream: Any) -> None:
         """The stream has been given all of it."""
         self._done.record(stream)
+        self._is_issued = True
 
     def wait(self, *, timeout_seconds: float | None) -> None:
         """Return when the result is in place. The group's thread, not this one, watches how long it takes."""
@@ -300,6 +302,7 @@ class _Issue:
     def __enter__(self) -> _Issue:
         stream = self._group.stream
         stream.wait_event(cp.cuda.get_current_stream().record())
+        self._group.enter(self.call)  # watched from here on: NCCL waits for others when two meet for the first time
         stream.__enter__()
         return self
 
@@ -307,7 +310,6 @@ class _Issue:
         stream = self._group.stream
         self.call.record(stream)
         stream.__exit__(*error)
-        self._group.enter(self.call)
         if isinstance(error[1], nccl.NcclError):  # it may be that the group's thread has just ended it all
             self._group.abort(f"NCCL: {error[1]}")
             self._group.check()

@@ -7,9 +7,9 @@ of the host's exchange cannot so much as look at one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from telegrad.ir.types import Type
@@ -18,6 +18,7 @@ from telegrad_server.compiler.plan import Plan
 from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import NumpyModule
 from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.direct import Door, agreed
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.recycle import Recycled, aligned_bytes
 from telegrad_server.executors.staged import Host, Staged
@@ -44,7 +45,18 @@ class Away(np.ndarray):
 
     @property
     def ctypes(self) -> Any:
-        raise TypeError("the address of an array on a device was asked for")
+        raise TypeError("the host's address of an array on a device was asked for")
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        """Where it is on the device, as CuPy says it."""
+        return Pointer(super().ctypes.data)
+
+
+class Pointer(NamedTuple):
+    """An address on the device."""
+
+    ptr: int
 
 
 def away(x: np.ndarray) -> Away:
@@ -76,7 +88,9 @@ class Ferry:
 class AwayExecutor(ArrayExecutor):
     """The executor on that device: what `CupyExecutor` does with CuPy's arrays, this one does with these."""
 
-    def __init__(self, *, is_staged: bool = True, device: str = "") -> None:
+    def __init__(
+        self, *, is_staged: bool = True, device: str = "", door: Callable[[float], Door] | None = None
+    ) -> None:
         super().__init__(NumpyModule(), name="away", reason="", fingerprint=f"{numpy_fingerprint()}; away")
         self.is_host = False
         self.device = device
@@ -84,9 +98,12 @@ class AwayExecutor(ArrayExecutor):
         """What groups said of their members' devices."""
         self.ferry = Ferry()
         self._is_staged = is_staged
+        self._door = door
 
     def exchange(self, host: Communicator, *, devices: Sequence[str], timeout_seconds: float) -> Communicator:
         self.told.append([*devices])
+        if self._door is not None:
+            return agreed(host, devices, self._door(timeout_seconds), self.ferry)
         return Staged(host, self.ferry) if self._is_staged else host
 
     def run(

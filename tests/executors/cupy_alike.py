@@ -7,6 +7,7 @@ of what a GPU does.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections import defaultdict
 from queue import Empty, SimpleQueue
@@ -15,21 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.executors.away import Away
+
 ONE_NCCL = 99
 """The type number of bytes."""
-
-
-class _Pointer:
-    def __init__(self, ptr: int) -> None:
-        self.ptr = ptr
-
-
-class Array(np.ndarray):
-    """An array whose ``data`` is a pointer on the device."""
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return _Pointer(self.ctypes.data)
 
 
 class NcclError(RuntimeError):
@@ -55,7 +45,7 @@ class Nccl:
         found.NCCL_UINT8 = ONE_NCCL
         found.NcclError = NcclError
         found.get_version = lambda: 22809
-        found.get_unique_id = lambda: bytes(range(128))
+        found.get_unique_id = lambda: os.urandom(128)
         found.groupStart = self.start
         found.groupEnd = self.end
         found.NcclCommunicator = lambda size, key, rank: Member(self, self.worlds[key], size, rank)
@@ -165,6 +155,6 @@ def modules() -> dict[str, Any]:
     cupy.cuda, cuda.nccl = cuda, Nccl().module()
     cuda.Event, cuda.Stream, cuda.Device = _Event, _Stream, _Device
     cuda.get_current_stream = _Stream
-    cupy.empty = lambda shape, dtype: np.full(shape, 77).astype(dtype).view(Array)
+    cupy.empty = lambda shape, dtype: np.full(shape, 77).astype(dtype).view(Away)
     cupy.add = np.add
     return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.nccl": cuda.nccl}

@@ -19,6 +19,7 @@ import telegrad as tg
 from telegrad import nn, optim
 from telegrad.errors import WorkerLost
 from telegrad_server.executors.direct import agreed, device_of
+from telegrad_server.executors.staged import Staged
 from telegrad_server.tree import Division, spans
 
 from tests.cluster.inside import Inside, inside
@@ -122,6 +123,38 @@ def test_whoever_leaves_ends_the_wait_of_the_others(team: tuple[Workers, list[An
         return caught.value.message
 
     assert ["an op failed" in said for said in made.each(work)] == [True, False, True]
+
+
+def test_if_one_cannot_meet_the_others_all_go_by_way_of_the_host(
+    nccl: Any,
+    workers: Callable[..., Workers],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = workers(SIZE)
+    hosts = made.join()
+    devices = [device_of(22809, f"gpu-{rank}") for rank in range(SIZE)]
+    monkeypatch.setattr(nccl, "OPENING_SECONDS", 0.5)
+    meet = nccl.nccl.NcclCommunicator
+
+    def fails_at_one(size: int, key: bytes, rank: int) -> Any:
+        if rank == 1:
+            raise nccl.nccl.NcclError("NCCL_ERROR_SYSTEM_ERROR: no route to host")
+        return meet(size, key, rank)
+
+    monkeypatch.setattr(nccl.nccl, "NcclCommunicator", fails_at_one)
+
+    groups = made.each(lambda r: agreed(hosts[r], devices, nccl.NcclDoor(timeout_seconds=5), Ferry()))
+
+    assert [type(group) for group in groups] == [Staged] * SIZE
+    outs = [away(np.zeros(9, np.float32)) for _ in groups]
+    leaves = {r: leaf(r, 9) for r in range(DIVISION.replicas)}
+
+    def work(rank: int) -> None:
+        parts = [away(summed(node, leaves)) for node in DIVISION.nodes(rank)]
+        groups[rank].all_reduce(parts, outs[rank], division=DIVISION, tag=1)
+
+    made.each(work)
+    assert all(out.tobytes() == summed((0, DIVISION.replicas), leaves).tobytes() for out in outs)
 
 
 # crews

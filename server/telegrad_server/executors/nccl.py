@@ -1,8 +1,11 @@
 """A Communicator for arrays on GPUs, over NCCL. Never run on a device: written from CuPy 14.2's API.
 
 NCCL's own sums have an order that follows from the number of GPUs, so only its transport is used: grouped sends and
-receives bring the parts to the owner of each span, which adds them in the order of the tree, and the results are
-gathered. The same scheme, and the same bits, as in host memory (`telegrad_server.cluster.collectives.routes`).
+receives bring the parts to the owner of each span, which adds them in the order of the tree, and the results to all.
+The same scheme, and the same bits, as in host memory (`telegrad_server.cluster.collectives.routes`).
+
+NCCL connects two members when they first exchange something, and holds up both until then; its collectives do so anew
+for each of their algorithms. So only sends and receives are used, and everyone meets everyone when the group is made.
 
 Everything runs on one stream of its own, behind what the caller's stream holds, so members must issue their calls in
 the same order. A wait is the host's: were it the stream's, two sessions whose crews cross could wait for each other on
@@ -58,27 +61,48 @@ class NcclDoor:
 def _meet(host: Communicator, key: bytes) -> Any:
     """NCCL's communicator. It waits for all members, for ever if one has died, so a thread of its own does that."""
     device = cp.cuda.Device()
-    found: list[Any] = []
+    made: list[Any] = []
     failed: list[BaseException] = []
 
     def meet() -> None:
         try:
             device.use()
-            found.append(nccl.NcclCommunicator(host.size, key, host.rank))
+            made.append(nccl.NcclCommunicator(host.size, key, host.rank))
+            _greet(made[0], host.size, host.rank)
         except BaseException as error:
             failed.append(error)
 
     thread = threading.Thread(target=meet, name=f"telegrad nccl meets as rank {host.rank}", daemon=True)
     thread.start()
     until = time.monotonic() + OPENING_SECONDS
-    while thread.is_alive():
-        thread.join(_WATCH_SECONDS)
-        host.check()
-        if thread.is_alive() and time.monotonic() > until:
-            raise TimedOut(f"NCCL brought no {host.size} members together within {OPENING_SECONDS:g} s")
-    if failed:
-        raise failed[0]
-    return found[0]
+    try:
+        while thread.is_alive():
+            thread.join(_WATCH_SECONDS)
+            host.check()
+            if thread.is_alive() and time.monotonic() > until:
+                raise TimedOut(f"NCCL brought no {host.size} members together within {OPENING_SECONDS:g} s")
+        if failed:
+            raise failed[0]
+    except BaseException:
+        for communicator in made:
+            communicator.abort()  # else its kernels wait for ever. A thread still in NCCL's own start stays there
+        raise
+    return made[0]
+
+
+def _greet(communicator: Any, size: int, rank: int) -> None:
+    """Exchange a byte with everyone, so that all are connected, and what does not work shows now."""
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        mine, found = cp.full(size, rank % 256, np.uint8), cp.full(size, rank % 256, np.uint8)
+        with _at_once():
+            for peer in range(size):
+                if peer != rank:
+                    communicator.send(mine[peer : peer + 1].data.ptr, 1, _BYTES, peer, stream.ptr)
+                    communicator.recv(found[peer : peer + 1].data.ptr, 1, _BYTES, peer, stream.ptr)
+        said = cp.asnumpy(found)
+    if said.tolist() != [peer % 256 for peer in range(size)]:
+        raise RuntimeError(f"NCCL brought {said.tolist()} where every member was to send its number")
 
 
 class Nccl:
@@ -142,7 +166,7 @@ class Nccl:
     def broadcast(self, x: Array, *, root: int, tag: int) -> None:
         """Fill ``x`` on every rank with what it is on ``root``."""
         with _Issue(self, f"broadcast of {x.dtype}[{x.size}]", (x,)) as issue:
-            self._nccl.broadcast(x.data.ptr, x.data.ptr, x.nbytes, _BYTES, root, self._stream.ptr)
+            self._spread(x.reshape(-1), root)
         issue.call.wait(timeout_seconds=None)
 
     def send(self, x: Array, *, peer: int, tag: int) -> None:
@@ -225,9 +249,6 @@ class Nccl:
     def _gather(self, out: Array, cut: list[tuple[int, int]]) -> None:
         first, last = cut[self.rank]
         mine = out[first:last]
-        if out.size and out.size % self.size == 0:
-            self._nccl.allGather(mine.data.ptr, out.data.ptr, mine.nbytes, _BYTES, self._stream.ptr)
-            return
         with _at_once():
             for peer, (start, stop) in enumerate(cut):
                 if peer == self.rank:
@@ -237,6 +258,14 @@ class Nccl:
                     self._nccl.recv(theirs.data.ptr, theirs.nbytes, _BYTES, peer, self._stream.ptr)
                 if last > first:
                     self._nccl.send(mine.data.ptr, mine.nbytes, _BYTES, peer, self._stream.ptr)
+
+    def _spread(self, x: Array, root: int) -> None:
+        with _at_once():
+            for peer in range(self.size) if x.size else ():
+                if self.rank == root and peer != root:
+                    self._nccl.send(x.data.ptr, x.nbytes, _BYTES, peer, self._stream.ptr)
+                elif self.rank == peer and peer != root:
+                    self._nccl.recv(x.data.ptr, x.nbytes, _BYTES, root, self._stream.ptr)
 
     def _watch(self) -> None:
         """Break off what will never end."""

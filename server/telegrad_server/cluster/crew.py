@@ -133,12 +133,14 @@ class Crew:
                 self._bring_home()
                 self._dismiss()
                 if verdict is not None:
+                    self._looked_for = 0  # they are well: an op of theirs failed
                     raise _blamed(verdict) from error
                 without += [name for name in self._lost if name not in without]
                 logging.info("a run begins again with other workers: %s", error.message)
             except BaseException:
                 self._bring_home()
                 self._dismiss()
+                self._looked_for = 0
                 raise
 
     # ---- who is in it

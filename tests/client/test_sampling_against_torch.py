@@ -190,6 +190,15 @@ def test_linear_cross_entropy_is_pytorchs(how: dict[str, Any], shape: tuple[int,
     _same(lambda x: ours(x, tg.asarray(classes)), lambda x: theirs(x, torch.tensor(classes)), [_normal(*shape)])
 
 
+def test_a_way_back_to_the_parent_does_not_rename_what_is_below() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 3)))
+    inner = model[0]
+
+    inner.parent = model
+
+    assert [v.name for v in model.parameters()] == ["0.0.weight", "0.0.bias"]
+
+
 def test_buffers_that_are_not_saved() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:

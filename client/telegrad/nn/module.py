@@ -134,9 +134,10 @@ class Module:
 
     def add_module(self, name: str, module: Module | None) -> None:
         """A child under a name. Its variables are called by it too, unless they had names before."""
-        for below, variable in [] if module is None else [*module.named_parameters(), *module.named_buffers()]:
-            if variable.name == below:
-                variable.name = f"{name}.{below}"
+        if module is not None and all(below is not self for below in module.modules()):  # not a way back to a parent
+            for below, variable in [*module.named_parameters(), *module.named_buffers()]:
+                if variable.name == below:
+                    variable.name = f"{name}.{below}"
         self._modules[name] = module
 
     # ---- the tree

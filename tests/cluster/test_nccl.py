@@ -16,22 +16,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 import telegrad as tg
-from telegrad import nn, optim
 from telegrad.errors import WorkerLost
 from telegrad_server.executors.direct import agreed, device_of
 from telegrad_server.executors.staged import Staged
-from telegrad_server.tree import Division, spans
 
+from tests.cluster.exchanges import DIVISION, SIZE, leaves_of, messages, parts_of, sum_of, sums
 from tests.cluster.inside import Inside, inside
-from tests.cluster.member import leaf, summed
 from tests.cluster.test_collectives import Workers, workers  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.cluster.test_crew import digest, train
-from tests.cluster.test_shards import Training
+from tests.cluster.test_shards import Training, embedding
 from tests.executors.away import AwayExecutor, Ferry, away
 from tests.executors.cupy_alike import modules
-
-DIVISION = Division(7, ((0, 2), (2, 3), (3, 7)))
-SIZE = 3
 
 
 @pytest.fixture
@@ -61,65 +56,40 @@ def team(nccl: Any, workers: Callable[..., Workers]) -> Iterator[tuple[Workers, 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64])
 def test_sums_have_the_bits_of_the_host(team: tuple[Workers, list[Any]], count: int, dtype: Any) -> None:
     made, groups = team
-    leaves = {r: (leaf(r, count) / 64).astype(dtype) for r in range(DIVISION.replicas)}
-    expected = summed((0, DIVISION.replicas), leaves).astype(dtype)
 
-    def work(rank: int) -> list[bool]:
-        parts = [away(summed(node, leaves)) for node in DIVISION.nodes(rank)]
-        whole = away(np.zeros(count, dtype))
-        groups[rank].all_reduce(parts, whole, division=DIVISION, tag=1)
-        first, last = spans(count, SIZE)[rank]
-        own = away(np.zeros(last - first, dtype))
-        groups[rank].reduce_scatter(parts, own, division=DIVISION, tag=2)
-        gathered = away(np.zeros(count, dtype))
-        groups[rank].all_gather(own, gathered, tag=3)
-        wanted = [expected, expected[first:last], expected]
-        return [a.tobytes() == b.tobytes() for a, b in zip([whole, own, gathered], wanted, strict=True)]
-
-    assert made.each(work) == [[True] * 3] * SIZE
+    assert made.each(lambda rank: sums(groups, rank, count, dtype)) == [[True] * 3] * SIZE
 
 
 def test_a_result_may_be_a_part(team: tuple[Workers, list[Any]]) -> None:
     made, groups = team
-    leaves = {r: leaf(r, 1000) for r in range(DIVISION.replicas)}
+    leaves = leaves_of(1000)
 
     def work(rank: int) -> bool:
-        parts = [away(summed(node, leaves)) for node in DIVISION.nodes(rank)]
+        parts = parts_of(rank, leaves)
         groups[rank].all_reduce(parts, parts[0], division=DIVISION, tag=1)
-        return parts[0].tobytes() == summed((0, DIVISION.replicas), leaves).tobytes()
+        return parts[0].tobytes() == sum_of(leaves).tobytes()
 
     assert all(made.each(work))
 
 
 def test_broadcasts_and_messages(team: tuple[Workers, list[Any]]) -> None:
     made, groups = team
-    value = leaf(3, 777)
 
-    def work(rank: int) -> bool:
-        x = away(value if rank == 1 else np.zeros_like(value))
-        groups[rank].broadcast(x, root=1, tag=1)
-        y = away(x if rank == 0 else np.zeros_like(value))
-        if rank == 0:
-            groups[rank].send(y, peer=2, tag=2)
-        elif rank == 2:
-            groups[rank].recv(y, peer=0, tag=2)
-        return x.tobytes() == value.tobytes() and (rank == 1 or y.tobytes() == value.tobytes())
-
-    assert all(made.each(work))
+    assert all(made.each(lambda rank: messages(groups, rank)))
 
 
 def test_whoever_leaves_ends_the_wait_of_the_others(team: tuple[Workers, list[Any]]) -> None:
     made, groups = team
-    x = leaf(0, 1000)
+    leaves = leaves_of(1000)
 
     def work(rank: int) -> str:
         if rank == 1:
             groups[rank].abort("an op failed")
             return ""
-        parts = [away(x) for _ in DIVISION.nodes(rank)]
+        parts, out = parts_of(rank, leaves), away(np.zeros(1000, np.float32))
         with pytest.raises(WorkerLost) as caught:
             for tag in range(100):
-                groups[rank].all_reduce(parts, away(x), division=DIVISION, tag=tag)
+                groups[rank].all_reduce(parts, out, division=DIVISION, tag=tag)
         return caught.value.message
 
     assert ["an op failed" in said for said in made.each(work)] == [True, False, True]
@@ -146,15 +116,7 @@ def test_if_one_cannot_meet_the_others_all_go_by_way_of_the_host(
     groups = made.each(lambda r: agreed(hosts[r], devices, nccl.NcclDoor(timeout_seconds=5), Ferry()))
 
     assert [type(group) for group in groups] == [Staged] * SIZE
-    outs = [away(np.zeros(9, np.float32)) for _ in groups]
-    leaves = {r: leaf(r, 9) for r in range(DIVISION.replicas)}
-
-    def work(rank: int) -> None:
-        parts = [away(summed(node, leaves)) for node in DIVISION.nodes(rank)]
-        groups[rank].all_reduce(parts, outs[rank], division=DIVISION, tag=1)
-
-    made.each(work)
-    assert all(out.tobytes() == summed((0, DIVISION.replicas), leaves).tobytes() for out in outs)
+    assert made.each(lambda rank: sums(groups, rank, 9, np.float32)) == [[True] * 3] * SIZE
 
 
 # crews
@@ -192,15 +154,7 @@ def test_an_error_in_a_members_rows_ends_the_waits_and_on_it_goes(cluster: Insid
     bad[place] = 7777
 
     with tg.connect(cluster.address, new=True):
-        table = nn.Parameter(np.ones((3000, 8), np.float32))
-        optimizer = optim.Adam([table], lr=0.1)
-
-        @tg.function(replicas=3, shard_optimizer=True)
-        def step(rows: tg.Tensor) -> tg.Tensor:
-            loss = (tg.take(table, rows, axis=0) ** 2).mean()
-            optimizer.minimize(loss)
-            return loss
-
+        step, _, _ = embedding()
         step(np.arange(6)).item()
         with pytest.raises(IndexError, match="7777"):
             step(bad).item()

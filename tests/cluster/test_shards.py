@@ -139,6 +139,20 @@ def test_divided_state_is_whole_for_whoever_else_reads_it(three_workers: Running
         assert work() == expected
 
 
+def embedding() -> tuple[Callable[[np.ndarray], tg.Tensor], nn.Parameter, optim.Adam]:
+    """A step of three replicas, with divided state, that fails for rows beyond the table's."""
+    table = nn.Parameter(np.ones((3000, 8), np.float32))
+    optimizer = optim.Adam([table], lr=0.1)
+
+    @tg.function(replicas=3, shard_optimizer=True)
+    def step(rows: Any) -> tg.Tensor:
+        loss = (tg.take(table, rows, axis=0) ** 2).mean()
+        optimizer.minimize(loss)
+        return loss
+
+    return step, table, optimizer
+
+
 @pytest.mark.parametrize("place", [0, 5])
 def test_an_error_in_a_members_rows_loses_no_state(three_workers: Running, place: int) -> None:
     """Be it the home or a peer."""
@@ -146,15 +160,7 @@ def test_an_error_in_a_members_rows_loses_no_state(three_workers: Running, place
     bad[place] = 7777
 
     def work(fails: bool) -> list[bytes]:
-        table = nn.Parameter(np.ones((3000, 8), np.float32))
-        optimizer = optim.Adam([table], lr=0.1)
-
-        @tg.function(replicas=3, shard_optimizer=True)
-        def step(rows: tg.Tensor) -> tg.Tensor:
-            loss = (tg.take(table, rows, axis=0) ** 2).mean()
-            optimizer.minimize(loss)
-            return loss
-
+        step, table, optimizer = embedding()
         good = np.arange(6)
         found = [step(good).numpy().tobytes() for _ in range(2)]
         if fails:

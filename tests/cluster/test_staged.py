@@ -13,17 +13,13 @@ import telegrad as tg
 from telegrad.errors import ExecutionError, WorkerLost
 from telegrad_server.executors.direct import device_of, may_meet
 from telegrad_server.executors.staged import Staged
-from telegrad_server.tree import Division, spans
 
+from tests.cluster.exchanges import DIVISION, SIZE, leaves_of, messages, parts_of, sum_of, sums
 from tests.cluster.inside import inside
-from tests.cluster.member import leaf, summed
 from tests.cluster.test_collectives import Workers, workers  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.cluster.test_crew import digest, train
 from tests.cluster.test_shards import Training
 from tests.executors.away import AwayExecutor, Ferry, away
-
-SIZE = 3
-DIVISION = Division(7, ((0, 2), (2, 3), (3, 7)))
 
 
 @pytest.fixture
@@ -36,35 +32,17 @@ def team(workers: Callable[..., Workers]) -> Iterator[tuple[Workers, list[Staged
         group.close()
 
 
-def parts_of(rank: int, leaves: dict[int, Any]) -> list[Any]:
-    return [away(summed(node, leaves)) for node in DIVISION.nodes(rank)]
-
-
 @pytest.mark.parametrize("count", [0, 1, 5, 200_003])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64])
 def test_sums_have_the_bits_of_the_host(team: tuple[Workers, list[Staged]], count: int, dtype: Any) -> None:
     made, groups = team
-    leaves = {r: (leaf(r, count) / 64).astype(dtype) for r in range(DIVISION.replicas)}
-    expected = summed((0, DIVISION.replicas), leaves).astype(dtype)
 
-    def work(rank: int) -> list[bool]:
-        parts = parts_of(rank, leaves)
-        whole = away(np.zeros(count, dtype))
-        groups[rank].all_reduce(parts, whole, division=DIVISION, tag=1)
-        first, last = spans(count, SIZE)[rank]
-        own = away(np.zeros(last - first, dtype))
-        groups[rank].reduce_scatter(parts, own, division=DIVISION, tag=2)
-        gathered = away(np.zeros(count, dtype))
-        groups[rank].all_gather(own, gathered, tag=3)
-        wanted = [expected, expected[first:last], expected]
-        return [a.tobytes() == b.tobytes() for a, b in zip([whole, own, gathered], wanted, strict=True)]
-
-    assert made.each(work) == [[True] * 3] * SIZE
+    assert made.each(lambda rank: sums(groups, rank, count, dtype)) == [[True] * 3] * SIZE
 
 
 def test_a_result_may_be_a_part_and_is_there_only_when_it_is_waited_for(team: tuple[Workers, list[Staged]]) -> None:
     made, groups = team
-    leaves = {r: leaf(r, 1000) for r in range(DIVISION.replicas)}
+    leaves = leaves_of(1000)
 
     def work(rank: int) -> bool:
         parts = parts_of(rank, leaves)
@@ -73,27 +51,15 @@ def test_a_result_may_be_a_part_and_is_there_only_when_it_is_waited_for(team: tu
         untouched = parts[0].tobytes() == before
         pending.wait(timeout_seconds=None)
         pending.wait(timeout_seconds=None)  # as often as one likes
-        return untouched and parts[0].tobytes() == summed((0, DIVISION.replicas), leaves).tobytes()
+        return untouched and parts[0].tobytes() == sum_of(leaves).tobytes()
 
     assert all(made.each(work))
 
 
 def test_broadcasts_and_messages(team: tuple[Workers, list[Staged]]) -> None:
     made, groups = team
-    value = leaf(3, 777)
 
-    def work(rank: int) -> bool:
-        x = away(value if rank == 1 else np.zeros_like(value))
-        groups[rank].broadcast(x, root=1, tag=1)
-        groups[rank].barrier()
-        y = away(x if rank == 0 else np.zeros_like(value))
-        if rank == 0:
-            groups[rank].send(y, peer=2, tag=2)
-        elif rank == 2:
-            groups[rank].recv(y, peer=0, tag=2)
-        return x.tobytes() == value.tobytes() and (rank == 1 or y.tobytes() == value.tobytes())
-
-    assert all(made.each(work))
+    assert all(made.each(lambda rank: messages(groups, rank)))
 
 
 def test_a_broken_group_says_so(team: tuple[Workers, list[Staged]]) -> None:
@@ -101,9 +67,7 @@ def test_a_broken_group_says_so(team: tuple[Workers, list[Staged]]) -> None:
     groups[0].abort("it was asked for")
 
     with pytest.raises(WorkerLost, match="asked for"):
-        groups[0].all_reduce(
-            parts_of(0, {r: leaf(r, 9) for r in range(7)}), away(np.zeros(9, np.float32)), division=DIVISION, tag=1
-        )
+        groups[0].all_reduce(parts_of(0, leaves_of(9)), away(np.zeros(9, np.float32)), division=DIVISION, tag=1)
 
 
 def alone(work: Callable[[], Any]) -> Any:

@@ -127,6 +127,9 @@ class _Stream:
     def wait_event(self, event: _Event) -> None:
         pass
 
+    def synchronize(self) -> None:
+        pass
+
 
 class _Device:
     def use(self) -> None:

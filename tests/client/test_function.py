@@ -128,7 +128,11 @@ def test_a_loss_from_a_function_can_be_differentiated_outside() -> None:
     assert w.grad is not None and w.grad.tolist() == [6, 16]
 
 
-@pytest.mark.parametrize("use", [float, bool, repr, lambda x: x.numpy(), lambda x: [0][x]], ids=str)
+@pytest.mark.parametrize(
+    "use",
+    [float, bool, repr, lambda x: x.numpy(), lambda x: [0][x]],
+    ids=["float", "bool", "repr", "numpy", "index"],
+)
 def test_reading_in_a_trace_names_the_line_and_the_way_out(use: Any) -> None:
     @tg.function
     def f(x: tg.Tensor) -> tg.Tensor:

@@ -20,6 +20,8 @@ from telegrad.wire.v1 import sessions_pb2_grpc as services
 from tests.faults.conftest import Server, wait_until
 from tests.faults.proxy import Proxy
 
+pytestmark = pytest.mark.slow  # every test has a server of its own
+
 
 def counting(session: tg.Session) -> tuple[tg.Variable, Callable[[], tg.Tensor]]:
     count = tg.Variable(0.0)

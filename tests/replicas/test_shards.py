@@ -63,6 +63,7 @@ OPTIMIZERS: list[tuple[Callable[..., Any], dict[str, Any], int]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "options", "variables"), OPTIMIZERS)
 def test_elementwise_state_is_divided_and_has_the_same_bits(
     steps: Steps, make: Callable[..., Any], options: dict[str, Any], variables: int

@@ -96,6 +96,7 @@ OWNERS = {
     "grpc": (
         "telegrad.transport.remote",
         "telegrad.transport.channel",
+        "telegrad.transport.remote_datasets",
         "telegrad.wire.v1",
         "telegrad_server.service",
         "telegrad_server.probe",

@@ -159,9 +159,10 @@ def test_another_tenant_finds_nothing(catalog: Catalog) -> None:
 NAMES = [
     "", ".", "..", "../x", "a/../b", "/etc/passwd", "a/b", "a\\b", "..\\..\\x", "%2e%2e", "%2e%2e%2f", "%252e%252e",
     "a\0b", "a\nb", "a\n", " a", "a b", "a ", "-a", ".a", "_a", "C:", "C:\\x", "\\\\host\\share", "~", "~root", "a:b",
-    "a" * 129, "a" * 256, "é", "\uff41", "a\u202eb", "a\u0301", "\u2024\u2024", "\uff0e\uff0e", "‥", "a\u2215b", "a\uff0fb",
-    "a?b", "a*b", "a|b", "a<b", "a>b", 'a"b', "a'b", "a;b", "a&b", "$HOME", "`id`", "a\tb", "a\rb", "a\x7fb", "a\ud800",
-    "file://x", "s3://x", "a#b", "a%00b", "@a", "a@b", "a,b", "a=b", "(a)", "[a]", "{a}", "😀", "٣", "a\u200b",
+    "a" * 129, "a" * 256, "é", "\uff41", "a\u202eb", "a\u0301", "\u2024\u2024", "\uff0e\uff0e", "‥", "a\u2215b",
+    "a\uff0fb", "a?b", "a*b", "a|b", "a<b", "a>b", 'a"b', "a'b", "a;b", "a&b", "$HOME", "`id`", "a\tb", "a\rb",
+    "a\x7fb", "a\ud800", "file://x", "s3://x", "a#b", "a%00b", "@a", "a@b", "a,b", "a=b", "(a)", "[a]", "{a}", "😀",
+    "٣", "a\u200b",
 ]  # fmt: skip
 
 
@@ -285,6 +286,17 @@ def test_other_bytes_than_announced_are_refused_and_can_be_sent_anew(catalog: Ca
     part.finish()
 
     assert (long.value.reason, short.value.reason) == ("DATA_LENGTH", "DATA_TRUNCATED")
+
+
+def test_what_a_power_cut_has_spoilt_is_sent_anew(catalog: Catalog) -> None:
+    column = column_of("x", X)
+    part = catalog.receive("a", column.type, column.digest)
+    part.write(bytes(100))
+    part.close()
+
+    catalog.put("a", "d", {"x": X})
+
+    assert (catalog.open("a", "d").batch(Y)["x"] == X).all()
 
 
 def test_a_quota_counts_what_is_coming_too_and_deleting_makes_room(tmp_path: Path) -> None:

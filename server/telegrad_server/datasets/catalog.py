@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from telegrad.errors import DataCorrupt
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import array_bytes
 from telegrad.wire.datasets import (
@@ -52,11 +53,15 @@ class Catalog:
 
     def _write(self, tenant: str, column: Column, array: Array) -> None:
         part = self.receive(tenant, column.type, column.digest)
+        begun_at = part.received_bytes
         try:
             data = array_bytes(array)
-            for at in range(part.received_bytes, len(data), SLICE_BYTES):
+            for at in range(begun_at, len(data), SLICE_BYTES):
                 part.write(data[at : at + SLICE_BYTES])
             part.finish()
+        except DataCorrupt:
+            if not begun_at:
+                raise  # else what was there already was wrong, and has been thrown away: it is offered again
         finally:
             part.close()
 

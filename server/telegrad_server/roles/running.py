@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import socket
+from pathlib import Path
 
 from telegrad_server.access import Gate
 from telegrad_server.config import Config
+from telegrad_server.datasets import Catalog
 
 STOP_SECONDS = 5.0
 
@@ -16,6 +18,13 @@ STOP_SECONDS = 5.0
 def gate(config: Config) -> Gate:
     """Who may come in."""
     return Gate.from_file(config.token_file) if config.token_file else Gate()
+
+
+def catalog(config: Config) -> Catalog | None:
+    """The datasets under ``data_dir``, None without it."""
+    if config.data_dir is None:
+        return None
+    return Catalog(Path(config.data_dir) / "datasets", most_bytes=config.max_tenant_dataset_bytes)
 
 
 def say(text: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from telegrad.errors import DataCorrupt
+from telegrad.errors import AccessError, DataCorrupt, NotFound, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import array_bytes
 from telegrad.wire.datasets import (
@@ -24,17 +25,24 @@ from telegrad.wire.naming import check_name
 
 from telegrad_server.datasets.dataset import Array, Dataset, Mapped
 from telegrad_server.datasets.part import Part
+from telegrad_server.datasets.registered import Registered
+from telegrad_server.datasets.roots import Root
 from telegrad_server.datasets.shelf import Shelf
 
 TENANT_BYTES = 1 << 40
 
 
 class Catalog:
-    """The datasets in a folder, which is made if need be; ``most_bytes`` is each tenant's quota. For any thread."""
+    """The datasets in a folder, which is made if need be, and those that an operator has registered.
 
-    def __init__(self, folder: Path, *, most_bytes: int = TENANT_BYTES) -> None:
+    ``most_bytes`` is each tenant's quota. All tenants can read what is registered; a name of a tenant's own comes
+    first. For any thread. ResourceError if a library is missing that a root needs.
+    """
+
+    def __init__(self, folder: Path, *, most_bytes: int = TENANT_BYTES, roots: Iterable[Root] = ()) -> None:
         self._folder = folder
         self._most_bytes = most_bytes
+        self._registered = {root.name: Registered(root, folder / "registered") for root in roots}
         self._lock = threading.Lock()
         self._shelves: dict[str, Shelf] = {}
 
@@ -77,39 +85,80 @@ class Catalog:
 
     def describe(self, tenant: str, name: str) -> Description:
         """What a name stands for, or NotFound."""
-        return self._shelf(tenant).named(check_name(name, what="a dataset"))
+        try:
+            return self._own(tenant, name)
+        except NotFound:
+            return self._registered_as(name).describe()
 
     def list(self, tenant: str) -> list[Description]:
-        """All of a tenant's, by name."""
-        return self._shelf(tenant).names()
+        """All that a tenant can read, by name."""
+        found = {description.name: description for description in self._shelf(tenant).names()}
+        for name in self._registered.keys() - found.keys():
+            try:
+                found[name] = self._registered[name].describe()
+            except TelegradError as error:
+                logging.warning("dataset %s is not listed: %s", name, error.message)
+        return [found[name] for name in sorted(found)]
 
     def open(self, tenant: str, name: str) -> Dataset:
         """What a name stands for, to be read, or NotFound. It can be read to the end, whatever becomes of the name."""
-        return self._mapped(tenant, self.describe(tenant, name))
+        try:
+            return self._mapped(tenant, self._own(tenant, name))
+        except NotFound:
+            return self._registered_as(name).open()
 
     def open_digest(self, tenant: str, digest: str) -> Dataset:
         """The dataset with a digest, to be read, or NotFound."""
-        return self._mapped(tenant, self._shelf(tenant).described(check_digest(digest)))
-
-    def _mapped(self, tenant: str, found: Description) -> Dataset:
-        shelf = self._shelf(tenant)
-        return Mapped(found.digest, {column.name: shelf.mapped(column) for column in found.columns})
+        try:
+            return self._mapped(tenant, self._shelf(tenant).described(check_digest(digest)))
+        except NotFound:
+            for registered in self._registered.values():
+                if (dataset := registered.open()).digest == digest:
+                    return dataset
+            raise
 
     def verify(self, tenant: str, name: str) -> None:
         """Read all of a dataset again. DataCorrupt, naming the column, if the disk has changed it."""
-        self._shelf(tenant).verify(self.describe(tenant, name).columns)
+        try:
+            self._shelf(tenant).verify(self._own(tenant, name).columns)
+        except NotFound:
+            self._registered_as(name).open()
 
     def hold(self, tenant: str, digest: str, *, by: str) -> None:
-        """Keep a dataset until ``by`` (as in "job-17") lets go of it, though its name be deleted. NotFound."""
-        self._shelf(tenant).hold(check_digest(digest), by=by)
+        """Keep a dataset until ``by`` (as in "job-17") lets go of it, though its name be deleted. NotFound.
+
+        What an operator has registered is the operator's: it cannot be held.
+        """
+        try:
+            self._shelf(tenant).hold(check_digest(digest), by=by)
+        except NotFound:
+            self.open_digest(tenant, digest)
 
     def let_go(self, tenant: str, *, by: str) -> None:
         """What ``by`` held is no longer kept for it."""
         self._shelf(tenant).let_go(by=by)
 
     def delete(self, tenant: str, name: str) -> None:
-        """Forget a name, and the bytes to which nothing else leads. NotFound."""
-        self._shelf(tenant).delete(check_name(name, what="a dataset"))
+        """Forget a name, and the bytes to which nothing else leads. NotFound; AccessError for a registered one."""
+        try:
+            self._shelf(tenant).delete(check_name(name, what="a dataset"))
+        except NotFound:
+            if name not in self._registered:
+                raise
+            raise AccessError(f"dataset {name!r} is registered by the operator, who alone can remove it") from None
+
+    def _own(self, tenant: str, name: str) -> Description:
+        return self._shelf(tenant).named(check_name(name, what="a dataset"))
+
+    def _registered_as(self, name: str) -> Registered:
+        """The root with a name; called where a tenant's own was not found."""
+        if name not in self._registered:
+            raise NotFound(f"there is no dataset {name!r}; session.datasets.list() tells which there are", name=name)
+        return self._registered[name]
+
+    def _mapped(self, tenant: str, found: Description) -> Dataset:
+        shelf = self._shelf(tenant)
+        return Mapped(found.digest, {column.name: shelf.mapped(column) for column in found.columns})
 
     def _shelf(self, tenant: str) -> Shelf:
         with self._lock:

@@ -64,6 +64,5 @@ def check_rows(rows: Rows, count: int) -> None:
 
 def _native(array: Array) -> Array:
     """C order and native bytes; what is true is 1, as some files do not have it."""
-    if array.dtype == np.bool_:
-        return array.view(np.uint8) != 0
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return array.view(np.uint8) != 0 if array.dtype == np.bool_ else array

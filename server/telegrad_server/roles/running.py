@@ -8,9 +8,11 @@ import signal
 import socket
 from pathlib import Path
 
+from telegrad.errors import ResourceError
+
 from telegrad_server.access import Gate
 from telegrad_server.config import Config
-from telegrad_server.datasets import Catalog
+from telegrad_server.datasets import Catalog, parse_roots
 
 STOP_SECONDS = 5.0
 
@@ -21,10 +23,16 @@ def gate(config: Config) -> Gate:
 
 
 def catalog(config: Config) -> Catalog | None:
-    """The datasets under ``data_dir``, None without it."""
+    """The datasets under ``data_dir``, None without it. ResourceError if those to be registered are not there."""
     if config.data_dir is None:
+        if config.dataset_roots:
+            raise ResourceError("--dataset-roots needs --data-dir, where what cannot be read as it is gets unpacked")
         return None
-    return Catalog(Path(config.data_dir) / "datasets", most_bytes=config.max_tenant_dataset_bytes)
+    return Catalog(
+        Path(config.data_dir) / "datasets",
+        most_bytes=config.max_tenant_dataset_bytes,
+        roots=parse_roots(config.dataset_roots),
+    )
 
 
 def say(text: str) -> None:

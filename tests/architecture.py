@@ -74,6 +74,7 @@ SERVER = {
     "telegrad_server.cluster.placement": (*PURE, "telegrad_server.cluster.members"),
     "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.nodes"),
     "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.tied"),
+    "telegrad_server.datasets": PURE,
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",
@@ -95,6 +96,7 @@ OWNERS = {
     "grpc": (
         "telegrad.transport.remote",
         "telegrad.transport.channel",
+        "telegrad.transport.remote_datasets",
         "telegrad.wire.v1",
         "telegrad_server.service",
         "telegrad_server.probe",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from telegrad import context
 from telegrad.commands import Commands
+from telegrad.datasets import Datasets
 from telegrad.errors import SessionError, TelegradError
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
@@ -98,6 +99,11 @@ class Session:
     def is_direct(self) -> bool:
         """Whether the home is reached without the gateway."""
         return self.commands.connection.greeting.is_direct
+
+    @property
+    def datasets(self) -> Datasets:
+        """The datasets on the server, by name: ``session.datasets.put("digits", x=x, y=y)``, ``["digits"]``."""
+        return Datasets(self.commands.connection.datasets)
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "open"

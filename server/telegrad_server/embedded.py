@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
+from pathlib import Path
 
 from telegrad_server.config import Config
+from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
 from telegrad_server.worker import Worker
 
@@ -23,3 +26,21 @@ def open_worker(backend: str = "auto") -> Worker:
 def known_worker(backend: str) -> Worker | None:
     """The worker for a backend, if there is one already."""
     return open_worker(backend) if backend in _OPENED else None
+
+
+def data_dir() -> Path:
+    """Where this user's datasets and jobs are kept: TELEGRAD_DATA_DIR, else a folder of the user's data."""
+    chosen = os.environ.get("TELEGRAD_DATA_DIR")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "telegrad"
+
+
+def open_catalog() -> Catalog:
+    """The datasets of this user; the folder is made when something is put."""
+    return _catalog(data_dir())
+
+
+@lru_cache
+def _catalog(folder: Path) -> Catalog:
+    return Catalog(folder / "datasets")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
+from telegrad.wire.datasets import Column, Description, Missing
 from telegrad.wire.messages import Command, ErrorRecord, Event
 
 Deliver = Callable[[Event], None]
@@ -63,6 +65,38 @@ OnQueued = Callable[[int, str], None]
 """Told the place in the queue, and what the session waits for."""
 
 
+class DatasetCalls(Protocol):
+    """What a server does with its tenant's datasets. It is waited for while it cannot be reached."""
+
+    def offer(self, name: str, columns: Sequence[Column]) -> Description | tuple[Missing, ...]:
+        """Let a name stand for a dataset; or what must be uploaded before."""
+        ...
+
+    def upload(self, column: Column, data: memoryview, offset: int) -> None:
+        """Send a column's bytes from an offset on. ServerUnavailable if that breaks: offer tells how far it came."""
+        ...
+
+    def list(self) -> list[Description]:
+        """All of them."""
+        ...
+
+    def describe(self, name: str) -> Description:
+        """One of them, or NotFound."""
+        ...
+
+    def read(self, dataset: Description, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """These rows of each column; NotFound if the name stands for something else by now."""
+        ...
+
+    def verify(self, name: str) -> None:
+        """DataCorrupt if the disk has changed it."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Forget a name, or NotFound."""
+        ...
+
+
 class Connection(Protocol):
     """A session's line to its server. Commands take effect once and in order, whatever the network does."""
 
@@ -101,6 +135,11 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """End the session and free everything."""
+        ...
+
+    @property
+    def datasets(self) -> DatasetCalls:
+        """The server's datasets; they need no open session."""
         ...
 
     @property

@@ -36,9 +36,20 @@ from telegrad.errors import (
     VersionMismatch,
 )
 from telegrad.ir.types import Type
-from telegrad.transport import ANYWHERE, Deliver, Demand, Greeting, Lost, OnQueued, UploadFailed, WorkerInfo
+from telegrad.transport import (
+    ANYWHERE,
+    DatasetCalls,
+    Deliver,
+    Demand,
+    Greeting,
+    Lost,
+    OnQueued,
+    UploadFailed,
+    WorkerInfo,
+)
 from telegrad.transport.access import Address, find_token, parse_address
 from telegrad.transport.channel import error_of, open_channel
+from telegrad.transport.remote_datasets import RemoteDatasets
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_bytes, array_from
@@ -114,6 +125,8 @@ class GrpcConnection:
         self._timeout = timeout_seconds
         self._lease_seconds = lease_seconds
         self._metadata = self._access(find_token(token))
+        self._front = self._address, tuple(self._metadata)
+        self._datasets: RemoteDatasets | None = None
         self._channel = open_channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
         self._ways: tuple[Address, Address] | None = (
@@ -283,6 +296,18 @@ class GrpcConnection:
         raise ServerUnavailable("the connection was closed while waiting for the server")
 
     @property
+    def datasets(self) -> DatasetCalls:
+        if self._datasets is None:
+            address, metadata = self._front
+            self._datasets = RemoteDatasets(
+                open_channel(address, self._ca_cert),
+                metadata,
+                timeout_seconds=self._timeout,
+                patience_seconds=self._lease_seconds,
+            )
+        return self._datasets
+
+    @property
     def is_open(self) -> bool:
         return not self._ending.is_set() and not self._is_lost
 
@@ -443,6 +468,8 @@ class GrpcConnection:
             if self._stream is not None:
                 self._stream.cancel()
             self._channel.close()
+            if self._datasets is not None:
+                self._datasets.close()
 
     # ---- bulk
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
-from telegrad_server.roles.running import STOP_SECONDS, gate, say, stopping
+from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, say, stopping
 from telegrad_server.service import Access, Server
 from telegrad_server.worker import Worker
 
@@ -13,7 +13,7 @@ async def run(config: Config) -> int:
     """Serve until a signal."""
     stop = stopping()
     worker = Worker(config, pick_executor(config.backend))
-    server = Server(worker, config, Access(gate(config)))
+    server = Server(worker, config, Access(gate(config)), catalog=catalog(config))
     port = await server.start()
     worker.start()
     hello = worker.hello()

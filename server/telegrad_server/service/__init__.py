@@ -9,7 +9,9 @@ from functools import partial
 import grpc.aio
 
 from telegrad_server.config import Config
+from telegrad_server.datasets import Catalog
 from telegrad_server.metrics import Endpoint, worker_figures
+from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import Access, Refusals, TicketAccess
 from telegrad_server.service.health import Health
 from telegrad_server.service.listening import OPTIONS, bind, credentials, new_server
@@ -26,7 +28,13 @@ class Server:
     """A worker behind gRPC on one address. ``access`` finds the tenant of a call, or refuses it."""
 
     def __init__(
-        self, worker: Worker, config: Config, access: grpc.aio.ServerInterceptor, *, is_inside: bool = False
+        self,
+        worker: Worker,
+        config: Config,
+        access: grpc.aio.ServerInterceptor,
+        *,
+        catalog: Catalog | None = None,
+        is_inside: bool = False,
     ) -> None:
         self._worker = worker
         self._config = config
@@ -35,7 +43,12 @@ class Server:
         self._server = new_server(
             config,
             [Refusals(worker.tally.refused), access],
-            [Sessions(worker, config).handlers(), Tensors(worker).handlers(), self._health.handlers()],
+            [
+                Sessions(worker, config).handlers(),
+                Tensors(worker).handlers(),
+                Datasets(catalog).handlers(),
+                self._health.handlers(),
+            ],
             is_inside=is_inside,
         )
         self._ticking: asyncio.Task[None] | None = None

@@ -75,6 +75,7 @@ SERVER = {
     "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.nodes"),
     "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.tied"),
     "telegrad_server.datasets": PURE,
+    "telegrad_server.checkpoints": (*PURE, "telegrad.wire.arrays", "telegrad.wire.safetensors"),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",

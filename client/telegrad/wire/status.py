@@ -81,6 +81,7 @@ REASONS: dict[str, Row] = {
     "OP_OUTPUT_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "OP_COST_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "STORAGE_FULL": Row("RESOURCE_EXHAUSTED", e.StorageFull),
+    "STORAGE_FAILED": Row("FAILED_PRECONDITION", e.ResourceError),
     # running
     "OP_FAILED": Row("INTERNAL", e.ExecutionError),
     "INDEX_RANGE": Row("INVALID_ARGUMENT", e.IndexRange),

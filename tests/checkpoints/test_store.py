@@ -90,7 +90,9 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
         store.read("job-1", 2)
 
 
-@pytest.mark.parametrize("job", ["../../etc", "a/../b", "/abs", "a\0b", "x" * 300, "CON", ".", "%2e%2e", "\uff4aob", ""])
+@pytest.mark.parametrize(
+    "job", ["../../etc", "a/../b", "/abs", "a\0b", "x" * 300, "CON", ".", "%2e%2e", "\uff4aob", ""]
+)
 def test_no_id_of_a_job_is_a_path(tmp_path: Path, job: str) -> None:
     store = CheckpointStore(tmp_path / "checkpoints")
     store.write(draft(tensors(1), job=job), named(tensors(1)))

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from telegrad.errors import DataCorrupt, ResourceError, StorageFull
+import numpy as np
+from telegrad.errors import DataCorrupt, ResourceError, StorageFull, TelegradError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PIECE = 4 << 20  # bytes a system call: each lets go of the interpreter's lock, and none takes long to be interrupted
@@ -102,7 +103,7 @@ class RealFiles:
     def read(self, path: Path, most_bytes: int) -> memoryview:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            view = memoryview(bytearray(min(os.fstat(descriptor).st_size, most_bytes)))
+            view = np.empty(min(os.fstat(descriptor).st_size, most_bytes), np.uint8).data  # not filled with zeros first
             filled = 0
             while filled < len(view) and (count := file.readinto(view[filled : filled + _PIECE])):
                 filled += count
@@ -133,6 +134,8 @@ def storing(what: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, TelegradError):  # of who brings the tensors: a worker that is lost is an OSError too
+            raise
         if error.errno in _FULL:
             raise StorageFull(f"{what}: the disk has no room ({error.strerror}); free some and it goes on") from error
         raise ResourceError(

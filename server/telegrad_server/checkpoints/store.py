@@ -19,61 +19,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from telegrad.errors import DataCorrupt, NotFound
+from telegrad.errors import DataCorrupt, GraphError, NotFound
 
+from telegrad_server.checkpoints import contents
 from telegrad_server.checkpoints import manifest as manifests
-from telegrad_server.checkpoints.files import Files, RealFiles, reading, storing
+from telegrad_server.checkpoints.contents import Damage, Latest, Report, damage
+from telegrad_server.checkpoints.files import Files, RealFiles, storing
 from telegrad_server.checkpoints.manifest import Draft, Manifest
-from telegrad_server.checkpoints.shards import SHARD_BYTES, Named, read_shard, write_shards
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Place:
-    """Which checkpoint of a job: its step, and the how manieth of that step."""
-
-    step: int
-    attempt: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.step:012d}.{self.attempt:04d}"
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A checkpoint that is not as it was written: which, and what was expected and found in which file."""
-
-    step: int
-    attempt: int
-    file: str
-    expected: str
-    found: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Latest:
-    """The newest whole checkpoint, and the newer ones that are damaged."""
-
-    manifest: Manifest
-    tensors: Iterator[Named]
-    skipped: tuple[Damage, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `verify` found: the steps with a whole checkpoint, and everything that is damaged."""
-
-    whole: tuple[int, ...]
-    damaged: tuple[Damage, ...]
+from telegrad_server.checkpoints.places import GONE, WRITING, Place, places_in, spent
+from telegrad_server.checkpoints.shards import SHARD_BYTES, Named, write_shards
 
 
 class CheckpointStore:
@@ -83,6 +42,7 @@ class CheckpointStore:
         self._folder = folder
         self._files = RealFiles() if files is None else files
         self._shard_bytes = shard_bytes
+        self._whole: set[tuple[str, Place]] = set()
 
     def write(self, draft: Draft, tensors: Iterable[Named]) -> Manifest:
         """Write a checkpoint; it lasts when this returns. Whatever happens, those before it are as they were.
@@ -91,18 +51,19 @@ class CheckpointStore:
         of the draft; StorageFull if the disk is; ResourceError (STORAGE_FAILED) for its other errors.
         """
         home = self._home(draft.job)
-        beside = home / f"writing-{secrets.token_hex(8)}"
+        beside = home / f"{WRITING}{secrets.token_hex(8)}"
         with storing(f"checkpoint of step {draft.step}"):
             self._make_home(home)
             self._files.make_folder(beside)
             try:
                 manifest = self._fill(beside, draft, tensors)
-                self._commit(home, beside, draft.step)
+                place = self._commit(home, beside, draft.step)
             except BaseException:
                 with suppress(OSError):
                     self._discard(beside)
                 raise
             self._files.sync_folder(home)
+        self._whole.add((draft.job, place))
         return manifest
 
     def steps(self, job: str) -> list[int]:
@@ -139,8 +100,44 @@ class CheckpointStore:
                 self._check(job, place)
                 whole.add(place.step)
             except DataCorrupt as error:
-                damaged.append(_damage(place, error))
+                if place in self._places(job):
+                    damaged.append(damage(place, error))
         return Report(tuple(sorted(whole)), tuple(damaged))
+
+    def keep(self, job: str, *, last: int, best: Collection[int] = ()) -> list[int]:
+        """Remove all checkpoints but the ``last`` newest whole ones and those of ``best``; returns the steps removed.
+
+        Damaged ones do not count, and go when they are older than those that stay. If it is interrupted anywhere, the
+        next call does the rest. Errors of the disk are those of `write`.
+        """
+        if last < 1:
+            raise GraphError(f"checkpoints: last={last}; one at least stays")
+        places = spent(self._places(job), lambda place: self._is_whole(job, place), last=last, best=best)
+        with storing("checkpoints to be removed"):
+            self._put_away(job, places)
+            self._clean(self._home(job), GONE)
+        return sorted({place.step for place in places} - set(self.steps(job)))
+
+    def rewind(self, job: str, step: int) -> None:
+        """Remove the checkpoints after a step, newest first, for a job that goes on from there in another way."""
+        with storing("checkpoints to be removed"):
+            self._put_away(job, [place for place in reversed(self._places(job)) if place.step > step])
+            self._clean(self._home(job), GONE)
+
+    def sweep(self, job: str) -> None:
+        """Remove what crashes have left of a job. Who writes a checkpoint of it meanwhile fails: he was replaced."""
+        with storing("what a crash has left"):
+            self._clean(self._home(job), WRITING, GONE)
+
+    def remove(self, job: str) -> None:
+        """Remove all checkpoints of a job. If it is interrupted anywhere, calling it again does the rest."""
+        with storing("checkpoints to be removed"):
+            self._put_away(job, self._places(job))
+            home = self._home(job)
+            self._clean(home, WRITING, GONE)
+            with suppress(FileNotFoundError):
+                self._files.remove_folder(home)
+                self._files.sync_folder(self._folder)
 
     # ---- writing
 
@@ -163,68 +160,76 @@ class CheckpointStore:
         self._files.sync_folder(folder)
         return manifest
 
-    def _commit(self, home: Path, beside: Path, step: int) -> None:
+    def _commit(self, home: Path, beside: Path, step: int) -> Place:
         """Give the folder its name: the next try of its step, also if another process has just made one."""
         while True:
-            tries = [p.attempt for p in self._listed(home) if p.step == step]
+            tries = [place.attempt for place in self._listed(home) if place.step == step]
+            place = Place(step, max(tries, default=0) + 1)
             try:
-                self._files.rename(beside, home / Place(step, max(tries, default=0) + 1).name)
-                return
+                self._files.rename(beside, home / place.name)
+                return place
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
 
+    # ---- removing
+
+    def _put_away(self, job: str, places: list[Place]) -> None:
+        """Remove checkpoints: first their names, for good, so that no reader ever meets half of one."""
+        if not places:
+            return
+        home = self._home(job)
+        self._files.sync_folder(home)  # what stays must last before anything goes
+        for place in places:
+            with suppress(FileNotFoundError):  # another process puts it away too
+                self._files.rename(home / place.name, home / f"{GONE}{secrets.token_hex(8)}")
+            self._whole.discard((job, place))
+        self._files.sync_folder(home)
+
+    def _clean(self, folder: Path, *prefixes: str) -> None:
+        """Remove from a folder the folders whose names begin so."""
+        with suppress(FileNotFoundError):
+            for name in self._files.names(folder):
+                if name.startswith(prefixes):
+                    self._discard(folder / name)
+
     def _discard(self, folder: Path) -> None:
-        for name in self._files.names(folder):
-            self._files.remove(folder / name)
-        self._files.remove_folder(folder)
+        """Remove a folder of files, which another process may be removing too."""
+        with suppress(FileNotFoundError):
+            for name in self._files.names(folder):
+                with suppress(FileNotFoundError):
+                    self._files.remove(folder / name)
+            self._files.remove_folder(folder)
 
     # ---- reading
 
     def _newest(self, job: str, places: list[Place]) -> Latest:
+        """Of the places given, the newest whole one. One that goes while it is read counts as never there."""
         skipped: list[Damage] = []
         first: DataCorrupt | None = None
         for place in sorted(places, reverse=True):
             try:
                 manifest = self._check(job, place)
-                return Latest(manifest, self._tensors(job, place, manifest), tuple(skipped))
             except DataCorrupt as error:
-                first = first or error
-                skipped.append(_damage(place, error))
-        assert first is not None
-        raise first
+                if place in self._places(job):
+                    first = first or error
+                    skipped.append(damage(place, error))
+                continue
+            tensors = contents.tensors(self._files, self._home(job) / place.name, manifest)
+            return Latest(manifest, tensors, tuple(skipped))
+        raise first or NotFound(f"the checkpoints of steps {[p.step for p in places]} were removed meanwhile")
 
     def _check(self, job: str, place: Place) -> Manifest:
-        """The manifest, once every byte of the checkpoint has been read and is right."""
-        manifest = self._manifest(job, place)
-        for _ in self._tensors(job, place, manifest):
-            pass
+        manifest = contents.check(self._files, self._home(job) / place.name, job=job, step=place.step)
+        self._whole.add((job, place))
         return manifest
 
-    def _manifest(self, job: str, place: Place) -> Manifest:
-        with reading(manifests.NAME):
-            data = self._files.read(self._home(job) / place.name / manifests.NAME, manifests.LARGEST)
-        manifest = manifests.decode(bytes(data), f"{place.name}/{manifests.NAME}")
-        if (manifest.job, manifest.step) != (job, place.step):
-            raise DataCorrupt(
-                f"{place.name} holds step {manifest.step} of another place; it was moved there",
-                file=manifests.NAME,
-                expected=f"step {place.step} of this job",
-                found=f"step {manifest.step}",
-            )
-        return manifest
-
-    def _tensors(self, job: str, place: Place, manifest: Manifest) -> Iterator[Named]:
-        """The tensors file by file, each file checked once more when it is read."""
-        missing = set(manifest.tensors)
-        for shard in manifest.shards:
-            for name, type, data in read_shard(self._files, self._home(job) / place.name, shard, manifest):
-                missing.discard(name)
-                yield name, type, data
-        if missing:
-            raise DataCorrupt(
-                f"{place.name} lacks {sorted(missing)}", file=manifests.NAME, expected=sorted(missing), found="nothing"
-            )
+    def _is_whole(self, job: str, place: Place) -> bool:
+        """Whether this store has written the checkpoint, or read it as it was written."""
+        if (job, place) not in self._whole:
+            with suppress(DataCorrupt):
+                self._check(job, place)
+        return (job, place) in self._whole
 
     # ---- places
 
@@ -238,13 +243,6 @@ class CheckpointStore:
     def _listed(self, home: Path) -> list[Place]:
         """The checkpoints in a job's folder, in order."""
         try:
-            names = self._files.names(home)
+            return places_in(self._files.names(home))
         except FileNotFoundError:
             return []
-        found = (re.fullmatch(r"(\d{12})\.(\d{4,})", name) for name in names)
-        return sorted(Place(int(match[1]), int(match[2])) for match in found if match)
-
-
-def _damage(place: Place, error: DataCorrupt) -> Damage:
-    details = {name: str(error.details.get(name, "")) for name in ("file", "expected", "found")}
-    return Damage(place.step, place.attempt, **details, message=error.message)

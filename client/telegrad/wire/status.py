@@ -78,6 +78,7 @@ REASONS: dict[str, Row] = {
     "OP_OUTPUT_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "OP_COST_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "STORAGE_FULL": Row("RESOURCE_EXHAUSTED", e.StorageFull),
+    "STORAGE_FAILED": Row("FAILED_PRECONDITION", e.ResourceError),
     # jobs
     "JOB_INVALID": Row("INVALID_ARGUMENT", e.GraphError),
     "JOB_UNKNOWN": Row("NOT_FOUND", e.NotFound),
@@ -85,6 +86,7 @@ REASONS: dict[str, Row] = {
     "JOB_STATE": Row("FAILED_PRECONDITION", e.JobError),
     "JOB_FENCED": Row("ABORTED", e.JobError),
     "JOB_FAILED": Row("FAILED_PRECONDITION", e.JobFailed),
+    "JOB_NUMERICS": Row("FAILED_PRECONDITION", e.JobError),
     "QUOTA_JOBS": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
     # running
     "OP_FAILED": Row("INTERNAL", e.ExecutionError),

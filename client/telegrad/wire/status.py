@@ -89,6 +89,7 @@ REASONS: dict[str, Row] = {
     "JOB_STATE": Row("FAILED_PRECONDITION", e.JobError),
     "JOB_FENCED": Row("ABORTED", e.JobError),
     "JOB_FAILED": Row("FAILED_PRECONDITION", e.JobFailed),
+    "JOB_NUMERICS": Row("FAILED_PRECONDITION", e.JobError),
     "QUOTA_JOBS": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
     # running
     "OP_FAILED": Row("INTERNAL", e.ExecutionError),

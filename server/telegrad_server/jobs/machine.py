@@ -17,38 +17,14 @@ too many, may change without changing what an old journal means (docs/jobs-insid
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from telegrad.errors import GraphError, JobError, NotFound, QuotaExceeded
 
 from telegrad_server.jobs import events as e
+from telegrad_server.jobs.job import Job, State, Wish, applied, losses_after
 from telegrad_server.jobs.line import Place, line
-
-
-class State(Enum):
-    """Where a job stands."""
-
-    QUEUED = "QUEUED"
-    STARTING = "STARTING"
-    RUNNING = "RUNNING"
-    PAUSED = "PAUSED"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-
-ENDED = frozenset((State.SUCCEEDED, State.FAILED, State.CANCELLED))
-PLACED = frozenset((State.STARTING, State.RUNNING))
-
-
-class Wish(Enum):
-    """What a placed job has been asked to do, and has not done yet."""
-
-    NONE = ""
-    PAUSE = "pause"
-    CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,45 +37,6 @@ class Limits:
     memory_losses: int = 2
     requests: int = 10_000
     request_seconds: float = 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job. ``step`` is its last checkpoint; ``losses`` counts those since. ``reason`` says why it is where it is."""
-
-    id: str
-    tenant: str
-    name: str
-    spec: str
-    number: int
-    first_step: int
-    last_step: int
-    is_strict: bool
-    submitted_at: float
-    changed_at: float
-    step: int
-    state: State = State.QUEUED
-    reason: str = "SUBMITTED"
-    message: str = ""
-    line: str = ""
-    assignment: int = 0
-    worker: str = ""
-    wish: Wish = Wish.NONE
-    timeline: int = 0
-    losses: int = 0
-    memory_losses: int = 0
-    restarts: int = 0
-    fingerprint: str = ""
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it has reached its end, which only extending and rewinding undo."""
-        return self.state in ENDED
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether a worker has it."""
-        return self.state in PLACED
 
 
 @dataclass(slots=True)
@@ -187,7 +124,7 @@ class Jobs:
     # ---- what an event amounts to
 
     def accept(self, event: e.Event) -> tuple[e.Event, ...]:
-        """The facts to be written; none if the event says nothing new. Raises what is wrong with it; changes nothing."""
+        """The facts to be written; none if the event says nothing new. Changes nothing; raises what is wrong."""
         match event:
             case e.Submitted():
                 return self._submitted(event)
@@ -282,7 +219,7 @@ class Jobs:
             return self._refuse(job, "rewound", "wait until it has ended")
         if not job.first_step <= event.step <= job.step:
             raise JobError(
-                f"the job {job.name} has been from step {job.first_step} to {job.step}, and cannot go back to {event.step};"
+                f"the job {job.name} has steps {job.first_step} to {job.step}, and cannot go back to {event.step};"
                 " `job.checkpoints` shows where it can"
             )
         if job.has_ended:
@@ -342,7 +279,7 @@ class Jobs:
     def _after_loss(self, job: Job, event: e.Lost) -> tuple[e.Event, ...]:
         if job.wish is Wish.CANCEL:
             return (e.Cancelled(job.id, 0),)
-        losses, memory = _losses(job, event)
+        losses, memory = losses_after(job, event)
         kept = f"its checkpoint of step {job.step} is kept"
         if losses >= self.limits.losses:
             message = (
@@ -404,7 +341,7 @@ class Jobs:
             self._remember(job.tenant, event.request_id, event.request_digest, job.id, at)
         if isinstance(event, e.Removed):
             return self._remove(job)
-        new, commands = _applied(job, event)
+        new, commands = applied(job, event)
         if new.state is not job.state:
             new = replace(new, changed_at=at)
         if new.state is not State.QUEUED:
@@ -457,13 +394,27 @@ class Jobs:
 
     # ---- what must hold
 
+    def same_as(self, other: Jobs) -> bool:
+        """Whether the other has the same jobs, in the same order, and knows no request that this one does not."""
+        mine, others = ([replace(job, number=0) for job in j.in_order()] for j in (self, other))
+        return mine == others and other._known_requests() <= self._known_requests()
+
+    def in_order(self) -> list[Job]:
+        """All jobs of all tenants, in the order they were submitted."""
+        return sorted(self._jobs.values(), key=lambda job: job.number)
+
+    def _known_requests(self) -> set[tuple[str, str, str, str]]:
+        return {
+            (name, id, r.digest, r.job) for name, tenant in self._tenants.items() for id, r in tenant.requests.items()
+        }
+
     def validate(self) -> None:
         """AssertionError if the machine has come into a state that must not be."""
         for job in self._jobs.values():
             assert job.is_placed == bool(job.worker), job
             assert job.is_placed or job.wish is Wish.NONE, job
             assert job.first_step <= job.step <= job.last_step, job
-            assert job.losses < self.limits.losses or job.state is State.FAILED, job
+            assert job.losses < self.limits.losses or job.has_ended, job
             assert job.state is not State.SUCCEEDED or job.reason in ("DONE", "EARLY_STOPPED"), job
             assert job.state is not State.SUCCEEDED or job.reason != "DONE" or job.step == job.last_step, job
             assert job.assignment >= job.is_placed and job.timeline >= 0, job
@@ -483,74 +434,9 @@ class Jobs:
         assert all(place.reason for place in places) and self._notes.keys() <= set(queued)
 
 
-def _losses(job: Job, event: e.Lost) -> tuple[int, int]:
-    """How many losses in a row this makes, and how many of them for want of memory."""
-    return job.losses + (event.why != "DRAINED"), job.memory_losses + 1 if event.why == "WORKER_OOM" else 0
-
-
-def _applied(job: Job, event: e.Event) -> tuple[Job, list[e.Command]]:
-    """The job after a fact, and what is to be done about it."""
-    at = (job.id, job.worker, job.assignment)
-    release: list[e.Command] = [e.Release(*at)] if job.is_placed else []
-    free = replace(job, worker="", wish=Wish.NONE, message="", line="")
-    match event:
-        case e.PauseAsked():
-            return replace(job, wish=Wish.PAUSE), [e.StopAtCheckpoint(*at)] if job.is_placed else []
-        case e.ResumeAsked() if job.is_placed:
-            return replace(job, wish=Wish.NONE), []
-        case e.ResumeAsked():
-            return replace(free, state=State.QUEUED, reason="RESUMED", losses=0, memory_losses=0), []
-        case e.CancelAsked():
-            return replace(job, wish=Wish.CANCEL), [e.StopNow(*at)] if job.is_placed else []
-        case e.Extended() if job.is_placed:
-            return replace(job, spec=event.spec, last_step=event.last_step), [e.Extend(*at, event.spec)]
-        case e.Extended():
-            longer = replace(job, spec=event.spec, last_step=event.last_step)
-            return (replace(longer, state=State.QUEUED, reason="EXTENDED") if job.has_ended else longer), []
-        case e.Rewound():
-            back = replace(free, step=event.step, timeline=event.timeline, losses=0, memory_losses=0)
-            if job.state is not State.PAUSED:
-                back = replace(back, state=State.QUEUED, reason="REWOUND")
-            stop: list[e.Command] = [e.StopNow(*at)] if job.is_placed else []
-            return back, [*stop, *release, e.Discard(job.id, event.step)]
-        case e.Assigned():
-            given = replace(job, state=State.STARTING, reason="ASSIGNED", worker=event.worker, message="")
-            given = replace(given, assignment=event.assignment, fingerprint=event.fingerprint)
-            return given, [e.Assign(job.id, event.worker, event.assignment, job.step, job.spec)]
-        case e.Started():
-            return replace(job, state=State.RUNNING, reason="STARTED", message=event.message), []
-        case e.Progressed():
-            return replace(job, step=event.step, losses=0, memory_losses=0), []
-        case e.Lost():
-            losses, memory = _losses(job, event)
-            lost = replace(free, state=State.QUEUED, reason=event.why, message=event.message)
-            return replace(lost, losses=losses, memory_losses=memory, restarts=job.restarts + 1), release
-        case e.Continued():
-            return replace(free, state=State.QUEUED, reason="CONTINUED"), release
-        case e.StorageBack():
-            return replace(free, state=State.QUEUED, reason="STORAGE_BACK"), []
-        case e.Paused():
-            return replace(free, state=State.PAUSED, reason=event.why, message=event.message), release
-        case e.Cancelled():
-            return replace(free, state=State.CANCELLED, reason="ASKED"), release
-        case e.Failed():
-            failed = replace(free, state=State.FAILED, reason=event.reason, message=event.message, line=event.line)
-            return failed, release
-        case e.Succeeded():
-            return replace(free, state=State.SUCCEEDED, reason="EARLY_STOPPED" if event.is_early else "DONE"), release
-        case e.NumericsChanged():
-            return job, []
-        case e.Submitted() | e.Removed():
-            raise AssertionError(event)
-
-
 def replayed(facts: Iterable[tuple[float, e.Event]], limits: Limits | None = None) -> Jobs:
     """The jobs that a journal's facts, with their times, amount to."""
     jobs = Jobs(limits)
     for at, event in facts:
         jobs.apply(event, at)
     return jobs
-
-
-Acting = Callable[[e.Command], None]
-"""Carries out a command."""

@@ -17,7 +17,6 @@ from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, type_of
-from telegrad.wire.status import to_exception
 
 from telegrad_server.worker import Worker
 
@@ -27,6 +26,14 @@ Operand = int | bytes
 
 class Ended(Exception):
     """The worker has ended the session."""
+
+    def __init__(self, record: m.ErrorRecord) -> None:
+        super().__init__(record.message)
+        self.record = record
+
+
+class Broken(Exception):
+    """A command failed; the record says which function and node."""
 
     def __init__(self, record: m.ErrorRecord) -> None:
         super().__init__(record.message)
@@ -46,14 +53,14 @@ class Answer:
         self._events.put(event)
 
     def wait(self) -> m.Fetched:
-        """The answer. Raises the error of what was asked for, or Ended."""
+        """The answer. Raises Broken if what was asked for failed, or Ended."""
         if self._event is None:
             self._event = self._events.get()
         match self._event:
             case m.Fetched():
                 return self._event
             case m.Failed():
-                raise to_exception(self._event.error)
+                raise Broken(self._event.error)
             case m.Ended():
                 raise Ended(self._event.error)
 

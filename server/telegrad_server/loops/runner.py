@@ -18,7 +18,7 @@ from telegrad.errors import JobError, StorageFull, TelegradError
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
 from telegrad.wire.messages import ErrorRecord
-from telegrad.wire.status import to_exception, to_record
+from telegrad.wire.status import to_record
 
 from telegrad_server.bug import bug
 from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
@@ -26,7 +26,7 @@ from telegrad_server.datasets import Dataset
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
-from telegrad_server.loops.hands import Answer, Ended, Hands
+from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
 from telegrad_server.loops.measures import EPOCH, Measures, Reduction
 from telegrad_server.worker import Worker
 
@@ -115,6 +115,8 @@ class Runner:
             return stop.event
         except Ended as ended:
             return e.Lost(job, number, "DRAINED" if ended.record.reason == "DRAINING" else "WORKER_LOST", str(ended))
+        except Broken as broken:
+            return self._failed(broken.record)
         except StorageFull as error:
             return e.Paused(job, number, "STORAGE_FULL", error.message)
         except JobError:
@@ -200,7 +202,7 @@ class Runner:
             pending = self._pending.popleft()
             values = pending.values()
             if hands.failure is not None:
-                raise to_exception(hands.failure)
+                raise Broken(hands.failure)
             measures.epoch.add(values, pending.metrics, pending.rows)
             if pending.step % self._spec.record_every == 0:
                 self._record(pending.step, pending.epoch, values)

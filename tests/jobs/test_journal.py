@@ -102,6 +102,12 @@ def test_facts_of_one_decision_are_written_together_or_not_at_all(journal: Journ
     journal.append([e.Lost("a", 1)], 1.0)
 
 
+def test_a_commit_waits_for_the_disk(journal: Journal) -> None:
+    settings = [journal._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
+
+    assert settings == [2, "wal"]  # FULL: each commit syncs the log; no test here can pull the plug
+
+
 def test_a_removed_job_leaves_nothing(journal: Journal, path: Path) -> None:
     journal.append([submitted("a")], 0.0, specs=SPECS)
     journal.append([submitted("b"), e.Progressed("b", 1, 1, rows=(row(1),))], 0.0, specs=SPECS)

@@ -148,6 +148,16 @@ def test_what_cannot_be_written_has_not_happened(house: House) -> None:
     assert house.commands == []
 
 
+def test_a_decision_of_several_facts_is_one_transaction(house: House) -> None:
+    house.tell(submitted())
+    house.passed.clear()
+
+    facts = house.tell(e.CancelAsked("a"))
+
+    assert len(facts) == 2
+    assert house.passed.count("journal.before_commit") == 1
+
+
 def test_a_command_must_not_tell(house: House) -> None:
     house.tell(submitted())
     house.ledger._act = lambda command: house.ledger.tell(e.PauseAsked("a"))  # type: ignore[assignment]

@@ -1,8 +1,7 @@
-"""A job that writes checkpoints, removes older ones and says which lasts, for the tests to kill: ``FOLDER COUNT``."""
+"""A job that writes checkpoints and says which last, for the tests to kill: ``FOLDER COUNT FAILPOINTS``."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,15 +9,14 @@ from telegrad.errors import NotFound
 from telegrad_server.checkpoints import CheckpointStore
 from telegrad_server.checkpoints.failing import FailingFiles
 from telegrad_server.checkpoints.files import RealFiles
-from telegrad_server.failpoints import read_failpoints
+from telegrad_server.failpoints import Failpoints
 
 from tests.checkpoints.drafts import draft, named, tensors
 
 
-def main(folder: str, count: str) -> None:
+def main(folder: str, count: str, failpoints: str) -> None:
     """Go on from the latest checkpoint and write that many more."""
-    failpoints = read_failpoints(os.environ.get("TELEGRAD_FAILPOINTS", ""))
-    store = CheckpointStore(Path(folder), files=FailingFiles(RealFiles(), failpoints), shard_bytes=32)
+    store = CheckpointStore(Path(folder), files=FailingFiles(RealFiles(), Failpoints(failpoints)), shard_bytes=32)
     store.sweep("job-1")
     try:
         begin = store.latest("job-1").manifest.step

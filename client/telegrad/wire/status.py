@@ -79,11 +79,19 @@ REASONS: dict[str, Row] = {
     "OP_COST_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "STORAGE_FULL": Row("RESOURCE_EXHAUSTED", e.StorageFull),
     "STORAGE_FAILED": Row("FAILED_PRECONDITION", e.ResourceError),
+    # jobs
+    "JOB_INVALID": Row("INVALID_ARGUMENT", e.GraphError),
+    "JOB_UNKNOWN": Row("NOT_FOUND", e.NotFound),
+    "JOB_NAME_TAKEN": Row("ALREADY_EXISTS", e.JobError),
+    "JOB_STATE": Row("FAILED_PRECONDITION", e.JobError),
+    "JOB_FENCED": Row("ABORTED", e.JobError),
+    "JOB_FAILED": Row("FAILED_PRECONDITION", e.JobFailed),
+    "JOB_NUMERICS": Row("FAILED_PRECONDITION", e.JobError),
+    "QUOTA_JOBS": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
     # running
     "OP_FAILED": Row("INTERNAL", e.ExecutionError),
     "INDEX_RANGE": Row("INVALID_ARGUMENT", e.IndexRange),
     "NONFINITE": Row("FAILED_PRECONDITION", e.NonFinite),
-    "JOB_FAILED": Row("FAILED_PRECONDITION", e.JobFailed),
     # data
     "DATA_CORRUPT": Row("DATA_LOSS", e.DataCorrupt),
     "DATA_LENGTH": Row("INVALID_ARGUMENT", e.DataCorrupt),

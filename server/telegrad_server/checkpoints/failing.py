@@ -1,60 +1,45 @@
-"""The failpoints of checkpoints: a file system that reaches one at each step of the protocol."""
+"""A file system that reaches a failpoint at each step of a checkpoint's protocol, on the way to another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from telegrad_server.checkpoints import manifest
 from telegrad_server.checkpoints.files import Files, Output
 from telegrad_server.checkpoints.places import GONE, WRITING
-from telegrad_server.failpoints import Failpoints
-
-FAILPOINTS = (
-    "checkpoint.begin",  # before the folder is made
-    "checkpoint.shard",  # in the middle of a piece of a shard
-    "checkpoint.shard_sync",  # a shard is written and not synced
-    "checkpoint.manifest",  # in the middle of the manifest
-    "checkpoint.manifest_sync",
-    "checkpoint.folder_sync",  # all files are synced, their names are not
-    "checkpoint.rename",  # before the commit
-    "checkpoint.latest",  # after it: the folder above is not synced
-    "checkpoint.gc",  # a checkpoint has lost its name
-    "checkpoint.gc_remove",  # before one of its files goes
-    "checkpoint.restore",  # before a shard is read
-)
+from telegrad_server.failpoints import Reached
 
 
 class FailingFiles:
     """Another file system, and the failpoints on the way to it."""
 
-    def __init__(self, files: Files, failpoints: Failpoints) -> None:
+    def __init__(self, files: Files, reached: Reached) -> None:
         self._files = files
-        self._reach = failpoints.reach
+        self._reached = reached
 
     def make_folder(self, path: Path) -> None:
         if path.name.startswith(WRITING):
-            self._reach("checkpoint.begin")
+            self._reached("checkpoint.begin")
         self._files.make_folder(path)
 
     def create(self, path: Path) -> Output:
         what = "checkpoint.manifest" if path.name == manifest.NAME else "checkpoint.shard"
-        return _FailingOutput(self._files.create(path), self._reach, what)
+        return _FailingOutput(self._files.create(path), self._reached, what)
 
     def sync_folder(self, path: Path) -> None:
         if path.name.startswith(WRITING):
-            self._reach("checkpoint.folder_sync")
+            self._reached("checkpoint.folder_sync")
         self._files.sync_folder(path)
 
     def rename(self, old: Path, new: Path) -> None:
         if old.name.startswith(WRITING):
-            self._reach("checkpoint.rename")
+            self._reached("checkpoint.rename")
         self._files.rename(old, new)
-        self._reach("checkpoint.gc" if new.name.startswith(GONE) else "checkpoint.latest")
+        self._reached("checkpoint.gc" if new.name.startswith(GONE) else "checkpoint.latest")
 
     def remove(self, path: Path) -> None:
         if path.parent.name.startswith(GONE):
-            self._reach("checkpoint.gc_remove")
+            self._reached("checkpoint.gc_remove")
         self._files.remove(path)
 
     def remove_folder(self, path: Path) -> None:
@@ -65,24 +50,24 @@ class FailingFiles:
 
     def read(self, path: Path, most_bytes: int) -> memoryview:
         if path.name != manifest.NAME:
-            self._reach("checkpoint.restore")
+            self._reached("checkpoint.restore")
         return self._files.read(path, most_bytes)
 
 
 class _FailingOutput:
-    def __init__(self, output: Output, reach: Callable[[str], None], what: str) -> None:
+    def __init__(self, output: Output, reached: Reached, what: str) -> None:
         self._output = output
-        self._reach = reach
+        self._reached = reached
         self._what = what
 
     def write(self, data: bytes | memoryview) -> None:
         half = len(data) // 2
         self._output.write(data[:half])
-        self._reach(self._what)
+        self._reached(self._what)
         self._output.write(data[half:])
 
     def sync(self) -> None:
-        self._reach(f"{self._what}_sync")
+        self._reached(f"{self._what}_sync")
         self._output.sync()
 
     def close(self) -> None:

@@ -18,7 +18,21 @@ from telegrad.errors import TelegradError
 NAMES = ("job.accept", "journal.before_commit", "journal.after_commit", "job.applied", "job.assign")
 """Those of a job's journal, in the order an event passes them."""
 
-CHECKPOINT_
+CHECKPOINT_NAMES = (
+    "checkpoint.begin",  # before anything is there
+    "checkpoint.shard",  # half of a piece of a shard is written
+    "checkpoint.shard_sync",  # a shard is written and not synced
+    "checkpoint.manifest",  # half of the manifest is written
+    "checkpoint.manifest_sync",
+    "checkpoint.folder_sync",  # the files are synced, their names are not
+    "checkpoint.rename",  # before the commit
+    "checkpoint.latest",  # after the commit, which is not synced
+    "checkpoint.gc",  # a checkpoint has lost its name
+    "checkpoint.gc_remove",  # before one of its files goes
+    "checkpoint.restore",  # before a shard is read
+)
+"""Those of a checkpoint, in the order of its life."""
+
 _ALL = (*NAMES, *CHECKPOINT_NAMES)
 
 Reached = Callable[[str], None]

@@ -75,7 +75,9 @@ SERVER = {
     "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.nodes"),
     "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.tied"),
     "telegrad_server.datasets": PURE,
-    "telegrad_server.checkpoints": (*PURE, "telegrad.wire.arrays", "telegrad.wire.safetensors"),
+    "telegrad_server.checkpoints": (
+        *PURE, "telegrad.wire.arrays", "telegrad.wire.safetensors", "telegrad_server.failpoints",
+    ),
     "telegrad_server.failpoints": ("telegrad.errors",),
     "telegrad_server.jobs": (*PURE, "telegrad.wire.job_calls", "telegrad.wire.job_codec", "telegrad.wire.job_spec"),
     "telegrad_server.journal": ("telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints"),

@@ -39,7 +39,7 @@ CREATE TABLE specs (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE uses (job TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (job, digest)) WITHOUT ROWID;
 CREATE TABLE metrics (
     job TEXT NOT NULL, timeline INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL,
-    value REAL, at REAL NOT NULL, checksum INTEGER NOT NULL, is_past INTEGER NOT NULL DEFAULT 0,
+    value REAL, at REAL NOT NULL, is_past INTEGER NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (job, timeline, step, name)
 ) WITHOUT ROWID;
 """
@@ -104,7 +104,7 @@ class Journal:
             if _checksum(row) != checksum:
                 raise self._corrupt(f"event {number} is not as it was written")
         for *row, checksum in self._db.execute(
-            "SELECT job, timeline, step, name, epoch, value, at, checksum FROM metrics"
+            "SELECT job, timeline, step, name, epoch, value, at, is_past, checksum FROM metrics"
         ):
             if _checksum(row) != checksum:
                 raise self._corrupt(
@@ -154,7 +154,7 @@ class Journal:
         if isinstance(fact, e.Removed):
             self._erase(fact.job)
             return
-        row = (at, fact.job, type(fact).__name__, text_of(fact))
+        row = (float(at), fact.job, type(fact).__name__, text_of(fact))
         self._db.execute(
             "INSERT INTO events (at, job, kind, fields, checksum) VALUES (?, ?, ?, ?, ?)", (*row, _checksum(row))
         )
@@ -164,16 +164,20 @@ class Journal:
                 self._db.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (fact.job, fact.spec))
             case e.Progressed():
                 for r in fact.rows:
-                    metric = (fact.job, fact.timeline, r.step, r.name, r.epoch, _stored(r.value), r.at)
-                    self._db.execute(
-                        "INSERT INTO metrics (job, timeline, step, name, epoch, value, at, checksum)"
-                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                        (*metric, _checksum(metric)),
-                    )
+                    self._write_metric("INSERT", fact.job, fact.timeline, r, is_past=0)
             case e.Rewound():
-                self._db.execute("UPDATE metrics SET is_past = 1 WHERE job = ? AND step > ?", (fact.job, fact.step))
+                for timeline, *r in self._db.execute(
+                    "SELECT timeline, step, epoch, name, value, at FROM metrics WHERE job = ? AND step > ?"
+                    " AND NOT is_past",
+                    (fact.job, fact.step),
+                ).fetchall():
+                    self._write_metric("REPLACE", fact.job, timeline, e.Row(*r), is_past=1)
             case _:
                 pass
+
+    def _write_metric(self, verb: str, job: str, timeline: int, r: e.Row, *, is_past: int) -> None:
+        row = (job, timeline, r.step, r.name, r.epoch, _stored(r.value), float(r.at), is_past)
+        self._db.execute(f"{verb} INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, _checksum(row)))
 
     def _erase(self, job: str) -> None:
         for table in ("events", "metrics", "uses"):
@@ -270,9 +274,9 @@ def _checksum(row: Iterable[object]) -> int:
     return zlib.crc32(repr(tuple(row)).encode())
 
 
-def _stored(value: float) -> float | None:
+def _stored(value: float | None) -> float | None:
     """SQLite has no NaN."""
-    return None if math.isnan(value) else float(value)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _hint(path: Path, what: str) -> str:
@@ -295,11 +299,13 @@ def _errors(path: Path) -> Generator[None]:
     """Inside the ``with``, SQLite's errors and the disk's are ours."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise _translated(path, error) from error
 
 
 def _translated(path: Path, error: Any) -> TelegradError:
+    if isinstance(error, UnicodeDecodeError):
+        return DataCorrupt(_hint(path, "a text in it is none"), file=path.name, found=str(error))
     code = getattr(error, "sqlite_errorcode", None)
     match code & 0xFF if code is not None else None:
         case sqlite3.SQLITE_FULL:

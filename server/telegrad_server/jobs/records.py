@@ -28,11 +28,13 @@ def event_of(kind: str, text: str) -> e.Event:
         raise VersionMismatch(f"the journal has an event {kind[:64]!r} that is not known here; update the server")
     try:
         found: dict[str, Any] = json.loads(text)
-        known = {f.name: f for f in fields(cls)}
-        unknown = [name for name in found if name not in known]
-        missing = [f.name for f in known.values() if f.name not in found and f.default is MISSING]
-    except (ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:
         raise DataCorrupt(f"the journal has an event {kind} whose fields cannot be read: {error}") from error
+    if type(found) is not dict:
+        raise DataCorrupt(f"the journal has an event {kind} whose fields are no object")
+    known = {f.name: f for f in fields(cls)}
+    unknown = [name for name in found if name not in known]
+    missing = [f.name for f in known.values() if f.name not in found and f.default is MISSING]
     if unknown:
         raise VersionMismatch(
             f"the journal has an event {kind} with a {unknown[0][:64]!r} that is not known here; update"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -30,6 +30,7 @@ from telegrad.lazy import (
     Leaf,
     Line,
     Live,
+    LiveKey,
     PresentGrad,
     Version,
     caller,
@@ -161,11 +162,15 @@ class Trace:
         """A tensor whose bytes are asked for at every call."""
         return self.tensor(Value(Leaf(type, Live(getter))), weak=weak)
 
+    def live_key(self, getter: Callable[[], bytes]) -> Tensor:
+        """The key of the call's random numbers."""
+        return self.tensor(Value(Leaf(Type((4,), types.uint32), LiveKey(getter))))
+
     def random_key(self) -> tuple[Tensor, int]:
         """The key of the call's random numbers, and the next stream within it."""
         if self._key is None:
             session = self.session
-            self._key = self.live(Type((4,), types.uint32), lambda: key_bytes(session.seed, session.calls))
+            self._key = self.live_key(lambda: key_bytes(session.seed, session.calls))
         self._streams += 1
         return folded(self._key), self._streams
 
@@ -312,18 +317,36 @@ class Function(Generic[P, R]):
         on = context.ON.get()
         key: Hashable = (structure, tuple([_signature(x) for x in leaves]), None if on is None else on.worker)
         session = _session_of(leaves)
+        return self._run(session, self._compiled_for(session, key, leaves, structure), leaves)
+
+    def compiled(self, session: Session, arguments: Mapping[str, Any]) -> Compiled:
+        """The traced function for keyword arguments of these types, which is not called: what a job is made of."""
+        leaves, structure = flatten(((), dict(arguments)))
+        key: Hashable = (structure, tuple([_signature(x) for x in leaves]), None)
+        return self._compiled_for(session, key, leaves, structure)
+
+    def _compiled_for(self, session: Session, key: Hashable, leaves: list[Any], structure: Structure) -> Compiled:
         known = self._compiled.get(session)
         if known is None:
             known = self._compiled[session] = {}
         candidates = known.setdefault(key, [])
         for compiled in candidates:
             if compiled.holds():
-                break
-        else:
-            compiled = self._trace(session, leaves, structure)
-            candidates.append(compiled)
-            self._warn_of_retracing(known)
-        return self._run(session, compiled, leaves)
+                return compiled
+        compiled = self._trace(session, leaves, structure)
+        candidates.append(compiled)
+        self._warn_of_retracing(known)
+        return compiled
+
+    @property
+    def python(self) -> Callable[P, R]:
+        """The function that is traced."""
+        return self._python
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of its parameters."""
+        return tuple(self._names)
 
     def __get__(self, instance: object, owner: object = None) -> Any:
         return self if instance is None else _Bound(self, instance)

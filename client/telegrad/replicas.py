@@ -95,6 +95,11 @@ class _Trace(Trace):
         self.getters.append(getter)
         return super().live(type, getter, weak=weak)
 
+    def live_key(self, getter: Callable[[], bytes]) -> Tensor:
+        """The key of the call's random numbers, once for both traces."""
+        self.getters.append(getter)
+        return super().live_key(getter)
+
     def random_key(self) -> tuple[Tensor, int]:
         """The key of the replica's random numbers, and the next stream within it."""
         if self._key is None:

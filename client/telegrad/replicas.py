@@ -148,6 +148,11 @@ class ReplicatedFunction(Function[P, R]):
         return super().__call__(*args, **kwargs)
 
     @property
+    def replicas(self) -> int:
+        """How many logical replicas it has."""
+        return self._replicas
+
+    @property
     def _called(self) -> str:
         return getattr(self._python, "__qualname__", "the function")
 

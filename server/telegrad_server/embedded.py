@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
+from telegrad_server.foreman import Foreman
 from telegrad_server.worker import Worker
 
 _OPENED: set[str] = set()
@@ -39,6 +41,19 @@ def data_dir() -> Path:
 def open_catalog() -> Catalog:
     """The datasets of this user; the folder is made when something is put."""
     return _catalog(data_dir())
+
+
+def open_foreman(backend: str = "auto") -> Foreman:
+    """The jobs of this user. ResourceError if another process has them open: one at a time may."""
+    return _foreman(data_dir(), backend)
+
+
+@lru_cache
+def _foreman(folder: Path, backend: str) -> Foreman:
+    foreman = Foreman(open_worker(backend), _catalog(folder), folder)
+    foreman.start()
+    atexit.register(foreman.stop)
+    return foreman
 
 
 @lru_cache

@@ -10,10 +10,9 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -23,13 +22,14 @@ from telegrad.ir.types import Type
 from telegrad.wire.codec import decode_function
 from telegrad.wire.job_codec import decode_spec, encode_spec, spec_digest
 from telegrad.wire.job_spec import DataSource, JobSpec
+from telegrad.wire.jobs import CheckpointHeader, JobEvent, JobInfo, JobNews, MetricRow
 
-from telegrad_server.checkpoints import CheckpointStore, Draft, Manifest
+from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
 from telegrad_server.datasets import Catalog, Dataset
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
 from telegrad_server.jobs.spec import check_spec
-from telegrad_server.journal import Entry, Journal
+from telegrad_server.journal import Journal
 from telegrad_server.ledger import Ledger
 from telegrad_server.loops import Assignment, Orders, Progress, Runner
 from telegrad_server.worker import Worker
@@ -38,16 +38,6 @@ HERE = "here"
 """What the journal calls the worker of a server that has one."""
 
 Tensors = Sequence[tuple[str, memoryview]]
-
-
-class Standing(NamedTuple):
-    """A job as it stands: what is written of it, its spec, its place in the line (0: it has none), and how far it is."""
-
-    job: Job
-    spec: JobSpec
-    position: int
-    waits_for: str
-    progress: Progress
 
 
 class _Running(NamedTuple):
@@ -72,7 +62,6 @@ class Foreman:
         self._store = CheckpointStore(folder / "checkpoints")
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
-        self._versions: Counter[str] = Counter()
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ledger = Ledger(
@@ -113,7 +102,7 @@ class Foreman:
 
     # ---- what users ask for
 
-    def submit(self, tenant: str, request_id: str, data: bytes, tensors: Tensors) -> Standing:
+    def submit(self, tenant: str, request_id: str, data: bytes, tensors: Tensors) -> JobInfo:
         """A job with this spec and checkpoint 0, which last when it returns; or the one of the same request before.
 
         GraphError (JOB_INVALID) for a spec that does not fit, NotFound for data that is not there, JobError
@@ -173,24 +162,24 @@ class Foreman:
         )
         self._store.write(draft, [(name, types[name], view) for name, view in tensors])
 
-    def pause(self, tenant: str, key: str) -> Standing:
+    def pause(self, tenant: str, key: str) -> JobInfo:
         """Let the job stop at a checkpoint and wait."""
         return self._told(tenant, key, e.PauseAsked)
 
-    def resume(self, tenant: str, key: str) -> Standing:
+    def resume(self, tenant: str, key: str) -> JobInfo:
         """Let the job go on."""
         return self._told(tenant, key, e.ResumeAsked)
 
-    def cancel(self, tenant: str, key: str) -> Standing:
+    def cancel(self, tenant: str, key: str) -> JobInfo:
         """Let the job end; its checkpoints stay."""
         return self._told(tenant, key, e.CancelAsked)
 
-    def _told(self, tenant: str, key: str, event: Callable[[str], e.Event]) -> Standing:
+    def _told(self, tenant: str, key: str, event: Callable[[str], e.Event]) -> JobInfo:
         job = self._ledger.find(tenant, key)
         self._ledger.tell(event(job.id))
         return self.find(tenant, job.id)
 
-    def extend(self, tenant: str, key: str, request_id: str, *, epochs: int | None, steps: int | None) -> Standing:
+    def extend(self, tenant: str, key: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
         """Let the loop end later: after so many epochs or steps in all."""
         job = self._ledger.find(tenant, key)
         spec = self._spec(job)
@@ -207,25 +196,28 @@ class Foreman:
 
     # ---- look-ups
 
-    def find(self, tenant: str, key: str) -> Standing:
+    def find(self, tenant: str, key: str) -> JobInfo:
         """The job of this id, or the newest of this name; NotFound (JOB_UNKNOWN)."""
         return self._standing(self._ledger.find(tenant, key))
 
-    def all(self, tenant: str) -> list[Standing]:
+    def all(self, tenant: str) -> list[JobInfo]:
         """The tenant's jobs, in the order they were submitted."""
         return [self._standing(job) for job in self._ledger.all(tenant)]
 
-    def events(self, tenant: str, key: str, after: int) -> list[Entry]:
+    def follow(self, tenant: str, key: str, *, after_event: int, from_step: int) -> Follower:
+        """Who looks for news of a job, from these on."""
+        job = self._ledger.find(tenant, key)
+        return Follower(self, tenant, job.id, after_event, from_step - 1)
+
+    def events(self, tenant: str, key: str, after: int) -> list[JobEvent]:
         """What has happened to a job after the event of a number."""
-        return self._ledger.journal.events(self._ledger.find(tenant, key).id, after)
+        entries = self._ledger.journal.events(self._ledger.find(tenant, key).id, after)
+        return [JobEvent(entry.number, entry.at, type(entry.event).__name__, _details(entry.event)) for entry in entries]
 
-    def metrics(self, tenant: str, key: str, after_step: int) -> list[e.Row]:
+    def metrics(self, tenant: str, key: str, after_step: int) -> list[MetricRow]:
         """The metrics of steps after one, as far as a checkpoint covers them."""
-        return self._ledger.journal.metrics(self._ledger.find(tenant, key).id, after_step=after_step, most=10_000)
-
-    def version(self, tenant: str, key: str) -> int:
-        """A number that grows with everything that happens to a job."""
-        return self._versions[self._ledger.find(tenant, key).id]
+        job = self._ledger.find(tenant, key)
+        return [MetricRow(*row) for row in self._ledger.journal.metrics(job.id, after_step=after_step, most=10_000)]
 
     def checkpoints(self, tenant: str, key: str) -> list[int]:
         """The steps of which there is a checkpoint."""
@@ -233,23 +225,42 @@ class Foreman:
 
     def checkpoint(
         self, tenant: str, key: str, step: int | None
-    ) -> tuple[Manifest, Iterator[tuple[str, Type, memoryview]]]:
-        """A checkpoint's tensors; None: of the newest one. NotFound, DataCorrupt."""
+    ) -> tuple[CheckpointHeader, Iterator[tuple[str, Type, memoryview]]]:
+        """A checkpoint's tensors, in the header's order; None: of the newest one. NotFound, DataCorrupt."""
         job = self._ledger.find(tenant, key)
         if step is None:
             latest = self._store.latest(job.id)
-            return latest.manifest, latest.tensors
-        return self._store.read(job.id, step)
+            manifest, tensors = latest.manifest, latest.tensors
+        else:
+            manifest, tensors = self._store.read(job.id, step)
+        order = tuple([(name, manifest.tensors[name]) for name in write_order(manifest.tensors)])
+        return CheckpointHeader(manifest.step, order), tensors
 
-    def _standing(self, job: Job) -> Standing:
+    def _standing(self, job: Job) -> JobInfo:
         place = next((place for place in self._ledger.line() if place.job == job.id), None)
         with self._lock:
             running = self._running.get(job.id)
-        progress = running.runner.progress if running is not None and job.is_placed else Progress(step=job.step)
+        progress = running.runner.progress if running is not None and job.is_placed else Progress(job.step)
         spec = self._spec(job)
-        if place is None:
-            return Standing(job, spec, 0, "", progress)
-        return Standing(job, spec, place.position, place.reason, progress)
+        return JobInfo(
+            id=job.id,
+            name=job.name,
+            state=job.state.value,
+            reason=job.reason,
+            message=place.reason if place is not None else job.message,
+            line=job.line,
+            step=job.step,
+            last_step=job.last_step,
+            steps_per_epoch=spec.loop.steps_per_epoch(spec.data.rows),
+            position=place.position if place is not None else 0,
+            restarts=job.restarts,
+            worker=job.worker,
+            submitted_at=job.submitted_at,
+            changed_at=job.changed_at,
+            live_step=max(progress.step, job.step),
+            steps_per_second=progress.steps_per_second,
+            live_metrics=dict(progress.values),
+        )
 
     def _spec(self, job: Job) -> JobSpec:
         return decode_spec(self._ledger.journal.spec(job.spec))
@@ -257,7 +268,6 @@ class Foreman:
     # ---- carrying out
 
     def _heard(self, event: e.Event) -> None:
-        self._versions[event.job] += 1
         self._work.put("place")
 
     def _carry_out(self) -> None:
@@ -341,6 +351,38 @@ class Foreman:
         self._store.remove(command.job)
         with suppress(NotFound):
             self._catalog.let_go(command.tenant, by=f"job-{command.job}")
+
+
+class Follower:
+    """Looks for news of a job, none of them twice. ``is_done`` once it has ended and all was told."""
+
+    def __init__(self, foreman: Foreman, tenant: str, job: str, event: int, step: int) -> None:
+        self._foreman, self._tenant, self._job = foreman, tenant, job
+        self._event, self._step = event, step
+        self._seen: JobInfo | None = None
+        self.is_done = False
+
+    def news(self) -> JobNews | None:
+        """What is new, or None. Reads the journal."""
+        info = self._foreman.find(self._tenant, self._job)
+        if info == self._seen:
+            return None
+        self._seen = info
+        events = self._foreman.events(self._tenant, self._job, self._event)
+        rows = self._foreman.metrics(self._tenant, self._job, self._step)
+        self._event = max([self._event, *[event.number for event in events]])
+        self._step = max([self._step, *[row.step for row in rows]])
+        if rows:
+            self._seen = None  # there may be more than one answer holds
+        self.is_done = info.has_ended and not rows
+        return JobNews(info, tuple(events), tuple(rows))
+
+
+def _details(event: e.Event) -> dict[str, str]:
+    """What an event says, for people."""
+    hidden = ("job", "tenant", "spec", "request_id", "request_digest", "rows")
+    found = {f.name: str(getattr(event, f.name)) for f in fields(event) if f.name not in hidden}
+    return {name: value for name, value in found.items() if value}
 
 
 def _sources(spec: JobSpec) -> list[DataSource]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.datasets import Column, Description, Missing
+from telegrad.wire.jobs import FirstTensor, JobInfo, JobNews
 from telegrad.wire.messages import Command, ErrorRecord, Event
 
 Deliver = Callable[[Event], None]
@@ -97,6 +98,50 @@ class DatasetCalls(Protocol):
         ...
 
 
+class JobCalls(Protocol):
+    """What a server does with its tenant's jobs, each by id or name. It is waited for while it cannot be reached."""
+
+    def submit(self, request_id: str, spec: bytes, tensors: Sequence[FirstTensor]) -> JobInfo:
+        """Take a job in; tickets are those of the connection's session. The same request again is the same job."""
+        ...
+
+    def get(self, job: str) -> JobInfo:
+        """A job as it stands, or NotFound."""
+        ...
+
+    def list(self) -> list[JobInfo]:
+        """All of them, in the order they were submitted."""
+        ...
+
+    def watch(self, job: str, *, after_event: int = 0, from_step: int = 0) -> Iterator[JobNews]:
+        """What has happened to a job and happens, until it has ended."""
+        ...
+
+    def pause(self, job: str) -> JobInfo:
+        """Let it stop at a checkpoint."""
+        ...
+
+    def resume(self, job: str) -> JobInfo:
+        """Let it go on."""
+        ...
+
+    def cancel(self, job: str) -> JobInfo:
+        """End it."""
+        ...
+
+    def extend(self, job: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
+        """Let it end later."""
+        ...
+
+    def checkpoints(self, job: str) -> list[int]:
+        """The steps of which there is a checkpoint."""
+        ...
+
+    def checkpoint(self, job: str, step: int | None) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+        """The step and the tensors of a checkpoint; None: of the newest one."""
+        ...
+
+
 class Connection(Protocol):
     """A session's line to its server. Commands take effect once and in order, whatever the network does."""
 
@@ -140,6 +185,11 @@ class Connection(Protocol):
     @property
     def datasets(self) -> DatasetCalls:
         """The server's datasets; they need no open session."""
+        ...
+
+    @property
+    def jobs(self) -> JobCalls:
+        """The server's jobs; only to submit one, a session must be open."""
         ...
 
     @property

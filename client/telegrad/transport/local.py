@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from telegrad.critical import SLICE_SECONDS, Critical
 from telegrad.ir.types import Type
-from telegrad.transport import DatasetCalls, Deliver, Greeting, Lost, UploadFailed
+from telegrad.transport import DatasetCalls, Deliver, Greeting, JobCalls, Lost, UploadFailed
 from telegrad.transport.local_datasets import LocalDatasets
+from telegrad.transport.local_jobs import LocalJobs
 from telegrad.wire.arrays import array_bytes, array_from
 from telegrad.wire.messages import Command, Ended, Event
 
@@ -25,6 +26,7 @@ class LocalConnection:
         # The one seam through which the client loads the server, and only here.
         self._server = import_module("telegrad_server.embedded")
         self._worker: Any = self._server.open_worker(backend)
+        self._backend = backend
         self._lease_seconds = lease_seconds
         hello = self._worker.hello()
         self.greeting = Greeting(
@@ -91,6 +93,13 @@ class LocalConnection:
     @property
     def datasets(self) -> DatasetCalls:
         return LocalDatasets(self._server.open_catalog(), TENANT)
+
+    @property
+    def jobs(self) -> JobCalls:
+        return LocalJobs(self._server.open_foreman(self._backend), TENANT, self._ticket)
+
+    def _ticket(self, ticket: str) -> memoryview:
+        return self._worker.download(TENANT, self._id, self._secret, ticket)
 
     @property
     def is_open(self) -> bool:

@@ -42,6 +42,7 @@ from telegrad.transport import (
     Deliver,
     Demand,
     Greeting,
+    JobCalls,
     Lost,
     OnQueued,
     UploadFailed,
@@ -50,6 +51,7 @@ from telegrad.transport import (
 from telegrad.transport.access import Address, find_token, parse_address
 from telegrad.transport.channel import error_of, open_channel
 from telegrad.transport.remote_datasets import RemoteDatasets
+from telegrad.transport.remote_jobs import RemoteJobs
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_bytes, array_from
@@ -127,6 +129,7 @@ class GrpcConnection:
         self._metadata = self._access(find_token(token))
         self._front = self._address, tuple(self._metadata)
         self._datasets: RemoteDatasets | None = None
+        self._jobs: RemoteJobs | None = None
         self._channel = open_channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
         self._ways: tuple[Address, Address] | None = (
@@ -308,6 +311,19 @@ class GrpcConnection:
         return self._datasets
 
     @property
+    def jobs(self) -> JobCalls:
+        if self._jobs is None:
+            address, metadata = self._front
+            self._jobs = RemoteJobs(
+                open_channel(address, self._ca_cert),
+                metadata,
+                who=lambda: (self._id, self._secret),
+                timeout_seconds=self._timeout,
+                patience_seconds=self._lease_seconds,
+            )
+        return self._jobs
+
+    @property
     def is_open(self) -> bool:
         return not self._ending.is_set() and not self._is_lost
 
@@ -470,6 +486,8 @@ class GrpcConnection:
             self._channel.close()
             if self._datasets is not None:
                 self._datasets.close()
+            if self._jobs is not None:
+                self._jobs.close()
 
     # ---- bulk
 

@@ -10,10 +10,12 @@ import grpc.aio
 
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
+from telegrad_server.foreman import Foreman
 from telegrad_server.metrics import Endpoint, worker_figures
 from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import Access, Refusals, TicketAccess
 from telegrad_server.service.health import Health
+from telegrad_server.service.jobs import Jobs
 from telegrad_server.service.listening import OPTIONS, bind, credentials, new_server
 from telegrad_server.service.sessions import Sessions
 from telegrad_server.service.tensors import Tensors
@@ -34,11 +36,13 @@ class Server:
         access: grpc.aio.ServerInterceptor,
         *,
         catalog: Catalog | None = None,
+        foreman: Foreman | None = None,
         is_inside: bool = False,
     ) -> None:
         self._worker = worker
         self._config = config
         self._is_inside = is_inside
+        self._foreman = foreman
         self._health = Health(lambda: not worker.is_stopping)
         self._server = new_server(
             config,
@@ -47,6 +51,7 @@ class Server:
                 Sessions(worker, config).handlers(),
                 Tensors(worker).handlers(),
                 Datasets(catalog).handlers(),
+                Jobs(foreman, worker).handlers(),
                 self._health.handlers(),
             ],
             is_inside=is_inside,
@@ -77,11 +82,15 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._worker.tick()
+            if self._foreman is not None:
+                await asyncio.to_thread(self._foreman.tick)
 
     async def stop(self, grace_seconds: float) -> None:
         """Answer no new calls, end the sessions, and wait for calls under way."""
         if self._ticking is not None:
             self._ticking.cancel()
+        if self._foreman is not None:
+            await asyncio.to_thread(self._foreman.stop)
         await asyncio.to_thread(self._worker.stop)
         self._health.end()
         await self._server.stop(grace_seconds)

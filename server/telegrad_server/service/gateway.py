@@ -40,6 +40,7 @@ from telegrad_server.metrics import Endpoint, gateway_figures
 from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import TENANT, WEIGHT, Access, Refusals, guarded, reader, refuse
 from telegrad_server.service.health import Health
+from telegrad_server.service.jobs import Jobs
 from telegrad_server.service.listening import bind, credentials, new_server
 from telegrad_server.service.relay import TICKET_KEY, Relay, as_unavailable, error_of, pass_on
 from telegrad_server.service.sessions import hello_response
@@ -88,7 +89,7 @@ class Gateway:
         self._server = new_server(
             config,
             [Refusals(self._refused), Access(gate)],
-            [self._handlers(), Datasets(catalog).handlers(), self._health.handlers()],
+            [self._handlers(), Datasets(catalog).handlers(), Jobs(None, None).handlers(), self._health.handlers()],
             most_calls=MOST_CALLS,
         )
         self._inner = new_server(config, [], [Workers(self, key).handlers()], is_inside=True)

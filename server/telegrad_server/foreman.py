@@ -48,7 +48,7 @@ class _Running(NamedTuple):
 
 
 class Foreman:
-    """Jobs on a worker, under a folder. `start` begins to run them; `stop` ends that, and they go on when it starts anew.
+    """Jobs on a worker, under a folder. `start` begins to run them; after `stop` they go on when it starts anew.
 
     DataCorrupt or ResourceError if the journal cannot be opened. Every method may be called by any thread.
     """
@@ -64,9 +64,7 @@ class Foreman:
         self._running: dict[str, _Running] = {}
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._ledger = Ledger(
-            Journal(folder / "journal.db"), act=self._work.put, clock=clock, heard=self._heard
-        )
+        self._ledger = Ledger(Journal(folder / "journal.db"), act=self._work.put, clock=clock, heard=self._heard)
 
     # ---- life
 
@@ -212,7 +210,9 @@ class Foreman:
     def events(self, tenant: str, key: str, after: int) -> list[JobEvent]:
         """What has happened to a job after the event of a number."""
         entries = self._ledger.journal.events(self._ledger.find(tenant, key).id, after)
-        return [JobEvent(entry.number, entry.at, type(entry.event).__name__, _details(entry.event)) for entry in entries]
+        return [
+            JobEvent(entry.number, entry.at, type(entry.event).__name__, _details(entry.event)) for entry in entries
+        ]
 
     def metrics(self, tenant: str, key: str, after_step: int) -> list[MetricRow]:
         """The metrics of steps after one, as far as a checkpoint covers them."""
@@ -315,7 +315,7 @@ class Foreman:
         if former is not None:
             former.orders.stop_now.set()
             former.thread.join()
-        assignment = Assignment(job.id, job.tenant, job.assignment, self._spec(job))
+        assignment = Assignment(job.id, job.tenant, job.assignment, job.step, self._spec(job))
         orders = Orders()
         runner = Runner(
             assignment,
@@ -376,6 +376,10 @@ class Follower:
             self._seen = None  # there may be more than one answer holds
         self.is_done = info.has_ended and not rows
         return JobNews(info, tuple(events), tuple(rows))
+
+    def repeat(self) -> None:
+        """Let `news` say how the job stands although nothing is new."""
+        self._seen = None
 
 
 def _details(event: e.Event) -> dict[str, str]:

@@ -8,6 +8,7 @@ import telegrad as tg
 from telegrad import nn, optim
 from telegrad.errors import GraphError, JobFailed, NotFound
 from telegrad.jobs import EarlyStopping, KeepBest
+
 from tests.loops.training import BATCH, PER_EPOCH, assert_equal_state, by_hand, made, points
 
 SEED = 7
@@ -44,7 +45,7 @@ def test_submitting_is_a_snapshot(session: tg.Session) -> None:
 
 
 def test_a_job_is_found_by_name_and_loads_into_another_model(session: tg.Session) -> None:
-    data, (model, _, step, _) = points(), made()
+    data, (_, _, step, _) = points(), made()
     session.submit(step, data=data, epochs=1, batch_size=BATCH, name="points").wait(timeout_seconds=60)
     other = made()
 
@@ -159,7 +160,7 @@ def test_a_cancelled_job_keeps_its_checkpoints(session: tg.Session) -> None:
 
     job.cancel()
 
-    with pytest.raises(JobFailed, match="CANCELLED|cancelled"):
+    with pytest.raises(JobFailed, match="CANCELLED"):
         job.wait(timeout_seconds=60)
     assert job.checkpoints
 

@@ -1,4 +1,4 @@
-"""A small model that has everything a job must keep: dropout's keys, an optimizer's state, a schedule, two sizes of batch.
+"""A small model with all that a job must keep: dropout's keys, an optimizer's state, a schedule, two sizes of batch.
 
 `by_hand` is the loop that a user would write, with the order of rows that a job has.
 """

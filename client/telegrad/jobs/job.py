@@ -123,7 +123,7 @@ class Job:
         info = self._info
         if info.state in ("FAILED", "CANCELLED"):
             error = JobFailed(
-                f"the job {info.name} was {info.state.lower()} ({info.reason}): {info.message or 'somebody asked for it'};"
+                f"the job {info.name} is {info.state} ({info.reason}): {info.message or 'somebody asked for it'};"
                 f" its last checkpoint is of step {info.step}",
                 state=info.state,
                 cause=info.reason,
@@ -211,9 +211,7 @@ class Job:
         return found
 
 
-def _assign(
-    tensors: dict[str, npt.NDArray[Any]], own: dict[str, Variable], what: str, *, needs_all: bool
-) -> None:
+def _assign(tensors: dict[str, npt.NDArray[Any]], own: dict[str, Variable], what: str, *, needs_all: bool) -> None:
     """Assign what is called so under one root: the one that fits best."""
     roots = dict.fromkeys([name.partition(".")[0] for name in tensors])
     fitting: dict[str, list[str]] = {}

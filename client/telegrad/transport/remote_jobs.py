@@ -164,5 +164,3 @@ def _as_unavailable(error: TelegradError) -> TelegradError:
     if error.reason in ("CANCELLED", "DEADLINE_EXCEEDED", "CONNECTION_FAILED"):
         return ServerUnavailable(error.message)
     return error
-
-

@@ -71,9 +71,7 @@ def news_to_proto(news: JobNews) -> pb.WatchJobResponse:
         pb.JobEvent(number=event.number, time=_time(event.at), kind=event.kind, details=event.details)
         for event in news.events
     ]
-    rows = [
-        pb.MetricRow(step=r.step, epoch=r.epoch, name=r.name, value=r.value, time_seconds=r.at) for r in news.rows
-    ]
+    rows = [pb.MetricRow(step=r.step, epoch=r.epoch, name=r.name, value=r.value, time_seconds=r.at) for r in news.rows]
     return pb.WatchJobResponse(job=info_to_proto(news.job), events=events, rows=rows)
 
 

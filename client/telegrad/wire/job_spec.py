@@ -255,8 +255,8 @@ class JobSpec:
 
     ``steps`` has a call for each size of batch. What it records at a step is recorded every ``record_every`` steps.
     ``after_epoch`` and ``after_validation`` are called in order: averaged weights, a plateau schedule. The random
-    numbers of call c, counted from 0, are those of (``seed``, ``first_call`` + c). ``on_nonfinite`` says what a metric
-    of NaN or infinity does.
+    numbers of call c, counted from 0 over the calls that draw some, are those of (``seed``, ``first_call`` + c).
+    ``on_nonfinite`` says what a metric of NaN or infinity does.
     ``strict``: rather wait than go on where the bits would be others.
     """
 

@@ -72,9 +72,7 @@ class Calls:
         """Ask for every tensor of a checkpoint, as it is after the steps so far; the loop may go on meanwhile."""
         return {name: self._hands.fetch(server_name) for name, server_name in self._names.items()}
 
-    def call(
-        self, call: Call, batch: Batch, *, step: int, epoch: int, reduced: Mapping[str, float]
-    ) -> Pending:
+    def call(self, call: Call, batch: Batch, *, step: int, epoch: int, reduced: Mapping[str, float]) -> Pending:
         """Call a function; returns at once."""
         passing: list[int] = []
 

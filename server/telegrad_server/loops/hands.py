@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from telegrad.errors import TelegradError
-from telegrad.ir.types import Type
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, type_of
 

@@ -49,11 +49,12 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A job, and the number under which this runner has it."""
+    """A job, the number under which this runner has it, and the last checkpoint that the journal knows of."""
 
     job: str
     tenant: str
     number: int
+    step: int
     spec: JobSpec
 
 
@@ -104,7 +105,7 @@ class Runner:
             try:
                 self._tell(said)
             except TelegradError as error:
-                if not isinstance(error, JobError):
+                if error.reason != "JOB_FENCED":
                     bug(error)  # the journal refuses; the process that starts next finds the job lost
 
     def _outcome(self) -> e.Event | None:
@@ -119,8 +120,8 @@ class Runner:
             return self._failed(broken.record)
         except StorageFull as error:
             return e.Paused(job, number, "STORAGE_FULL", error.message)
-        except JobError:
-            return None  # fenced: somebody else has the job
+        except JobError as error:
+            return None if error.reason == "JOB_FENCED" else self._failed(to_record(error))  # somebody else has the job
         except TelegradError as error:
             return self._failed(to_record(error))
         except Exception as error:  # the edge: a mistake of ours ends the job, not the server
@@ -137,6 +138,8 @@ class Runner:
 
     def _loop(self) -> None:
         spec = self._spec
+        self._store.sweep(self._is_of.job)
+        self._store.rewind(self._is_of.job, self._is_of.step)  # of a later one the metrics were never written
         found = self._store.latest(self._is_of.job)
         manifest = found.manifest
         hands = Hands(self._worker, self._is_of.tenant, {f.id: f.data for f in spec.functions})
@@ -177,11 +180,10 @@ class Runner:
             place = spec.loop.batch(step, spec.data.rows)
             call = calls.steps[place.rows]
             batch = batches.of(spec, step)
-            self._pending.append(
-                calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced)
-            )
+            self._pending.append(calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced))
             self._settle(hands, measures, most=IN_FLIGHT)
-            is_best = self._close_epoch(hands, calls, measures, step) or self._validate(hands, calls, measures, step)
+            is_best = self._close_epoch(hands, calls, measures, step)
+            is_best = self._validate(hands, calls, measures, step) or is_best
             self.progress.step, self.progress.epoch = step, place.epoch
             self.progress.steps_per_second = (step - began_at) / max(1e-9, time.monotonic() - began)
             if is_best or self._is_due(step, saved_at):
@@ -219,8 +221,8 @@ class Runner:
             return
         name, value = next(iter(wrong.items()))
         message = (
-            f"the metric {name} was {value} at step {step}; the last checkpoint is from before, as {self._spec.data.name}"
-            " or the learning rate may have to change"
+            f"the metric {name} was {value} at step {step}; the last checkpoint is from before: look at the data, or"
+            " submit again with a smaller learning rate"
         )
         job, number = self._is_of.job, self._is_of.number
         if self._spec.on_nonfinite == "pause":
@@ -331,9 +333,7 @@ class _Writing:
         if under_way is not None:
             under_way.result()
 
-    def _write(
-        self, draft: Draft, answers: dict[str, Answer], progressed: e.Event, last: int, best: list[int]
-    ) -> None:
+    def _write(self, draft: Draft, answers: dict[str, Answer], progressed: e.Event, last: int, best: list[int]) -> None:
         def tensors() -> Iterator[tuple[str, object, memoryview]]:
             for name in write_order(draft.tensors):
                 yield name, draft.tensors[name], answers[name].view()

@@ -19,6 +19,9 @@ from telegrad_server.worker import Worker
 LOOK_SECONDS = 0.2
 """How often a stream looks whether its job has news."""
 
+QUIET_LOOKS = 50
+"""After so many looks without news the stream says how the job stands all the same: its client knows that it lives."""
+
 
 class Jobs:
     """The handlers of the Jobs service; without a foreman all of them say that no jobs are run here."""
@@ -83,22 +86,25 @@ class Jobs:
 
     async def list_jobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """Tells how all stand."""
-        return pb.ListJobsResponse(
-            jobs=map(info_to_proto, await asyncio.to_thread(self._foreman.all, TENANT.get()))
-        )
+        return pb.ListJobsResponse(jobs=map(info_to_proto, await asyncio.to_thread(self._foreman.all, TENANT.get())))
 
     async def watch_job(self, request: pb.WatchJobRequest, context: Any) -> AsyncIterator[pb.WatchJobResponse]:
         """Tells what is new, until it has ended."""
         follower = self._foreman.follow(
             TENANT.get(), request.job, after_event=request.after_event, from_step=request.from_step
         )
+        quiet = 0
         while True:
             news = await asyncio.to_thread(follower.news)
             if news is not None:
                 yield news_to_proto(news)
             if follower.is_done:
                 return
-            if news is None:
+            quiet = quiet + 1 if news is None else 0
+            if quiet == QUIET_LOOKS:
+                follower.repeat()
+                quiet = 0
+            elif news is None:
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def pause_job(self, request: pb.PauseJobRequest, context: Any) -> pb.PauseJobResponse:
@@ -126,9 +132,7 @@ class Jobs:
         )
         return pb.ExtendJobResponse(job=info_to_proto(info))
 
-    async def list_checkpoints(
-        self, request: pb.ListCheckpointsRequest, context: Any
-    ) -> pb.ListCheckpointsResponse:
+    async def list_checkpoints(self, request: pb.ListCheckpointsRequest, context: Any) -> pb.ListCheckpointsResponse:
         """Tells which checkpoints there are."""
         steps = await asyncio.to_thread(self._foreman.checkpoints, TENANT.get(), request.job)
         return pb.ListCheckpointsResponse(steps=steps)

@@ -84,6 +84,10 @@ SERVER = {
     "telegrad_server.ledger": (
         "telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints", "telegrad_server.journal",
     ),
+    "telegrad_server.loops": (
+        *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
+        "telegrad_server.jobs", "telegrad_server.worker",
+    ),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",
@@ -106,6 +110,7 @@ OWNERS = {
         "telegrad.transport.remote",
         "telegrad.transport.channel",
         "telegrad.transport.remote_datasets",
+        "telegrad.transport.remote_jobs",
         "telegrad.wire.v1",
         "telegrad_server.service",
         "telegrad_server.probe",

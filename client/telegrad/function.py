@@ -41,6 +41,7 @@ from telegrad.operands import bind
 from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
 from telegrad.session import Session, folded, key_bytes
+from telegrad.signature import Static, difference, signature
 from telegrad.tensor import Tensor, Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 
@@ -52,15 +53,6 @@ R = TypeVar("R")
 
 RETRACE_WARNING = 8
 """So many traces of one function bring a warning that names what kept changing."""
-
-
-class Static:
-    """An argument that is part of the signature whatever it is. No dataclass: those are nests."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
 
 class _TraceScope:
@@ -315,14 +307,14 @@ class Function(Generic[P, R]):
             nest = self._with_static(args, kwargs)
         leaves, structure = flatten(nest)
         on = context.ON.get()
-        key: Hashable = (structure, tuple([_signature(x) for x in leaves]), None if on is None else on.worker)
+        key: Hashable = (structure, tuple([signature(x) for x in leaves]), None if on is None else on.worker)
         session = _session_of(leaves)
         return self._run(session, self._compiled_for(session, key, leaves, structure), leaves)
 
     def compiled(self, session: Session, arguments: Mapping[str, Any]) -> Compiled:
         """The traced function for keyword arguments of these types, which is not called: what a job is made of."""
         leaves, structure = flatten(((), dict(arguments)))
-        key: Hashable = (structure, tuple([_signature(x) for x in leaves]), None)
+        key: Hashable = (structure, tuple([signature(x) for x in leaves]), None)
         return self._compiled_for(session, key, leaves, structure)
 
     def _compiled_for(self, session: Session, key: Hashable, leaves: list[Any], structure: Structure) -> Compiled:
@@ -355,7 +347,7 @@ class Function(Generic[P, R]):
         if self.traces and self.traces % RETRACE_WARNING == 0:
             name = getattr(self._python, "__qualname__", "function")
             signatures = list(known)[-2:]
-            what = _difference(signatures[-2:]) if len(signatures) > 1 else "state that it reads, such as training"
+            what = difference(signatures[-2:]) if len(signatures) > 1 else "state that it reads, such as training"
             warnings.warn(
                 f"{name} was traced {self.traces} times: {what} keeps changing, and each trace is compiled anew;"
                 " pass numbers as plain float or int, and pad batches to one shape",
@@ -480,38 +472,6 @@ def operand_type(x: Any) -> tuple[Type | None, bool]:
     if isinstance(x, (np.ndarray, np.generic)):
         return type_of(np.asarray(x)), False
     return None, False
-
-
-def _signature(x: Any) -> Hashable:
-    """What of an argument decides which trace serves it."""
-    if isinstance(x, Variable):
-        return ("variable", id(x))  # not the object: tensors compare elementwise
-    if isinstance(x, Tensor):
-        return (x.type, x._requires_grad, x._weak)  # pyright: ignore[reportPrivateUsage]
-    kind = type(x)
-    if kind is float or kind is int:
-        return kind
-    if isinstance(x, (np.ndarray, np.generic)):
-        return (x.shape, x.dtype)
-    if isinstance(x, Static):
-        x, kind = x.value, type(x.value)
-    try:
-        hash(x)
-    except TypeError:
-        return ("object", id(x))
-    return ("static", kind, x)
-
-
-def _difference(signatures: Sequence[Hashable]) -> str:
-    old, new = signatures
-    for i, (a, b) in enumerate(zip(old[1], new[1], strict=False)):  # type: ignore[index]
-        if a != b:
-            return f"argument {i} ({_say(a)}, then {_say(b)})"
-    return "the structure of its arguments"
-
-
-def _say(signature: Any) -> str:
-    return str(signature[0]) if isinstance(signature, tuple) and isinstance(signature[0], Type) else repr(signature)
 
 
 def _session_of(leaves: list[Any]) -> Session:

@@ -82,7 +82,7 @@ def test_a_checkpoint_that_the_journal_does_not_know_is_not_gone_on_from(
     options = ("--data-dir", str(tmp_path / "served"))
     server = start(*options)
     with tg.connect(server.address, seed=SEED, new=True) as session:
-        job = session.submit(made().step, data=points(), steps=12, batch_size=BATCH, checkpoint_every=4, name="gap")
+        job = session.submit(made().step, data=points(), steps=800, batch_size=BATCH, checkpoint_every=40, name="gap")
         job.pause()
         for event in job.events():
             if getattr(event, "kind", "") in ("Paused", "Succeeded"):
@@ -99,4 +99,4 @@ def test_a_checkpoint_that_the_journal_does_not_know_is_not_gone_on_from(
 
     with tg.connect(server.address, new=True) as session:
         job = session.jobs["gap"].resume().wait(timeout_seconds=60)
-        assert job.history["loss"]["step"].tolist() == list(range(1, 13))
+        assert job.history["loss"]["step"].tolist() == list(range(1, 801))

@@ -49,9 +49,8 @@ from telegrad.transport import (
     WorkerInfo,
 )
 from telegrad.transport.access import Address, find_token, parse_address
+from telegrad.transport.beside import Beside
 from telegrad.transport.channel import error_of, open_channel
-from telegrad.transport.remote_datasets import RemoteDatasets
-from telegrad.transport.remote_jobs import RemoteJobs
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_bytes, array_from
@@ -127,9 +126,12 @@ class GrpcConnection:
         self._timeout = timeout_seconds
         self._lease_seconds = lease_seconds
         self._metadata = self._access(find_token(token))
-        self._front = self._address, tuple(self._metadata)
-        self._datasets: RemoteDatasets | None = None
-        self._jobs: RemoteJobs | None = None
+        self._beside = Beside(
+            (self._address, ca_cert, self._metadata),
+            who=lambda: (self._id, self._secret),
+            timeout_seconds=timeout_seconds,
+            patience_seconds=lease_seconds,
+        )
         self._channel = open_channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
         self._ways: tuple[Address, Address] | None = (
@@ -300,28 +302,11 @@ class GrpcConnection:
 
     @property
     def datasets(self) -> DatasetCalls:
-        if self._datasets is None:
-            address, metadata = self._front
-            self._datasets = RemoteDatasets(
-                open_channel(address, self._ca_cert),
-                metadata,
-                timeout_seconds=self._timeout,
-                patience_seconds=self._lease_seconds,
-            )
-        return self._datasets
+        return self._beside.datasets
 
     @property
     def jobs(self) -> JobCalls:
-        if self._jobs is None:
-            address, metadata = self._front
-            self._jobs = RemoteJobs(
-                open_channel(address, self._ca_cert),
-                metadata,
-                who=lambda: (self._id, self._secret),
-                timeout_seconds=self._timeout,
-                patience_seconds=self._lease_seconds,
-            )
-        return self._jobs
+        return self._beside.jobs
 
     @property
     def is_open(self) -> bool:
@@ -484,10 +469,7 @@ class GrpcConnection:
             if self._stream is not None:
                 self._stream.cancel()
             self._channel.close()
-            if self._datasets is not None:
-                self._datasets.close()
-            if self._jobs is not None:
-                self._jobs.close()
+            self._beside.close()
 
     # ---- bulk
 

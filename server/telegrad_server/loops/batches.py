@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +51,7 @@ class Batches:
 
 
 @contextmanager
-def reading(dataset: Dataset) -> Iterator[Batches]:
+def reading(dataset: Dataset) -> Generator[Batches]:
     """Batches within a ``with``, which ends the thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="telegrad-batches") as pool:
         yield Batches(dataset, pool)

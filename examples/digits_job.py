@@ -1,7 +1,7 @@
 """Train on handwritten digits as a job: submitted, followed, and its weights fetched, from one program or from three.
 
 python examples/digits_job.py                          # the server inside this process
-python examples/digits_job.py grpc://127.0.0.1:50051   # a telegrad-server with --data-dir; the job outlives this program
+python examples/digits_job.py grpc://127.0.0.1:50051   # a telegrad-server with --data-dir
 """
 
 from __future__ import annotations

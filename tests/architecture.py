@@ -74,6 +74,20 @@ SERVER = {
     "telegrad_server.cluster.placement": (*PURE, "telegrad_server.cluster.members"),
     "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.nodes"),
     "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.tied"),
+    "telegrad_server.datasets": PURE,
+    "telegrad_server.checkpoints": (
+        *PURE, "telegrad.wire.arrays", "telegrad.wire.safetensors", "telegrad_server.failpoints",
+    ),
+    "telegrad_server.failpoints": ("telegrad.errors",),
+    "telegrad_server.jobs": (*PURE, "telegrad.wire.job_calls", "telegrad.wire.job_codec", "telegrad.wire.job_spec"),
+    "telegrad_server.journal": ("telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints"),
+    "telegrad_server.ledger": (
+        "telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints", "telegrad_server.journal",
+    ),
+    "telegrad_server.loops": (
+        *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
+        "telegrad_server.jobs", "telegrad_server.worker",
+    ),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",
@@ -95,6 +109,8 @@ OWNERS = {
     "grpc": (
         "telegrad.transport.remote",
         "telegrad.transport.channel",
+        "telegrad.transport.remote_datasets",
+        "telegrad.transport.remote_jobs",
         "telegrad.wire.v1",
         "telegrad_server.service",
         "telegrad_server.probe",

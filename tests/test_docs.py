@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from telegrad.ops import registry
 from telegrad.wire.status import REASONS
-from telegrad.wire.v1 import sessions_pb2, tensors_pb2
+from telegrad.wire.v1 import datasets_pb2, jobs_pb2, sessions_pb2, tensors_pb2
 from telegrad_server.config import Config
 from telegrad_server.metrics import METRICS
 
@@ -37,7 +38,12 @@ def test_the_python_in_a_page_runs(page: Path, tmp_path: Path) -> None:
     script.write_text("\n".join(blocks(page)))
 
     done = subprocess.run(
-        [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        [sys.executable, "-W", "error", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "TELEGRAD_DATA_DIR": str(tmp_path / "data")},
     )
 
     assert done.returncode == 0, done.stderr
@@ -53,8 +59,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
-def test_every_example_runs(example: Path) -> None:
-    done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=120, cwd=ROOT / "examples")
+def test_every_example_runs(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, example],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT / "examples",
+        env={**os.environ, "TELEGRAD_DATA_DIR": str(tmp_path / "data")},
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -87,6 +100,8 @@ def test_every_rpc_is_documented() -> None:
     services = [
         sessions_pb2.DESCRIPTOR.services_by_name["Sessions"],
         tensors_pb2.DESCRIPTOR.services_by_name["Tensors"],
+        datasets_pb2.DESCRIPTOR.services_by_name["Datasets"],
+        jobs_pb2.DESCRIPTOR.services_by_name["Jobs"],
     ]
 
     assert [m.name for s in services for m in s.methods if f"`{m.name}`" not in text] == []

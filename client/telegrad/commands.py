@@ -198,6 +198,41 @@ class Commands:
             raise self._raised(self._failures[unread])
         return answer
 
+    def ask_all(self, send: Callable[[], Sequence[Handle]]) -> list[m.Fetched]:
+        """What several tensors are at one point of the program; ``send`` first sends what they need.
+
+        Whoever asked dismisses the tickets among the answers.
+        """
+        waiting: list[tuple[int, Answers]] = []
+        found: list[m.Fetched] = []
+        try:
+            with self.critical:
+                for handle in send():
+                    answers: Answers = SimpleQueue()
+                    waiting.append((self.send(m.Fetch(handle.name), answers), answers))
+            for _, answers in waiting:
+                answer = answers.get()
+                if answer is None:
+                    assert self.lost is not None
+                    raise self.lost
+                if isinstance(answer, m.Failed):
+                    raise self._raised(answer.error)
+                found.append(answer)
+        except BaseException:
+            self.dismiss(found)
+            raise
+        finally:
+            for sequence, answers in waiting:
+                self._answers.pop(sequence, None)
+                self._dismiss(answers)
+        return found
+
+    def dismiss(self, answers: Sequence[m.Fetched]) -> None:
+        """Let the server free what was brought."""
+        for answer in answers:
+            if answer.ticket:
+                self.connection.dismiss(answer.type, answer.ticket)
+
     def _dismiss(self, answers: Answers) -> None:
         """Let the server free what was brought for somebody who no longer waits."""
         while True:

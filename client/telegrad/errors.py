@@ -13,7 +13,8 @@
       ExecutionError        an op failed while it ran; carries op, input types, client line
         IndexRange (also IndexError)   NonFinite (also ArithmeticError)
       NotFound              (also KeyError) session, name, job, dataset, checkpoint
-      JobFailed             carries state, cause, last checkpoint
+      JobError              a job cannot do this in its present state
+        JobFailed           carries state, cause, last checkpoint
       DataCorrupt           names what was expected and what was found
       ConnectionFailed      (also builtins.ConnectionError) ServerUnavailable   WorkerLost
       TimedOut (also builtins.TimeoutError)   Cancelled   ServerBug
@@ -182,7 +183,13 @@ class NotFound(TelegradError, KeyError):
     __str__ = TelegradError.__str__  # KeyError would print the message's repr
 
 
-class JobFailed(TelegradError):
+class JobError(TelegradError):
+    """The job cannot do this in its present state, or somebody else has taken it over."""
+
+    default_reason = "JOB_STATE"
+
+
+class JobFailed(JobError):
     """A job ended without success; carries its state, cause and last checkpoint."""
 
     default_reason = "JOB_FAILED"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -30,6 +30,7 @@ from telegrad.lazy import (
     Leaf,
     Line,
     Live,
+    LiveKey,
     PresentGrad,
     Version,
     caller,
@@ -40,6 +41,7 @@ from telegrad.operands import bind
 from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
 from telegrad.session import Session, folded, key_bytes
+from telegrad.signature import Static, difference, signature
 from telegrad.tensor import Tensor, Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 
@@ -51,15 +53,6 @@ R = TypeVar("R")
 
 RETRACE_WARNING = 8
 """So many traces of one function bring a warning that names what kept changing."""
-
-
-class Static:
-    """An argument that is part of the signature whatever it is. No dataclass: those are nests."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
 
 class _TraceScope:
@@ -161,11 +154,15 @@ class Trace:
         """A tensor whose bytes are asked for at every call."""
         return self.tensor(Value(Leaf(type, Live(getter))), weak=weak)
 
+    def live_key(self, getter: Callable[[], bytes]) -> Tensor:
+        """The key of the call's random numbers."""
+        return self.tensor(Value(Leaf(Type((4,), types.uint32), LiveKey(getter))))
+
     def random_key(self) -> tuple[Tensor, int]:
         """The key of the call's random numbers, and the next stream within it."""
         if self._key is None:
             session = self.session
-            self._key = self.live(Type((4,), types.uint32), lambda: key_bytes(session.seed, session.calls))
+            self._key = self.live_key(lambda: key_bytes(session.seed, session.calls))
         self._streams += 1
         return folded(self._key), self._streams
 
@@ -310,20 +307,38 @@ class Function(Generic[P, R]):
             nest = self._with_static(args, kwargs)
         leaves, structure = flatten(nest)
         on = context.ON.get()
-        key: Hashable = (structure, tuple([_signature(x) for x in leaves]), None if on is None else on.worker)
+        key: Hashable = (structure, tuple([signature(x) for x in leaves]), None if on is None else on.worker)
         session = _session_of(leaves)
+        return self._run(session, self._compiled_for(session, key, leaves, structure), leaves)
+
+    def compiled(self, session: Session, arguments: Mapping[str, Any]) -> Compiled:
+        """The traced function for keyword arguments of these types, which is not called: what a job is made of."""
+        leaves, structure = flatten(((), dict(arguments)))
+        key: Hashable = (structure, tuple([signature(x) for x in leaves]), None)
+        return self._compiled_for(session, key, leaves, structure)
+
+    def _compiled_for(self, session: Session, key: Hashable, leaves: list[Any], structure: Structure) -> Compiled:
         known = self._compiled.get(session)
         if known is None:
             known = self._compiled[session] = {}
         candidates = known.setdefault(key, [])
         for compiled in candidates:
             if compiled.holds():
-                break
-        else:
-            compiled = self._trace(session, leaves, structure)
-            candidates.append(compiled)
-            self._warn_of_retracing(known)
-        return self._run(session, compiled, leaves)
+                return compiled
+        compiled = self._trace(session, leaves, structure)
+        candidates.append(compiled)
+        self._warn_of_retracing(known)
+        return compiled
+
+    @property
+    def python(self) -> Callable[P, R]:
+        """The function that is traced."""
+        return self._python
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of its parameters."""
+        return tuple(self._names)
 
     def __get__(self, instance: object, owner: object = None) -> Any:
         return self if instance is None else _Bound(self, instance)
@@ -332,7 +347,7 @@ class Function(Generic[P, R]):
         if self.traces and self.traces % RETRACE_WARNING == 0:
             name = getattr(self._python, "__qualname__", "function")
             signatures = list(known)[-2:]
-            what = _difference(signatures[-2:]) if len(signatures) > 1 else "state that it reads, such as training"
+            what = difference(signatures[-2:]) if len(signatures) > 1 else "state that it reads, such as training"
             warnings.warn(
                 f"{name} was traced {self.traces} times: {what} keeps changing, and each trace is compiled anew;"
                 " pass numbers as plain float or int, and pad batches to one shape",
@@ -457,38 +472,6 @@ def operand_type(x: Any) -> tuple[Type | None, bool]:
     if isinstance(x, (np.ndarray, np.generic)):
         return type_of(np.asarray(x)), False
     return None, False
-
-
-def _signature(x: Any) -> Hashable:
-    """What of an argument decides which trace serves it."""
-    if isinstance(x, Variable):
-        return ("variable", id(x))  # not the object: tensors compare elementwise
-    if isinstance(x, Tensor):
-        return (x.type, x._requires_grad, x._weak)  # pyright: ignore[reportPrivateUsage]
-    kind = type(x)
-    if kind is float or kind is int:
-        return kind
-    if isinstance(x, (np.ndarray, np.generic)):
-        return (x.shape, x.dtype)
-    if isinstance(x, Static):
-        x, kind = x.value, type(x.value)
-    try:
-        hash(x)
-    except TypeError:
-        return ("object", id(x))
-    return ("static", kind, x)
-
-
-def _difference(signatures: Sequence[Hashable]) -> str:
-    old, new = signatures
-    for i, (a, b) in enumerate(zip(old[1], new[1], strict=False)):  # type: ignore[index]
-        if a != b:
-            return f"argument {i} ({_say(a)}, then {_say(b)})"
-    return "the structure of its arguments"
-
-
-def _say(signature: Any) -> str:
-    return str(signature[0]) if isinstance(signature, tuple) and isinstance(signature[0], Type) else repr(signature)
 
 
 def _session_of(leaves: list[Any]) -> Session:

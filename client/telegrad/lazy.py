@@ -89,6 +89,11 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LiveKey(Live):
+    """The key of the call's random numbers: what a job, which has no getters, makes from its own count of calls."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Captured:
     """A tensor from outside the trace, a constant of the function."""
 

@@ -95,6 +95,11 @@ class _Trace(Trace):
         self.getters.append(getter)
         return super().live(type, getter, weak=weak)
 
+    def live_key(self, getter: Callable[[], bytes]) -> Tensor:
+        """The key of the call's random numbers, once for both traces."""
+        self.getters.append(getter)
+        return super().live_key(getter)
+
     def random_key(self) -> tuple[Tensor, int]:
         """The key of the replica's random numbers, and the next stream within it."""
         if self._key is None:
@@ -141,6 +146,11 @@ class ReplicatedFunction(Function[P, R]):
                 f" the outer function replicas={self._replicas}, or call this one outside"
             )
         return super().__call__(*args, **kwargs)
+
+    @property
+    def replicas(self) -> int:
+        """How many logical replicas it has."""
+        return self._replicas
 
     @property
     def _called(self) -> str:

@@ -6,10 +6,10 @@ holds, and makes of what is pending a function with its operands; `commands.py` 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from telegrad import context
 from telegrad.commands import Commands
+from telegrad.datasets import Dataset, Datasets
 from telegrad.errors import SessionError, TelegradError
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
@@ -40,6 +41,9 @@ from telegrad.tensor import Tensor, Variable
 from telegrad.transport import Connection
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
+
+if TYPE_CHECKING:
+    from telegrad.jobs import EarlyStopping, Job, Jobs, KeepBest
 
 IMMEDIATE_BYTES = 1024  # tensors up to this size stay on the client until a Run needs them
 PENDING_TENSORS = 10_000  # so a loop that reads nothing does not grow
@@ -98,6 +102,82 @@ class Session:
     def is_direct(self) -> bool:
         """Whether the home is reached without the gateway."""
         return self.commands.connection.greeting.is_direct
+
+    @property
+    def datasets(self) -> Datasets:
+        """The datasets on the server, by name: ``session.datasets.put("digits", x=x, y=y)``, ``["digits"]``."""
+        return Datasets(self.commands.connection.datasets)
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs on the server, by name: ``session.jobs["digits-mlp"].watch()``."""
+        from telegrad.jobs import Jobs
+
+        return Jobs(self)
+
+    def submit(
+        self,
+        step: Callable[..., Any],
+        *,
+        data: Dataset | Mapping[str, npt.ArrayLike | Tensor],
+        batch_size: int,
+        epochs: int | None = None,
+        steps: int | None = None,
+        name: str | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        drop_last: bool = False,
+        validate: Callable[..., Any] | None = None,
+        validation_data: Dataset | Mapping[str, npt.ArrayLike | Tensor] | None = None,
+        validate_every_steps: int = 0,
+        checkpoint_every: int = 0,
+        checkpoint_seconds: float = 0.0,
+        keep_checkpoints: int = 2,
+        early_stopping: EarlyStopping | None = None,
+        keep_best: KeepBest | None = None,
+        record_every: int = 1,
+        on_nonfinite: Literal["keep", "pause", "fail"] = "fail",
+        strict: bool = False,
+    ) -> Job:
+        """A job that trains on the server until it is done, whatever becomes of this program (docs/jobs.md).
+
+        ``step`` is called with a batch of each column of ``data`` that one of its arguments is named for; it returns
+        one number, which is recorded as "loss", or a dict of numbers. The model, the optimizer and everything else that
+        it captures are copied as they are now; the job and this session then share nothing.
+
+        The loop ends after ``epochs`` or ``steps``. ``seed`` decides the order of rows and the random numbers; None:
+        they are those that a loop in this session would have drawn. A checkpoint is written after each epoch, or
+        every ``checkpoint_every`` steps or ``checkpoint_seconds``. ``validate``, a function like ``step`` without an
+        update, goes through ``validation_data`` after each epoch, or every ``validate_every_steps``; its metrics are
+        called "val/loss". ``on_nonfinite`` says what a metric of NaN or infinity does.
+
+        Raises GraphError for a loop that does not fit together, JobError (JOB_NAME_TAKEN), QuotaExceeded, StorageFull.
+        """
+        from telegrad.jobs.submitting import submit
+
+        return submit(
+            self,
+            step,
+            data=data,
+            batch_size=batch_size,
+            epochs=epochs,
+            steps=steps,
+            name=name,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            validate=validate,
+            validation_data=validation_data,
+            validate_every_steps=validate_every_steps,
+            checkpoint_every=checkpoint_every,
+            checkpoint_seconds=checkpoint_seconds,
+            keep_checkpoints=keep_checkpoints,
+            early_stopping=early_stopping,
+            keep_best=keep_best,
+            record_every=record_every,
+            on_nonfinite=on_nonfinite,
+            strict=strict,
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "open"

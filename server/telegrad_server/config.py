@@ -92,6 +92,15 @@ class Config:
     token_file: str | None = _setting(
         None, 'lines "token tenant" or "token tenant weight", readable by the owner only', metavar="FILE"
     )
+    data_dir: str | None = _setting(
+        None,
+        "where datasets, checkpoints and the journal are kept; none: jobs and datasets are not offered",
+        metavar="DIR",
+    )
+    dataset_roots: str = _setting(
+        "", "datasets that all tenants can read, as in digits=/data/digits.npz,faces=/data/faces?size=64x64"
+    )
+    max_tenant_dataset_bytes: int = _setting(1 << 40, "bytes of datasets that one tenant may put")
     metrics_host: str | None = _setting(
         None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
+from telegrad.wire.datasets import Column, Description, Missing
+from telegrad.wire.jobs import FirstTensor, JobInfo, JobNews
 from telegrad.wire.messages import Command, ErrorRecord, Event
 
 Deliver = Callable[[Event], None]
@@ -63,6 +66,82 @@ OnQueued = Callable[[int, str], None]
 """Told the place in the queue, and what the session waits for."""
 
 
+class DatasetCalls(Protocol):
+    """What a server does with its tenant's datasets. It is waited for while it cannot be reached."""
+
+    def offer(self, name: str, columns: Sequence[Column]) -> Description | tuple[Missing, ...]:
+        """Let a name stand for a dataset; or what must be uploaded before."""
+        ...
+
+    def upload(self, column: Column, data: memoryview, offset: int) -> None:
+        """Send a column's bytes from an offset on. ServerUnavailable if that breaks: offer tells how far it came."""
+        ...
+
+    def list(self) -> list[Description]:
+        """All of them."""
+        ...
+
+    def describe(self, name: str) -> Description:
+        """One of them, or NotFound."""
+        ...
+
+    def read(self, dataset: Description, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """These rows of each column; NotFound if the name stands for something else by now."""
+        ...
+
+    def verify(self, name: str) -> None:
+        """DataCorrupt if the disk has changed it."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Forget a name, or NotFound."""
+        ...
+
+
+class JobCalls(Protocol):
+    """What a server does with its tenant's jobs, each by id or name. It is waited for while it cannot be reached."""
+
+    def submit(self, request_id: str, spec: bytes, tensors: Sequence[FirstTensor]) -> JobInfo:
+        """Take a job in; tickets are those of the connection's session. The same request again is the same job."""
+        ...
+
+    def get(self, job: str) -> JobInfo:
+        """A job as it stands, or NotFound."""
+        ...
+
+    def list(self) -> list[JobInfo]:
+        """All of them, in the order they were submitted."""
+        ...
+
+    def watch(self, job: str, *, after_event: int = 0, from_step: int = 0) -> Iterator[JobNews]:
+        """What has happened to a job and happens, until it has ended."""
+        ...
+
+    def pause(self, job: str) -> JobInfo:
+        """Let it stop at a checkpoint."""
+        ...
+
+    def resume(self, job: str) -> JobInfo:
+        """Let it go on."""
+        ...
+
+    def cancel(self, job: str) -> JobInfo:
+        """End it."""
+        ...
+
+    def extend(self, job: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
+        """Let it end later."""
+        ...
+
+    def checkpoints(self, job: str) -> list[int]:
+        """The steps of which there is a checkpoint."""
+        ...
+
+    def checkpoint(self, job: str, step: int | None) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+        """The step and the tensors of a checkpoint; None: of the newest one."""
+        ...
+
+
 class Connection(Protocol):
     """A session's line to its server. Commands take effect once and in order, whatever the network does."""
 
@@ -101,6 +180,16 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """End the session and free everything."""
+        ...
+
+    @property
+    def datasets(self) -> DatasetCalls:
+        """The server's datasets; they need no open session."""
+        ...
+
+    @property
+    def jobs(self) -> JobCalls:
+        """The server's jobs; only to submit one, a session must be open."""
         ...
 
     @property

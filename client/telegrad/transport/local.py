@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from telegrad.critical import SLICE_SECONDS, Critical
 from telegrad.ir.types import Type
-from telegrad.transport import Deliver, Greeting, Lost, UploadFailed
+from telegrad.transport import DatasetCalls, Deliver, Greeting, JobCalls, Lost, UploadFailed
+from telegrad.transport.local_datasets import LocalDatasets
+from telegrad.transport.local_jobs import LocalJobs
 from telegrad.wire.arrays import array_bytes, array_from
 from telegrad.wire.messages import Command, Ended, Event
 
@@ -22,7 +24,9 @@ class LocalConnection:
 
     def __init__(self, *, lease_seconds: float, backend: str) -> None:
         # The one seam through which the client loads the server, and only here.
-        self._worker: Any = import_module("telegrad_server.embedded").open_worker(backend)
+        self._server = import_module("telegrad_server.embedded")
+        self._worker: Any = self._server.open_worker(backend)
+        self._backend = backend
         self._lease_seconds = lease_seconds
         hello = self._worker.hello()
         self.greeting = Greeting(
@@ -85,6 +89,17 @@ class LocalConnection:
             if self._open:
                 self._open = False
                 self._worker.close_session(TENANT, self._id, self._secret)
+
+    @property
+    def datasets(self) -> DatasetCalls:
+        return LocalDatasets(self._server.open_catalog(), TENANT)
+
+    @property
+    def jobs(self) -> JobCalls:
+        return LocalJobs(self._server.open_foreman(self._backend), TENANT, self._ticket)
+
+    def _ticket(self, ticket: str) -> memoryview:
+        return self._worker.download(TENANT, self._id, self._secret, ticket)
 
     @property
     def is_open(self) -> bool:

@@ -36,8 +36,20 @@ from telegrad.errors import (
     VersionMismatch,
 )
 from telegrad.ir.types import Type
-from telegrad.transport import ANYWHERE, Deliver, Demand, Greeting, Lost, OnQueued, UploadFailed, WorkerInfo
+from telegrad.transport import (
+    ANYWHERE,
+    DatasetCalls,
+    Deliver,
+    Demand,
+    Greeting,
+    JobCalls,
+    Lost,
+    OnQueued,
+    UploadFailed,
+    WorkerInfo,
+)
 from telegrad.transport.access import Address, find_token, parse_address
+from telegrad.transport.beside import Beside
 from telegrad.transport.channel import error_of, open_channel
 from telegrad.wire import messages as m
 from telegrad.wire import stream
@@ -114,6 +126,12 @@ class GrpcConnection:
         self._timeout = timeout_seconds
         self._lease_seconds = lease_seconds
         self._metadata = self._access(find_token(token))
+        self._beside = Beside(
+            (self._address, ca_cert, self._metadata),
+            who=lambda: (self._id, self._secret),
+            timeout_seconds=timeout_seconds,
+            patience_seconds=lease_seconds,
+        )
         self._channel = open_channel(self._address, ca_cert)
         self._sessions: Any = services.SessionsStub(self._channel)
         self._ways: tuple[Address, Address] | None = (
@@ -283,6 +301,14 @@ class GrpcConnection:
         raise ServerUnavailable("the connection was closed while waiting for the server")
 
     @property
+    def datasets(self) -> DatasetCalls:
+        return self._beside.datasets
+
+    @property
+    def jobs(self) -> JobCalls:
+        return self._beside.jobs
+
+    @property
     def is_open(self) -> bool:
         return not self._ending.is_set() and not self._is_lost
 
@@ -443,6 +469,7 @@ class GrpcConnection:
             if self._stream is not None:
                 self._stream.cancel()
             self._channel.close()
+            self._beside.close()
 
     # ---- bulk
 

@@ -42,7 +42,7 @@ def type_of(array: Array) -> Type:
 
 def array_bytes(array: Array) -> memoryview:
     """The elements in C order, little-endian; a view of the array's own memory where it has that form."""
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     if sys.byteorder == "big":
         array = array.byteswap()
     return array.reshape(-1).view(np.uint8).data

@@ -17,7 +17,7 @@ from telegrad_server.cluster.nodes import WorkerSize
 from telegrad_server.cluster.ray_cluster import Pool, Program, RayLauncher, RaySettings
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
-from telegrad_server.roles.running import STOP_SECONDS, gate, reachable, say, stopping
+from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, reachable, say, stopping
 from telegrad_server.service.gateway import Gateway
 
 
@@ -31,7 +31,9 @@ async def run(config: Config) -> int:
         def worker(spec: WorkerSpec) -> Sequence[str]:
             return worker_arguments(config, spec, key_file, inner)
 
-        gateway = Gateway(config, gate(config), Key.from_file(key_file), _launcher(config, worker))
+        gateway = Gateway(
+            config, gate(config), Key.from_file(key_file), _launcher(config, worker), catalog=catalog(config)
+        )
         port, inner = await gateway.start()
         say(f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}")
         launching = asyncio.create_task(gateway.launch())

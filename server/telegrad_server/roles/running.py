@@ -6,9 +6,13 @@ import asyncio
 import os
 import signal
 import socket
+from pathlib import Path
+
+from telegrad.errors import ResourceError
 
 from telegrad_server.access import Gate
 from telegrad_server.config import Config
+from telegrad_server.datasets import Catalog, parse_roots
 
 STOP_SECONDS = 5.0
 
@@ -16,6 +20,19 @@ STOP_SECONDS = 5.0
 def gate(config: Config) -> Gate:
     """Who may come in."""
     return Gate.from_file(config.token_file) if config.token_file else Gate()
+
+
+def catalog(config: Config) -> Catalog | None:
+    """The datasets under ``data_dir``, None without it. ResourceError if those to be registered are not there."""
+    if config.data_dir is None:
+        if config.dataset_roots:
+            raise ResourceError("--dataset-roots needs --data-dir, where what cannot be read as it is gets unpacked")
+        return None
+    return Catalog(
+        Path(config.data_dir) / "datasets",
+        most_bytes=config.max_tenant_dataset_bytes,
+        roots=parse_roots(config.dataset_roots),
+    )
 
 
 def say(text: str) -> None:

@@ -9,9 +9,13 @@ from functools import partial
 import grpc.aio
 
 from telegrad_server.config import Config
+from telegrad_server.datasets import Catalog
+from telegrad_server.foreman import Foreman
 from telegrad_server.metrics import Endpoint, worker_figures
+from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import Access, Refusals, TicketAccess
 from telegrad_server.service.health import Health
+from telegrad_server.service.jobs import Jobs
 from telegrad_server.service.listening import OPTIONS, bind, credentials, new_server
 from telegrad_server.service.sessions import Sessions
 from telegrad_server.service.tensors import Tensors
@@ -26,16 +30,30 @@ class Server:
     """A worker behind gRPC on one address. ``access`` finds the tenant of a call, or refuses it."""
 
     def __init__(
-        self, worker: Worker, config: Config, access: grpc.aio.ServerInterceptor, *, is_inside: bool = False
+        self,
+        worker: Worker,
+        config: Config,
+        access: grpc.aio.ServerInterceptor,
+        *,
+        catalog: Catalog | None = None,
+        foreman: Foreman | None = None,
+        is_inside: bool = False,
     ) -> None:
         self._worker = worker
         self._config = config
         self._is_inside = is_inside
+        self._foreman = foreman
         self._health = Health(lambda: not worker.is_stopping)
         self._server = new_server(
             config,
             [Refusals(worker.tally.refused), access],
-            [Sessions(worker, config).handlers(), Tensors(worker).handlers(), self._health.handlers()],
+            [
+                Sessions(worker, config).handlers(),
+                Tensors(worker).handlers(),
+                Datasets(catalog).handlers(),
+                Jobs(foreman, worker).handlers(),
+                self._health.handlers(),
+            ],
             is_inside=is_inside,
         )
         self._ticking: asyncio.Task[None] | None = None
@@ -64,11 +82,15 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._worker.tick()
+            if self._foreman is not None:
+                await asyncio.to_thread(self._foreman.tick)
 
     async def stop(self, grace_seconds: float) -> None:
         """Answer no new calls, end the sessions, and wait for calls under way."""
         if self._ticking is not None:
             self._ticking.cancel()
+        if self._foreman is not None:
+            await asyncio.to_thread(self._foreman.stop)
         await asyncio.to_thread(self._worker.stop)
         self._health.end()
         await self._server.stop(grace_seconds)

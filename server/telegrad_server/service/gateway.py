@@ -35,9 +35,12 @@ from telegrad_server.cluster.placement import Demand, Place, Queue, Wait, place
 from telegrad_server.cluster.pool import Pool
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.config import Config
+from telegrad_server.datasets import Catalog
 from telegrad_server.metrics import Endpoint, gateway_figures
+from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import TENANT, WEIGHT, Access, Refusals, guarded, reader, refuse
 from telegrad_server.service.health import Health
+from telegrad_server.service.jobs import Jobs
 from telegrad_server.service.listening import bind, credentials, new_server
 from telegrad_server.service.relay import TICKET_KEY, Relay, as_unavailable, error_of, pass_on
 from telegrad_server.service.sessions import hello_response
@@ -60,7 +63,15 @@ _TENSORS = "/telegrad.wire.v1.Tensors/"
 class Gateway:
     """Clients on one address, workers on another. ``launcher`` makes workers; without one they join by themselves."""
 
-    def __init__(self, config: Config, gate: Gate, key: Key, launcher: Launcher | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        gate: Gate,
+        key: Key,
+        launcher: Launcher | None = None,
+        *,
+        catalog: Catalog | None = None,
+    ) -> None:
         self._config = config
         self._key = key
         self._launcher = launcher
@@ -78,7 +89,7 @@ class Gateway:
         self._server = new_server(
             config,
             [Refusals(self._refused), Access(gate)],
-            [self._handlers(), self._health.handlers()],
+            [self._handlers(), Datasets(catalog).handlers(), Jobs(None, None).handlers(), self._health.handlers()],
             most_calls=MOST_CALLS,
         )
         self._inner = new_server(config, [], [Workers(self, key).handlers()], is_inside=True)

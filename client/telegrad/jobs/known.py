@@ -1,0 +1,43 @@
+"""All jobs of the session's tenant, by name: those of other programs and machines too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from telegrad.errors import NotFound
+from telegrad.jobs.job import Job
+
+if TYPE_CHECKING:
+    from telegrad.session import Session
+
+
+class Jobs:
+    """Like a mapping from names to jobs; made by `Session.jobs`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __getitem__(self, key: str) -> Job:
+        """The job of this id, or the newest of this name; NotFound (a KeyError)."""
+        return Job(self._session, self._session.commands.connection.jobs.get(key))
+
+    def __contains__(self, key: str) -> bool:
+        try:
+            self[key]
+        except NotFound:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([job.name for job in self.list()]))
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+    def __repr__(self) -> str:
+        return f"<jobs {', '.join(self) or 'none yet'}>"
+
+    def list(self) -> list[Job]:
+        """All of them, in the order they were submitted."""
+        return [Job(self._session, info) for info in self._session.commands.connection.jobs.list()]

@@ -1,0 +1,54 @@
+"""What a server does besides sessions, datasets and jobs: over channels that are opened when they are first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from telegrad.transport.access import Address
+from telegrad.transport.channel import open_channel
+from telegrad.transport.remote_datasets import RemoteDatasets
+from telegrad.transport.remote_jobs import RemoteJobs
+
+Front = tuple[Address, str | None, Sequence[tuple[str, str | bytes]]]
+"""The server's own address, also where a session went on to a worker; its certificate's authority; and the token."""
+
+
+class Beside:
+    """Datasets and jobs of a server. ``who`` is the session as id and secret."""
+
+    def __init__(
+        self,
+        front: Front,
+        *,
+        who: Callable[[], tuple[str, bytes]],
+        timeout_seconds: float,
+        patience_seconds: float,
+    ) -> None:
+        address, ca_cert, metadata = front
+        self._open = lambda: open_channel(address, ca_cert)
+        self._metadata = tuple(metadata)
+        self._who = who
+        self._waits: Any = {"timeout_seconds": timeout_seconds, "patience_seconds": patience_seconds}
+        self._datasets: RemoteDatasets | None = None
+        self._jobs: RemoteJobs | None = None
+
+    @property
+    def datasets(self) -> RemoteDatasets:
+        """Its datasets."""
+        if self._datasets is None:
+            self._datasets = RemoteDatasets(self._open(), self._metadata, **self._waits)
+        return self._datasets
+
+    @property
+    def jobs(self) -> RemoteJobs:
+        """Its jobs."""
+        if self._jobs is None:
+            self._jobs = RemoteJobs(self._open(), self._metadata, who=self._who, **self._waits)
+        return self._jobs
+
+    def close(self) -> None:
+        """Let go of the server."""
+        for calls in (self._datasets, self._jobs):
+            if calls is not None:
+                calls.close()

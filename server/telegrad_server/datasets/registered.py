@@ -1,0 +1,82 @@
+"""An operator's files as a dataset of all tenants.
+
+Its digest is that of the files' names, sizes and times of change, and of the options: a file that is written anew makes
+another dataset, and a job that read the old one says so. Their contents are not hashed, since they may take terabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from telegrad.errors import NotFound
+from telegrad.ir.types import Type
+from telegrad.wire.datasets import Column, Description
+
+from telegrad_server.datasets.dataset import Dataset, Mapped
+from telegrad_server.datasets.images import Images, check_pillow
+from telegrad_server.datasets.mapping import npy_columns, npz_columns, safetensors_columns, text_columns
+from telegrad_server.datasets.parquet import check_pyarrow, parquet_columns
+from telegrad_server.datasets.roots import Root
+
+_CHECKS: Mapping[str, Callable[[Root], None]] = {"images": check_pillow, "parquet": check_pyarrow}
+
+
+class Registered:
+    """A root; ``cache`` is a folder for what cannot be mapped as it is. ResourceError if it needs a library."""
+
+    def __init__(self, root: Root, cache: Path) -> None:
+        self.root = root
+        self._cache = cache / hashlib.sha256(root.name.encode()).hexdigest()
+        if root.kind in _CHECKS:
+            _CHECKS[root.kind](root)
+
+    def open(self) -> Dataset:
+        """The dataset as the files are now. NotFound if they have gone, DataCorrupt if they are not of their kind."""
+        root = self.root
+        try:
+            digest = self.digest()
+            if root.kind == "images":
+                return Images(digest, root)
+            cache = self._cache / digest
+            self._forget_but(digest)
+            if root.kind == "npy":
+                return Mapped(digest, npy_columns(root.path))
+            if root.kind == "npz":
+                return Mapped(digest, npz_columns(root.path, cache))
+            if root.kind == "safetensors":
+                return Mapped(digest, safetensors_columns(root.path))
+            if root.kind == "text":
+                return Mapped(digest, text_columns(root))
+            return Mapped(digest, parquet_columns(root, cache))
+        except FileNotFoundError as error:
+            raise NotFound(f"dataset {root.name!r}: the operator's files have gone", name=root.name) from error
+        except PermissionError as error:
+            raise NotFound(f"dataset {root.name!r}: the server may not read the operator's files") from error
+
+    def digest(self) -> str:
+        """What tells these files, as they are now, from others."""
+        root = self.root
+        hash = hashlib.sha256(f"registered\n{root.kind}\n{root.options}\n".encode())
+        for path in sorted(root.path.rglob("*")) if root.path.is_dir() else [root.path]:
+            found = os.stat(path)
+            name = path.relative_to(root.path).as_posix() if path != root.path else ""
+            hash.update(f"{len(name)}:{name} {found.st_size} {found.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        return hash.hexdigest()
+
+    def _forget_but(self, digest: str) -> None:
+        """Remove what was unpacked of earlier files."""
+        for path in self._cache.iterdir() if self._cache.exists() else ():
+            if not path.name.startswith(digest):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def describe(self) -> Description:
+        """What it is."""
+        dataset = self.open()
+        columns = tuple(
+            Column(name, Type((dataset.rows, *row.shape), row.dtype), "") for name, row in dataset.columns.items()
+        )
+        return Description(self.root.name, dataset.digest, dataset.rows, columns, self.root.path.name)

@@ -1,0 +1,359 @@
+"""A runner: one assignment of a job on a thread of its own, from a checkpoint to the end of the loop, or to an order.
+
+What it says goes through ``tell``, whose refusal (the assignment is over) ends it in silence. A checkpoint is written
+beside the training: its tensors are asked for in the session's order, and later steps leave their bytes alone.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from telegrad.errors import JobError, StorageFull, TelegradError
+from telegrad.wire.job_codec import encode_spec, spec_digest
+from telegrad.wire.job_spec import JobSpec
+from telegrad.wire.messages import ErrorRecord
+from telegrad.wire.status import to_record
+
+from telegrad_server.bug import bug
+from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
+from telegrad_server.datasets import Dataset
+from telegrad_server.jobs import events as e
+from telegrad_server.loops.batches import Batches, reading, validation_rows
+from telegrad_server.loops.calls import Calls, Pending
+from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
+from telegrad_server.loops.measures import EPOCH, Measures, Reduction
+from telegrad_server.worker import Worker
+
+IN_FLIGHT = 8
+"""So many steps may wait to be computed: enough that the device never waits for this thread."""
+
+Tell = Callable[[e.Event], object]
+"""Makes what a runner says a fact. JobError if the assignment is over."""
+
+
+@dataclass(slots=True)
+class Orders:
+    """What the runner is told while it runs, by any thread."""
+
+    stop_now: threading.Event = field(default_factory=threading.Event)
+    stop_at_checkpoint: threading.Event = field(default_factory=threading.Event)
+    spec: JobSpec | None = None
+    """The same loop with a later end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job, the number under which this runner has it, and the last checkpoint that the journal knows of."""
+
+    job: str
+    tenant: str
+    number: int
+    step: int
+    spec: JobSpec
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a runner has come, for people: the steps since the last checkpoint may be done again."""
+
+    step: int = 0
+    epoch: int = 0
+    steps_per_second: float = 0.0
+    values: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class _Stop(Exception):
+    """The loop ends here, and this is what there is to say; None: nothing."""
+
+    def __init__(self, event: e.Event | None) -> None:
+        super().__init__()
+        self.event = event
+
+
+class Runner:
+    """Runs an assignment; `start` begins, and ``orders`` may end it."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        *,
+        worker: Worker,
+        dataset: Callable[[str], Dataset],
+        store: CheckpointStore,
+        tell: Tell,
+        orders: Orders,
+    ) -> None:
+        self._is_of = assignment
+        self._spec = assignment.spec
+        self._worker, self._dataset, self._store, self._tell = worker, dataset, store, tell
+        self._orders = orders
+        self._rows: list[e.Row] = []
+        self._pending: deque[Pending] = deque()
+        self._began = time.monotonic()
+        self.progress = Progress()
+
+    def run(self) -> None:
+        """From the newest whole checkpoint to the end; says how it ended. Raises nothing."""
+        said = self._outcome()
+        if said is not None:
+            try:
+                self._tell(said)
+            except TelegradError as error:
+                if error.reason != "JOB_FENCED":
+                    bug(error)  # the journal refuses; the process that starts next finds the job lost
+
+    def _outcome(self) -> e.Event | None:
+        job, number = self._is_of.job, self._is_of.number
+        try:
+            self._loop()
+        except _Stop as stop:
+            return stop.event
+        except Ended as ended:
+            return e.Lost(job, number, "DRAINED" if ended.record.reason == "DRAINING" else "WORKER_LOST", str(ended))
+        except Broken as broken:
+            return self._failed(broken.record)
+        except StorageFull as error:
+            return e.Paused(job, number, "STORAGE_FULL", error.message)
+        except JobError as error:
+            return None if error.reason == "JOB_FENCED" else self._failed(to_record(error))  # somebody else has the job
+        except TelegradError as error:
+            return self._failed(to_record(error))
+        except Exception as error:  # the edge: a mistake of ours ends the job, not the server
+            return self._failed(to_record(bug(error)))
+        raise AssertionError("a loop ends by saying so")
+
+    def _failed(self, record: ErrorRecord) -> e.Event:
+        job, number = self._is_of.job, self._is_of.number
+        if record.reason == "DEVICE_OOM":
+            return e.Lost(job, number, "WORKER_OOM", record.message)
+        return e.Failed(job, number, record.reason, record.message, _line(self._spec, record))
+
+    # ---- the loop
+
+    def _loop(self) -> None:
+        spec = self._spec
+        self._store.sweep(self._is_of.job)
+        self._store.rewind(self._is_of.job, self._is_of.step)  # of a later one the metrics were never written
+        found = self._store.latest(self._is_of.job)
+        manifest = found.manifest
+        hands = Hands(self._worker, self._is_of.tenant, {f.id: f.data for f in spec.functions})
+        hands.open()
+        try:
+            calls = Calls(hands, spec, calls=manifest.calls)
+            calls.restore(found.tensors)
+            measures = Measures(spec, manifest.metrics)
+            skipped = "; ".join([damage.message for damage in found.skipped])
+            self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
+            data = self._dataset(spec.data.digest)
+            with reading(data) as batches, _Writing(self._store, self._say) as writing:
+                self._steps(hands, calls, measures, batches, writing, manifest.step)
+        finally:
+            hands.close()
+
+    def _steps(
+        self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, writing: _Writing, step: int
+    ) -> None:
+        began_at, began = step, time.monotonic()
+        saved_at = time.monotonic()
+        saved = step
+        while True:
+            spec = self._spec = self._orders.spec or self._spec
+            if self._orders.stop_now.is_set():
+                raise _Stop(e.Cancelled(self._is_of.job, self._is_of.number))
+            is_early = measures.is_enough
+            must_stop = self._orders.stop_at_checkpoint.is_set()
+            if step >= spec.last_step or is_early or must_stop:
+                if saved < step:
+                    self._save(hands, calls, measures, writing, step)
+                writing.wait()
+                job, number = self._is_of.job, self._is_of.number
+                if must_stop and step < spec.last_step and not is_early:
+                    raise _Stop(e.Paused(job, number, "ASKED"))
+                raise _Stop(e.Succeeded(job, number, step, is_early))
+            step += 1
+            place = spec.loop.batch(step, spec.data.rows)
+            call = calls.steps[place.rows]
+            batch = batches.of(spec, step)
+            self._pending.append(calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced))
+            self._settle(hands, measures, most=IN_FLIGHT)
+            is_best = self._close_epoch(hands, calls, measures, step)
+            is_best = self._validate(hands, calls, measures, step) or is_best
+            self.progress.step, self.progress.epoch = step, place.epoch
+            self.progress.steps_per_second = (step - began_at) / max(1e-9, time.monotonic() - began)
+            if is_best or self._is_due(step, saved_at):
+                self._save(hands, calls, measures, writing, step)
+                saved, saved_at = step, time.monotonic()
+
+    def _is_due(self, step: int, saved_at: float) -> bool:
+        rule, per_epoch = self._spec.checkpoints, self._spec.loop.steps_per_epoch(self._spec.data.rows)
+        return (
+            (rule.every_steps > 0 and step % rule.every_steps == 0)
+            or (rule.every_epochs > 0 and step % (rule.every_epochs * per_epoch) == 0)
+            or (rule.every_seconds > 0 and time.monotonic() - saved_at >= rule.every_seconds)
+        )
+
+    def _settle(self, hands: Hands, measures: Measures, *, most: int = 0) -> None:
+        """Wait until so many steps at most are under way; take the metrics of the others."""
+        while len(self._pending) > most:
+            pending = self._pending.popleft()
+            values = pending.values()
+            if hands.failure is not None:
+                raise Broken(hands.failure)
+            measures.epoch.add(values, pending.metrics, pending.rows)
+            if pending.step % self._spec.record_every == 0:
+                self._record(pending.step, pending.epoch, values)
+            self._check_finite(pending.step, values)
+
+    def _record(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        now = time.time()
+        self._rows += [e.Row(step, epoch, name, value, now) for name, value in values.items()]
+        self.progress.values.update(values)
+
+    def _check_finite(self, step: int, values: dict[str, float]) -> None:
+        wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if not wrong or self._spec.on_nonfinite == "keep":
+            return
+        name, value = next(iter(wrong.items()))
+        message = (
+            f"the metric {name} was {value} at step {step}; the last checkpoint is from before: look at the data, or"
+            " submit again with a smaller learning rate"
+        )
+        job, number = self._is_of.job, self._is_of.number
+        if self._spec.on_nonfinite == "pause":
+            raise _Stop(e.Paused(job, number, "NONFINITE", message))
+        raise _Stop(e.Failed(job, number, "NONFINITE", message))
+
+    # ---- the ends of epochs, and validation
+
+    def _close_epoch(self, hands: Hands, calls: Calls, measures: Measures, step: int) -> bool:
+        """After the last step of an epoch: reduce its metrics. Whether it is the best so far."""
+        spec = self._spec
+        if not spec.loop.ends_epoch(step, spec.data.rows):
+            return False
+        self._settle(hands, measures)
+        epoch = spec.loop.batch(step, spec.data.rows).epoch
+        values = measures.end_epoch(spec.steps[0].metrics)
+        self._record(step, epoch, {f"{EPOCH}{name}": value for name, value in values.items()})
+        is_best = measures.reduce(values, step)
+        self._call_all(calls, measures, spec.after_epoch, step, epoch)
+        return is_best
+
+    def _validate(self, hands: Hands, calls: Calls, measures: Measures, step: int) -> bool:
+        """If it is time, go through the other data. Whether it is the best so far."""
+        spec, validation = self._spec, self._spec.validation
+        if validation is None:
+            return False
+        is_due = validation.every.is_due(step, spec.loop.steps_per_epoch(spec.data.rows))
+        if not is_due and step != spec.last_step:
+            return False
+        self._settle(hands, measures)
+        data = self._dataset(validation.data.digest)
+        by_rows = {call.rows: call for call in validation.calls}
+        epoch = spec.loop.batch(step, spec.data.rows).epoch
+        reduction, waiting = Reduction(), deque[Pending]()
+        for rows in validation_rows(validation.data, validation.batch_size):
+            call = by_rows[len(rows)]
+            waiting.append(calls.call(call, data.batch(rows), step=step, epoch=epoch, reduced=measures.reduced))
+            while len(waiting) > IN_FLIGHT:
+                done = waiting.popleft()
+                reduction.add(done.values(), done.metrics, done.rows)
+        for done in waiting:
+            reduction.add(done.values(), done.metrics, done.rows)
+        values = reduction.result(validation.calls[0].metrics)
+        self._record(step, epoch, values)
+        is_best = measures.reduce(values, step)
+        self._call_all(calls, measures, spec.after_validation, step, epoch)
+        return is_best
+
+    def _call_all(self, calls: Calls, measures: Measures, group: tuple[object, ...], step: int, epoch: int) -> None:
+        for call in group:
+            pending = calls.call(call, {}, step=step, epoch=epoch, reduced=measures.reduced)  # type: ignore[arg-type]
+            values = pending.values()
+            self._record(step, epoch, values)
+            measures.reduce(values, step)
+
+    # ---- checkpoints
+
+    def _save(self, hands: Hands, calls: Calls, measures: Measures, writing: _Writing, step: int) -> None:
+        self._settle(hands, measures)
+        spec = self._spec
+        done = spec.loop.batch(step, spec.data.rows)
+        is_over = spec.loop.ends_epoch(step, spec.data.rows)
+        draft = Draft(
+            job=self._is_of.job,
+            step=step,
+            epoch=done.epoch + is_over,
+            cursor=0 if is_over else done.first + done.rows,
+            calls=calls.calls,
+            seed=spec.seed,
+            spec_digest=spec_digest(encode_spec(spec)),
+            fingerprint=self._worker.hello().fingerprint,
+            metrics=measures.saved(),
+            tensors={slot.name: slot.type for slot in (*spec.state, *spec.constants)},
+        )
+        rows, self._rows = tuple(self._rows), []
+        progressed = e.Progressed(self._is_of.job, self._is_of.number, step, rows=rows)
+        best = [measures.best_step] if measures.best_step >= 0 else []
+        writing.begin(draft, calls.capture(), progressed, last=spec.checkpoints.keep_last, best=best)
+
+    def _say(self, event: e.Event) -> None:
+        self._tell(event)
+
+
+class _Writing:
+    """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
+
+    def __init__(self, store: CheckpointStore, say: Tell) -> None:
+        self._store, self._say = store, say
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> _Writing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def begin(
+        self, draft: Draft, answers: dict[str, Answer], progressed: e.Event, *, last: int, best: list[int]
+    ) -> None:
+        """Write a checkpoint, once the one before is written, and then say so."""
+        self.wait()
+        self._under_way = self._pool.submit(self._write, draft, answers, progressed, last, best)
+
+    def wait(self) -> None:
+        """Wait for what is under way. Raises what went wrong with it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _write(self, draft: Draft, answers: dict[str, Answer], progressed: e.Event, last: int, best: list[int]) -> None:
+        def tensors() -> Iterator[tuple[str, object, memoryview]]:
+            for name in write_order(draft.tensors):
+                yield name, draft.tensors[name], answers[name].view()
+
+        try:
+            self._store.write(draft, tensors())  # type: ignore[arg-type]
+        finally:
+            for answer in answers.values():
+                answer.done()
+        self._say(progressed)
+        self._store.keep(draft.job, last=last, best=best)
+
+
+def _line(spec: JobSpec, record: ErrorRecord) -> str:
+    """The user's line of the node that failed, as far as it is known."""
+    for function in spec.functions:
+        if function.id == record.function and 0 <= record.node < len(function.lines):
+            line = function.lines[record.node]
+            return f"{line.file}:{line.number}" if line is not None else ""
+    return ""
+
+
+__all__ = ["Assignment", "Orders", "Progress", "Runner"]

@@ -95,6 +95,7 @@ OWNERS = {
     "grpc": (
         "telegrad.transport.remote",
         "telegrad.transport.channel",
+        "telegrad.transport.hello",
         "telegrad.wire.v1",
         "telegrad_server.service",
         "telegrad_server.probe",

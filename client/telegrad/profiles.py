@@ -1,7 +1,7 @@
 """Profiles: servers by name, each with its address, its authority and its token, in a file of the user's alone.
 
-``telegrad login`` writes it, ``tg.connect("name")`` and the command line read it: ``$XDG_CONFIG_HOME/telegrad/profiles.toml``,
-else ``~/.config/telegrad/profiles.toml``, in a form that may be edited by hand::
+``telegrad login`` writes it, ``tg.connect("name")`` and the command line read it. It is
+``$XDG_CONFIG_HOME/telegrad/profiles.toml``, else ``~/.config/telegrad/profiles.toml``, and may be edited by hand::
 
     default = "gpu-box"
 

@@ -64,8 +64,9 @@ class Gate:
 
     @classmethod
     def from_file(cls, path: str) -> Gate:
-        """The tokens in a file with lines ``token tenant`` or ``token tenant weight``; a token or ``sha256:`` and its hash.
+        """The tokens in a file with lines ``token tenant`` or ``token tenant weight``.
 
+        ``sha256:`` and a token's hash may stand in its place, so that the file gives no token away.
         AccessError if others may read the file, or it holds none.
         """
         try:

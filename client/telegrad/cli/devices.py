@@ -40,8 +40,13 @@ def device_shapes(greeting: Greeting) -> list[Shape]:
     if greeting.workers:
         return [worker_shape(worker) for worker in greeting.workers]
     unknown = dict.fromkeys(("machine", "sessions", "busy_seconds"))
-    single = {"name": "server", "backend": greeting.backend, "state": "live", "held_bytes": greeting.held_bytes}
-    return [{**single, **unknown}]
+    single: dict[str, object] = {
+        "name": "server",
+        "backend": greeting.backend,
+        "state": "live",
+        "held_bytes": greeting.held_bytes,
+    }
+    return [single | unknown]
 
 
 def _cell(value: object) -> str:

@@ -36,7 +36,7 @@ def cli() -> None:
     """Train on a telegrad server: log in, look at it, find out what is wrong.
 
     SERVER is an address (grpc://host:port, grpcs://host:port for TLS) or a profile's name; without it the profile of
-    --profile or TELEGRAD_PROFILE is taken, else the default one. docs/cli.md lists exit statuses and the shapes of --json.
+    --profile or TELEGRAD_PROFILE is taken, else the default one.
     """
 
 

@@ -201,7 +201,7 @@ def compute(state: Examination) -> list[Finding]:
         findings.append(Finding("gpu", "warn", "no GPU computes there", advice))
     elif backend != "numpy":
         findings.append(Finding("gpu", "ok", "a GPU computes there"))
-    advice = "on the server: pip install 'telegrad[cuda13]' (or cuda12) where it has a GPU"
+    advice = "on the server, if it has a GPU: pip install 'telegrad[cuda13]' (or cuda12), and no --backend numpy"
     findings += [
         Finding("gpu", "warn", warning, advice) if backend == "numpy" else _of(warning) for warning in warnings
     ]

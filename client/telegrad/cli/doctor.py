@@ -44,7 +44,7 @@ def doctor(target: Target | None, as_json: bool) -> None:
 
 
 def examine(target: Target | None, *, told: Callable[[Finding], None]) -> list[Finding]:
-    """Every check's findings; ``told`` hears each at once. What comes after a failure is skipped: nobody can know it."""
+    """Every check's findings; ``told`` hears each at once. What comes after a failure is skipped."""
     findings = [client()]
     told(findings[0])
     state = Examination(target)

@@ -15,7 +15,7 @@ from telegrad.cli.target import Target, asks_a_server
 from telegrad.transport import Greeting, WorkerInfo
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 @click.command(cls=Reporting)
@@ -33,9 +33,14 @@ def top(target: Target, interval_seconds: float, looks: int | None, as_json: boo
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+    console = Console(highlight=False)
+    if not console.is_terminal:
         for shape in shapes:
-            live.update(_table(shape), refresh=True)
+            console.print(_screen(shape), soft_wrap=True)
+        return
+    with Live(console=console, auto_refresh=False, screen=looks is None) as live:
+        for shape in shapes:
+            live.update(_screen(shape), refresh=True)
 
 
 def _looks(target: Target, interval_seconds: float) -> Iterator[Shape]:
@@ -81,13 +86,14 @@ def _busy(before: WorkerInfo | None, now: WorkerInfo, seconds: float) -> float |
     return round(min(1.0, (now.busy_seconds - before.busy_seconds) / seconds), 4)
 
 
-def _table(shape: Shape) -> Table:
+def _screen(shape: Shape) -> Group:
+    from rich.console import Group
     from rich.table import Table
 
     held, answered = shape["held_bytes"], shape["answered_in_seconds"]
     assert isinstance(held, int) and isinstance(answered, float)
     title = f"{shape['address']}  {megabytes(held)} held  {shape['waiting_sessions']} waiting  {1e3 * answered:.0f} ms"
-    table = Table("name", "state", "backend", "sessions", "held", "busy", title=title, title_justify="left", box=None)
+    table = Table("name", "state", "backend", "sessions", "held", "busy", box=None, pad_edge=False)
     devices = shape["devices"]
     assert isinstance(devices, list)
     for d in devices:
@@ -95,4 +101,4 @@ def _table(shape: Shape) -> Table:
         table.add_row(d["name"], d["state"], d["backend"], str(d["sessions"]), megabytes(d["held_bytes"]), busy)
     if not devices:
         table.add_row("server", "live", "", "", megabytes(held), "")
-    return table
+    return Group(title, table)

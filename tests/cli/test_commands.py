@@ -22,6 +22,7 @@ from telegrad_server.access import Gate
 from tests.cli.conftest import Server, Telegrad, process, shape
 from tests.server.test_service import start, stop
 
+ROOT = Path(__file__).resolve().parents[2]
 DEVICE = {"name", "machine", "backend", "state", "sessions", "held_bytes", "busy_seconds"}
 STATUS = {
     "address", "profile", "client_version", "server_version", "incarnation", "backend", "fingerprint", "held_bytes",
@@ -100,6 +101,13 @@ def test_without_a_server_the_way_out_is_said(telegrad: Telegrad) -> None:
 
 def test_two_servers_are_a_wrong_command_line(telegrad: Telegrad, plain: str) -> None:
     assert telegrad("status", plain, "--profile", "box").exit_code == 2
+
+
+def test_every_command_and_exit_status_is_documented() -> None:
+    text = (ROOT / "docs/cli.md").read_text()
+
+    assert [name for name in program.COMMANDS if not re.search(rf"^\| `{name}\b", text, re.MULTILINE)] == []
+    assert [status for _, status in EXITS if f"\n| {status} | " not in text] == []
 
 
 # ---- asking

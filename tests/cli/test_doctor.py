@@ -265,7 +265,7 @@ FEWER_OPS = """
 import telegrad_server.worker as worker
 hello = worker.Worker.hello
 from dataclasses import replace
-worker.Worker.hello = lambda self: replace(hello(self), ops=tuple(op for op in hello(self).ops if op != "sort"))
+worker.Worker.hello = lambda self: replace(hello(self), ops=tuple(op for op in hello(self).ops if op != "argsort"))
 from telegrad_server.main import main
 main(["--port", "0", "--backend", "numpy"])
 """
@@ -279,7 +279,7 @@ def test_a_server_that_knows_fewer_ops_is_a_warning(telegrad: Telegrad) -> None:
     stop(running)
     (found,) = [check for check in shape(examined)["checks"] if check["check"] == "server"]
     assert (found["verdict"], examined.exit_code) == ("warn", 0)
-    assert found["found"].endswith("does not know the ops sort")
+    assert found["found"].endswith("does not know the ops argsort")
     assert "upgrade the server" in found["advice"]
 
 

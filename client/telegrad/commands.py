@@ -54,8 +54,8 @@ class Commands:
         self._run_lines: OrderedDict[int, tuple[Line | None, ...]] = OrderedDict()
         self._answers: dict[int, Answers] = {}  # by Fetch, while somebody waits
         self._failures: dict[int, m.ErrorRecord] = {}
-        self.placed: WeakValueDictionary[int, Variable] = WeakValueDictionary()
-        """The variables that were placed on a worker, by name: what is lost with it is called by them."""
+        self.variables: WeakValueDictionary[int, Variable] = WeakValueDictionary()
+        """The session's variables by their names on the server: users know what is lost by what they call it."""
 
     def open(self) -> None:
         """Open the session on the server."""
@@ -215,11 +215,14 @@ class Commands:
             with self.critical:
                 self._send_next(m.Resume(record.sequence))
         error = to_exception(record)
-        lost = [
-            self.placed.get(int(name)) for name in str(error.details.get("tensors", "")).split(",") if name.isdigit()
-        ]
-        if any(v is not None for v in lost):
-            error.details["variables"] = ", ".join([v.name or str(v.type) for v in lost if v is not None])
+        tensors = str(error.details.get("tensors", "")).split(",")
+        lost = [v for name in tensors if name.isdigit() and (v := self.variables.get(int(name))) is not None]
+        if lost:
+            names = [v.name or str(v.type) for v in lost]
+            error.details["variables"] = ", ".join(names)
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            error.message = f"{error.message} (lost: {', '.join(names[:4])}{more})"
+            error.args = (error.message,)
         lines = self._run_lines.get(record.sequence, ())
         if 0 <= record.node < len(lines) and lines[record.node] is not None:
             where = show(lines[record.node])

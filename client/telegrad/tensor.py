@@ -474,8 +474,7 @@ class Variable(Tensor):
         self.version = 0
         self.updated_at: Line | None = None
         self._handle = session.new_variable(self, tensor)
-        if on is not None:
-            session.commands.placed[self._handle.name] = self
+        session.commands.variables[self._handle.name] = self
         self.read_version()
 
     def read_version(self) -> None:

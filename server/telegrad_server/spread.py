@@ -18,12 +18,14 @@ from telegrad_server.compiler.plan import Plan
 class Spread:
     """A value in spans. Never changes; it is gathered once at most."""
 
-    def __init__(self, type: Type, own: Any, name: int, gather: Callable[[Spread], Any]) -> None:
+    def __init__(self, type: Type, own: Any, name: int, variable: int, gather: Callable[[Spread], Any]) -> None:
         self.type = type
         self.own = own
         """The home's span; None once the value is whole or lost."""
         self.name = name
         """What the peers call their spans."""
+        self.variable = variable
+        """What the session calls the variable whose value it is."""
         self._gather = gather
         self._whole: Any = None
         self._error: TelegradError | None = None

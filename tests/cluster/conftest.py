@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -69,14 +70,17 @@ def wait_for(running: Running, count: int) -> None:
         tg.connect(running.address, worker=f"worker-{i}", queue_seconds=60, new=True).close()
 
 
-def start_worker(inner: str, key_file: str, name: str, *options: Sequence[str]) -> subprocess.Popen[str]:
+def start_worker(
+    inner: str, key_file: str, name: str, *options: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """A worker that joins by itself."""
     command = [sys.executable, "-m", "telegrad_server.main", "--role", "worker", "--backend", "numpy", "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--gateway", inner, "--cluster-key-file", key_file, "--name", name, *options],  # type: ignore[list-item]
+        [*command, "--gateway", inner, "--cluster-key-file", key_file, "--name", name, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **(environment or {})},
     )
     read_line(process)
     return process

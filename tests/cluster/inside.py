@@ -6,7 +6,7 @@ import asyncio
 import gc
 import secrets
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from telegrad_server.cluster.groups import Groups
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
-from telegrad_server.executors import pick_executor
+from telegrad_server.executors import Executor, pick_executor
 from telegrad_server.service import Server, TicketAccess
 from telegrad_server.service.gateway import Gateway
 from telegrad_server.service.member import Membership
@@ -35,6 +35,7 @@ class Inside:
     """The cluster: its gateway's address, and its workers by name."""
 
     loop: asyncio.AbstractEventLoop
+    executor: Callable[[], Executor]
     address: str = ""
     workers: dict[str, Worker] = field(default_factory=dict[str, Worker])
     recruits: dict[str, Recruits] = field(default_factory=dict[str, Recruits])
@@ -60,9 +61,9 @@ class Inside:
         lease = Lease()
         listener = Listener("127.0.0.1", 0, tls=None)
         listener.start()
-        groups, recruits = Groups(listener), Recruits(self.loop, key, None)
+        executor = self.executor()
+        groups, recruits = Groups(listener, executor), Recruits(self.loop, key, None)
         config = Config(role="worker", port=0)
-        executor = pick_executor("numpy")
         worker = Worker(config, executor, lease=lease, neighbours=Neighbours(groups, recruits))
         server = Server(worker, config, TicketAccess(key, worker.incarnation), is_inside=True)
         port = await server.start()
@@ -73,6 +74,7 @@ class Inside:
             address=f"127.0.0.1:{port}",
             collectives_address=f"127.0.0.1:{listener.port}",
             machine="here",
+            device=executor.device,
             backend="numpy",
             fingerprint=executor.fingerprint,
             max_sessions=100,
@@ -130,8 +132,10 @@ class Inside:
 
 
 @contextmanager
-def inside(count: int, key_file: Path) -> Iterator[Inside]:
-    """A cluster of so many workers."""
+def inside(
+    count: int, key_file: Path, executor: Callable[[], Executor] = lambda: pick_executor("numpy")
+) -> Iterator[Inside]:
+    """A cluster of so many workers, each with an executor of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -139,7 +143,7 @@ def inside(count: int, key_file: Path) -> Iterator[Inside]:
     def wait(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
-    cluster = Inside(loop)
+    cluster = Inside(loop, executor)
     try:
         wait(cluster.start(count, key_file))
         yield cluster

@@ -1,6 +1,7 @@
 """A member of a group in a process of its own, for `test_collectives`: prints its port, reads members, does as told.
 
-Each line that it reads is JSON: the members to join with, then calls. It answers each with one line of JSON.
+Each line that it reads is JSON: the members to join with, then calls. It answers each with one line of JSON. Told what
+devices the members have, and what happens at its own door to them, it says how it exchanges.
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ import hashlib
 import json
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from telegrad.errors import TelegradError
 from telegrad_server.cluster.collectives import Listener, Member, host_identity
 from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.direct import agreed
+from telegrad_server.executors.staged import Staged
 from telegrad_server.tree import Division, adds_within
+
+from tests.cluster.doors import ToldDoor
+from tests.executors.away import Ferry, away
 
 KEY = bytes(range(32))
 
@@ -52,6 +59,8 @@ def obey(group: Communicator, order: dict[str, Any]) -> dict[str, Any]:
     leaves = {r: leaf(r, count) for r in range(first, last)}
     parts = [summed(node, leaves) for node in division.nodes(group.rank)]
     out = np.zeros(count, np.float32)
+    if isinstance(group, Staged):
+        parts, out = [away(part) for part in parts], away(out)
     for tag in range(order["times"]):
         group.all_reduce(parts, out, division=division, tag=tag)
     return {"digest": digest(out)}
@@ -69,6 +78,9 @@ def main() -> None:
                 order["members"] = [Member(*m) for m in order["members"]]
                 group = listener.join(**order, group="g", key=KEY)
                 answer: dict[str, Any] = {"links": {str(r): kind for r, kind in getattr(group, "links", {}).items()}}
+            elif "devices" in order:
+                group = agreed(group, order["devices"], ToldDoor(order["door"], Path(order["folder"])), Ferry())
+                answer = {"exchanges": type(group).__name__}
             else:
                 answer = obey(group, order)
         except TelegradError as error:

@@ -179,8 +179,9 @@ def test_a_part_that_dies_with_its_worker_is_named_and_never_made_up() -> None:
             victim = others(running, session.home)[0]
             victim.kill()
 
-            with pytest.raises(StateLost, match=r"shard_optimizer .* worker-"):
+            with pytest.raises(StateLost, match=r"shard_optimizer .* worker-.* \(lost: 0\.weight\.exp_avg\)") as caught:
                 training.steps(1)
+            assert caught.value.details["variables"] == "0.weight.exp_avg"
             with pytest.raises(StateLost, match="checkpoint"):
                 training.optimizer.state_dict()
             training.model.state_dict()  # is on every worker

@@ -28,7 +28,9 @@ COMMANDS: list[m.Command] = [
     m.OpenScope(4, 1),
     m.CloseScope(4, (8, 9)),
     m.Resume(17),
-    m.JoinGroup("g", 3, b"k" * 32, 1, (m.GroupMember("w1", "h:1", "m"), m.GroupMember("w2", "h:2", "m")), 1.5),
+    m.JoinGroup(
+        "g", 3, b"k" * 32, 1, (m.GroupMember("w1", "h:1", "m"), m.GroupMember("w2", "h:2", "m", "22809 gpu-2")), 1.5
+    ),
     m.Run(b"f" * 32, (1, 0), (2,), b"x", group="g", step=7),
     m.Offer(2**40, "3/1"),
     m.Pull(4, TYPE, "w1", "h:1", b"ticket", 2),

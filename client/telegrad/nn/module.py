@@ -90,7 +90,7 @@ class Module:
             is_saved = value.persistent if isinstance(value, Buffer) else name not in self._transient
             self.register_buffer(name, value, is_saved)
         elif isinstance(value, Module):
-            self._modules[name] = value
+            self.add_module(name, value)
         else:
             object.__setattr__(self, name, value)
 
@@ -133,7 +133,10 @@ class Module:
         (self._transient.discard if persistent else self._transient.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """A child under a name."""
+        """A child under a name. Its variables are called by it too, unless they had names before."""
+        for below, variable in [] if module is None else [*module.named_parameters(), *module.named_buffers()]:
+            if variable.name == below:
+                variable.name = f"{name}.{below}"
         self._modules[name] = module
 
     # ---- the tree

@@ -109,11 +109,12 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """A worker in a group: its name, the address of its collectives as host:port, and its machine."""
+    """A worker in a group: its name, the address of its collectives as host:port, its machine, and its GPU."""
 
     worker: str
     address: str
     machine: str
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

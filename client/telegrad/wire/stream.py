@@ -61,7 +61,10 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
         case m.Resume():
             request.resume.sequence = command.sequence
         case m.JoinGroup():
-            members = [pb.GroupMember(worker=g.worker, address=g.address, machine=g.machine) for g in command.members]
+            members = [
+                pb.GroupMember(worker=g.worker, address=g.address, machine=g.machine, device=g.device)
+                for g in command.members
+            ]
             join = pb.JoinGroup(
                 group=command.group,
                 generation=command.generation,
@@ -107,7 +110,7 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
             return m.Resume(request.resume.sequence)
         case "join_group":
             j = request.join_group
-            members = tuple(m.GroupMember(g.worker, g.address, g.machine) for g in j.members)
+            members = tuple(m.GroupMember(g.worker, g.address, g.machine, g.device) for g in j.members)
             return m.JoinGroup(j.group, j.generation, j.key, j.rank, members, j.timeout.ToNanoseconds() / 1e9)
         case "offer":
             return m.Offer(request.offer.name, request.offer.key)

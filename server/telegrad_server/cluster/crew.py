@@ -183,7 +183,7 @@ class Crew:
         self._generation += 1
         name, key = secrets.token_hex(8), secrets.token_bytes(32)
         everyone = [self._recruiter.myself(), *[peer.candidate for peer in peers]]
-        members = tuple(m.GroupMember(c.worker, c.collectives_address, c.machine) for c in everyone)
+        members = tuple(m.GroupMember(c.worker, c.collectives_address, c.machine, c.device) for c in everyone)
 
         def joining(rank: int) -> m.JoinGroup:
             return m.JoinGroup(name, self._generation, key, rank, members, GROUP_SECONDS)
@@ -273,7 +273,7 @@ class Crew:
         group.step += 1
         division = Division.even(how.taking, size=len(group.peers) + 1)
         self._forget_what_is_gone(group)
-        spread = self._spread_operands(group, known, division, operands)
+        spread = self._spread_operands(group, known, division, run, operands)
         mirrors = {
             i: self._mirror(group, run.inputs[i], whole(operands[i]))
             for i in range(len(operands))
@@ -299,7 +299,7 @@ class Crew:
         for j in {j for names in rows for j in names}:
             values[j] = self._whole(group, values[j], j, rows, waiting)
         for j, i in updated.items():
-            values[j] = self._spread(group, spread[i].type, values[j], names[j])
+            values[j] = self._spread(group, spread[i].type, values[j], names[j], run.inputs[i])
         for i, j in plan.updates:
             if i not in spread:
                 group.mirrored[run.inputs[i]] = mirrors[i], ref(values[j])
@@ -308,7 +308,7 @@ class Crew:
     # ---- what is divided
 
     def _spread_operands(
-        self, group: _Group, known: Known, division: Division, operands: Sequence[Any]
+        self, group: _Group, known: Known, division: Division, run: m.Run, operands: Sequence[Any]
     ) -> dict[int, Spread]:
         """The operands of which each member holds its span, by number."""
         how = self._functions.replication_of(known)
@@ -332,11 +332,11 @@ class Crew:
                 piece = self._executor.to_host(self._executor.rows(flat, first, last))
                 self._send(peer, name, Type((last - first,), type.dtype), piece)
             copy = self._executor.joined([self._executor.rows(flat, *cut[0])])
-            found[i] = self._spread(group, type, copy, name)
+            found[i] = self._spread(group, type, copy, name, run.inputs[i])
         return found
 
-    def _spread(self, group: _Group, type: Type, own: Any, name: int) -> Spread:
-        value = Spread(type, own, name, lambda value: self._gathered(group, value))
+    def _spread(self, group: _Group, type: Type, own: Any, name: int, variable: int) -> Spread:
+        value = Spread(type, own, name, variable, lambda value: self._gathered(group, value))
         group.spread[name] = ref(value, lambda _: self._spread_gone(group, name))
         return value
 
@@ -368,6 +368,7 @@ class Crew:
                     f"a part of {value.type}, state that shard_optimizer divides over workers, was lost with"
                     f" worker {worker}; load the optimizer's state from a checkpoint, or make a new optimizer",
                     worker=worker,
+                    tensors=str(value.variable),
                 )
                 value.lose(lost)
                 raise lost from error

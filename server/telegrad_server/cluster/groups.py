@@ -11,6 +11,7 @@ from telegrad.errors import NotFound
 from telegrad.wire import messages as m
 
 from telegrad_server.cluster.collectives import Listener, Member
+from telegrad_server.executors import Executor
 from telegrad_server.executors.communicator import Communicator
 
 JOINING_SECONDS = 20.0
@@ -34,18 +35,22 @@ def can_meet(mine: str, theirs: str) -> bool:
 class Groups:
     """A worker's ends of groups, by session and name. Any thread."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, executor: Executor) -> None:
         self._listener = listener
+        self._executor = executor
         self._lock = threading.Lock()
         self._ends: dict[tuple[str, str], Communicator] = {}
 
     def join(self, session_id: str, group: m.JoinGroup) -> Communicator:
-        """This worker's end of a group, once all members are connected. WorkerLost if one does not come in time."""
+        """This worker's end of a group for its executor's arrays, once all members are connected.
+
+        WorkerLost if one does not come in time.
+        """
         members: list[Member] = []
         for member in group.members:
             host, _, port = member.address.removeprefix(_ENCRYPTED).rpartition(":")
             members.append(Member(member.worker, host.strip("[]"), int(port), member.machine))
-        end = self._listener.join(
+        host = self._listener.join(
             members,
             rank=group.rank,
             group=group.group,
@@ -54,6 +59,12 @@ class Groups:
             timeout_seconds=group.timeout_seconds,
             joining_seconds=JOINING_SECONDS,
         )
+        devices = [member.device for member in group.members]
+        try:
+            end = self._executor.exchange(host, devices=devices, timeout_seconds=group.timeout_seconds)
+        except BaseException:
+            host.close()
+            raise
         with self._lock:
             former = self._ends.pop((session_id, group.group), None)
             self._ends[session_id, group.group] = end

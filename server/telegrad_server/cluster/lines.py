@@ -23,6 +23,7 @@ class Candidate:
     address: str
     collectives_address: str
     machine: str
+    device: str
 
 
 class PeerLine(Protocol):

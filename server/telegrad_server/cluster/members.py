@@ -37,6 +37,7 @@ class Facts:
     direct_address: str = ""
     collectives_address: str = ""
     machine: str = ""
+    device: str = ""
     backend: str = "numpy"
     fingerprint: str = ""
     version: str = ""

@@ -21,6 +21,7 @@ from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 
 from telegrad_server.compiler.plan import Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
+from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
 from telegrad_server.executors.program import POISON, Program, run_calls
@@ -82,6 +83,7 @@ class ArrayExecutor:
         self.is_host = module.is_host
         self.reason = reason
         self.fingerprint = fingerprint
+        self.device = ""
         self._capacity_bytes = capacity_bytes
         self._cached_bytes = cached_bytes
         self._is_poisoned = is_poisoned
@@ -272,6 +274,10 @@ class ArrayExecutor:
     def nbytes(self, array: Array) -> int:
         """How many bytes the array holds."""
         return int(array.nbytes)
+
+    def exchange(self, host: Communicator, *, devices: Sequence[str], timeout_seconds: float) -> Communicator:
+        """The group itself: NumPy's arrays are what it exchanges."""
+        return host
 
 
 def _arena_bytes(plan: Plan) -> int:

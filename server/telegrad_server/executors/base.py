@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from telegrad.ir.types import Type
 
 from telegrad_server.compiler.plan import Plan
+
+if TYPE_CHECKING:
+    from telegrad_server.executors.communicator import Communicator
 
 Array = Any
 """A NumPy or CuPy array in C order that nobody writes any more."""
@@ -26,6 +29,9 @@ class Executor(Protocol):
 
     fingerprint: str
     """All that decides the bits of a result. Equal fingerprints, equal bits."""
+
+    device: str
+    """What it says to other workers of the GPU that its arrays are on; empty where they cannot go from GPU to GPU."""
 
     def run(
         self, plan: Plan, inputs: Sequence[Array], *, company: AbstractContextManager[None] | None = None
@@ -69,4 +75,12 @@ class Executor(Protocol):
 
     def nbytes(self, array: Array) -> int:
         """How many bytes the array holds."""
+        ...
+
+    def exchange(self, host: Communicator, *, devices: Sequence[str], timeout_seconds: float) -> Communicator:
+        """A group for this executor's arrays, over one for NumPy's that it uses alone, and closes.
+
+        ``devices``: the ``device`` of every member, in the order of ranks. Every member must call it. WorkerLost if the
+        host's group breaks.
+        """
         ...

@@ -7,6 +7,7 @@ repeat bit for bit, and those of scatters equal NumPy's.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,10 @@ from telegrad.wire.arrays import array_bytes, numpy_dtype
 from telegrad_server import __version__
 from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import Array, LibraryModule
+from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.direct import agreed, device_of, may_meet
 from telegrad_server.executors.recycle import Recycled
+from telegrad_server.executors.staged import Host, Staged
 
 _ADD_RUNS = cp.ElementwiseKernel(
     "raw T x, raw int64 order, raw int64 starts",
@@ -90,8 +94,37 @@ class CupyModule(LibraryModule):
         result[rows[is_last]] = y[order[is_last]]
 
 
+class Pinned:
+    """A GPU's arrays come to page-locked host memory, which the device reads and writes by itself, and back."""
+
+    def room(self, like: Array, /) -> Host:
+        """Page-locked memory for the elements of an array. CuPy's pool keeps it for the next one."""
+        memory = cp.cuda.alloc_pinned_memory(max(like.nbytes, 1))
+        return np.ndarray((like.size,), like.dtype, memory)
+
+    def bring(self, x: Array, to: Host, /) -> None:
+        """Copy to the host, behind all that the current stream has been given."""
+        stream = cp.cuda.get_current_stream()
+        x.reshape(-1).get(stream=stream, out=to, blocking=False)
+        stream.synchronize()
+
+    def take(self, x: Host, to: Array, /) -> None:
+        """Copy to the device."""
+        stream = cp.cuda.get_current_stream()
+        to.reshape(-1).set(x, stream=stream)
+        stream.synchronize()
+
+
 class CupyExecutor(ArrayExecutor):
     """The executor on a GPU. CuPy's memory pool recycles what results held, so no blocks are kept here."""
+
+    def exchange(self, host: Communicator, *, devices: Sequence[str], timeout_seconds: float) -> Communicator:
+        """A group over NCCL if all members can, else one by way of page-locked memory."""
+        if not may_meet(devices):
+            return Staged(host, Pinned())
+        from telegrad_server.executors.nccl import NcclDoor  # where NCCL is missing it cannot be imported
+
+        return agreed(host, devices, NcclDoor(timeout_seconds=timeout_seconds), Pinned())
 
     def received(self, buffer: Any) -> Array:
         """The array in a filled buffer, on the device."""
@@ -127,4 +160,19 @@ def cupy_executor(*, is_poisoned: bool = False) -> CupyExecutor:
             f"{properties['name'].decode()} sm_{properties['major']}{properties['minor']}",
         ]
     )
-    return CupyExecutor(CupyModule(), name="cupy", reason="", fingerprint=fingerprint, is_poisoned=is_poisoned)
+    executor = CupyExecutor(CupyModule(), name="cupy", reason="", fingerprint=fingerprint, is_poisoned=is_poisoned)
+    executor.device = _device(properties)
+    return executor
+
+
+def _device(properties: dict[str, Any]) -> str:
+    """What NCCL needs to be told apart by; empty where it does not load."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # CuPy warns that it is not there
+            from cupy.cuda import nccl  # pyright: ignore[reportMissingImports]
+
+            version = int(nccl.get_version())
+        return device_of(version, f"{bytes(properties['uuid']).hex()}/{cp.cuda.Device(0).pci_bus_id}")
+    except Exception:  # a broken installation fails in many ways; host memory serves instead
+        return ""

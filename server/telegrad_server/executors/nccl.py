@@ -1,13 +1,16 @@
-"""A Communicator for arrays on GPUs, over NCCL. Never run yet: written from CuPy 14.2's API, on machines without a GPU.
+"""A Communicator for arrays on GPUs, over NCCL. Never run on a device: written from CuPy 14.2's API.
 
 NCCL's own sums have an order that follows from the number of GPUs, so only its transport is used: grouped sends and
-receives bring the parts to the owner of each span, which adds them in the order of the tree, and the results are
-gathered. The same scheme, and the same bits, as in host memory (`telegrad_server.cluster.collectives.routes`).
+receives bring the parts to the owner of each span, which adds them in the order of the tree, and the results to all.
+The same scheme, and the same bits, as in host memory (`telegrad_server.cluster.collectives.routes`).
 
-Everything runs on one stream of its own, so members must issue their calls in the same order. Waiting makes the
-caller's stream wait and not the caller: an error that comes later is raised by the next call, and by `check`, which
-whoever commits results asks after synchronising. A group of the host's beside it carries NCCL's unique id, tells of the
-death of members, and barriers; a thread aborts NCCL's kernels, which would wait for ever, when that group breaks or
+NCCL connects two members when they first exchange something, and holds up both until then; its collectives do so anew
+for each of their algorithms. So only sends and receives are used, and everyone meets everyone when the group is made.
+
+Everything runs on one stream of its own, behind what the caller's stream holds, so members must issue their calls in
+the same order. A wait is the host's: were it the stream's, two sessions whose crews cross could wait for each other on
+two devices for ever, each behind the other's wait. A group of the host's beside it carries NCCL's unique id, tells of
+the death of members, and barriers; a thread aborts NCCL's kernels, which would wait for ever, when that group breaks or
 a call takes too long.
 """
 
@@ -16,45 +19,108 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cupy as cp  # pyright: ignore[reportMissingImports]
 import numpy as np
 from cupy.cuda import nccl  # pyright: ignore[reportMissingImports]
-from telegrad.errors import WorkerLost
+from telegrad.errors import TimedOut, WorkerLost
 
 from telegrad_server.executors.base import Array
 from telegrad_server.executors.communicator import Communicator, Pending
+from telegrad_server.executors.direct import KEY_BYTES
 from telegrad_server.tree import Division, Node, spans
 
+OPENING_SECONDS = 10.0
+"""So long members wait for each other in NCCL when a group is made: the host's has just shown that they are there."""
+
 _WATCH_SECONDS = 0.05
-_UNIQUE_ID_BYTES = 128
-_TAG = 0
 _BYTES = nccl.NCCL_UINT8
+
+
+class NcclDoor:
+    """Opens NCCL's groups on the device that is current: see `telegrad_server.executors.direct`."""
+
+    def __init__(self, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+
+    def key(self, rank: int, /) -> bytes:
+        """NCCL's unique id, made by rank 0."""
+        nccl.get_version()  # raises where the library is not there
+        return bytes(nccl.get_unique_id()) if rank == 0 else bytes(KEY_BYTES)
+
+    def open(self, host: Communicator, key: bytes, /) -> Nccl:
+        """This member's end, once all have come."""
+        group = Nccl(host, _meet(host, key), timeout_seconds=self._timeout_seconds)
+        group.start()
+        return group
+
+
+def _meet(host: Communicator, key: bytes) -> Any:
+    """NCCL's communicator. It waits for all members, for ever if one has died, so a thread of its own does that."""
+    device = cp.cuda.Device()
+    made: list[Any] = []
+    failed: list[BaseException] = []
+
+    def meet() -> None:
+        try:
+            device.use()
+            made.append(nccl.NcclCommunicator(host.size, key, host.rank))
+            _greet(made[0], host.size, host.rank)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=meet, name=f"telegrad nccl meets as rank {host.rank}", daemon=True)
+    thread.start()
+    until = time.monotonic() + OPENING_SECONDS
+    try:
+        while thread.is_alive():
+            thread.join(_WATCH_SECONDS)
+            host.check()
+            if thread.is_alive() and time.monotonic() > until:
+                raise TimedOut(f"NCCL brought no {host.size} members together within {OPENING_SECONDS:g} s")
+        if failed:
+            raise failed[0]
+    except BaseException:
+        for communicator in made:
+            communicator.abort()  # else its kernels wait for ever. A thread still in NCCL's own start stays there
+        raise
+    return made[0]
+
+
+def _greet(communicator: Any, size: int, rank: int) -> None:
+    """Exchange a byte with everyone, so that all are connected, and what does not work shows now."""
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        mine, found = cp.full(size, rank % 256, np.uint8), cp.full(size, rank % 256, np.uint8)
+        with _at_once():
+            for peer in range(size):
+                if peer != rank:
+                    communicator.send(mine[peer : peer + 1].data.ptr, 1, _BYTES, peer, stream.ptr)
+                    communicator.recv(found[peer : peer + 1].data.ptr, 1, _BYTES, peer, stream.ptr)
+        said = cp.asnumpy(found)
+    if said.tolist() != [peer % 256 for peer in range(size)]:
+        raise RuntimeError(f"NCCL brought {said.tolist()} where every member was to send its number")
 
 
 class Nccl:
     """One member's end of a group of GPUs, on the device that is current when it is made. `start` before its use."""
 
-    def __init__(self, host: Communicator, *, timeout_seconds: float) -> None:
+    def __init__(self, host: Communicator, communicator: Any, *, timeout_seconds: float) -> None:
         """``host``: the same members' group in host memory, which this one uses alone, and closes."""
         self.rank = host.rank
         self.size = host.size
         self.generation = host.generation
         self._host = host
+        self._nccl = communicator
         self._timeout_seconds = timeout_seconds
         self._device = cp.cuda.Device()
         self._stream = cp.cuda.Stream(non_blocking=True)
         self._lock = threading.Condition()
         self._under_way: deque[_Call] = deque()
         self._is_closed = False
-        unique = np.zeros(_UNIQUE_ID_BYTES, np.uint8)
-        if self.rank == 0:
-            unique[:] = np.frombuffer(nccl.get_unique_id(), np.uint8)
-        host.broadcast(unique, root=0, tag=_TAG)
-        # blocks until all members are here; the host's group has just shown that they are
-        self._nccl: Any = nccl.NcclCommunicator(self.size, unique.tobytes(), self.rank)
         self._thread = threading.Thread(target=self._watch, name=f"telegrad nccl rank {self.rank}", daemon=True)
 
     def start(self) -> None:
@@ -100,7 +166,7 @@ class Nccl:
     def broadcast(self, x: Array, *, root: int, tag: int) -> None:
         """Fill ``x`` on every rank with what it is on ``root``."""
         with _Issue(self, f"broadcast of {x.dtype}[{x.size}]", (x,)) as issue:
-            self._nccl.broadcast(x.data.ptr, x.data.ptr, x.nbytes, _BYTES, root, self._stream.ptr)
+            self._spread(x.reshape(-1), root)
         issue.call.wait(timeout_seconds=None)
 
     def send(self, x: Array, *, peer: int, tag: int) -> None:
@@ -133,17 +199,30 @@ class Nccl:
     def close(self) -> None:
         """Leave the group and end its threads."""
         self._host.close()
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End NCCL's part, and leave the host's group as it is."""
         with self._lock:
             self._is_closed = True
             self._lock.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
 
     def enter(self, call: _Call) -> None:
-        """A call is issued: watch it."""
+        """A call is about to be issued: watch it."""
         with self._lock:
             self._under_way.append(call)
             self._lock.notify_all()
+
+    def hasten(self, call: _Call, timeout_seconds: float) -> None:
+        """A call must be done within so long from now."""
+        with self._lock:
+            call.until = min(call.until, time.monotonic() + timeout_seconds)
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long a call may take."""
+        return self._timeout_seconds
 
     @property
     def stream(self) -> Any:
@@ -155,35 +234,38 @@ class Nccl:
         own = dict(zip(division.nodes(self.rank), (part.reshape(-1) for part in parts)))
         sums = {node: part[first:last] for node, part in own.items()}
         wide = _sum_dtype(out.dtype)
-        nccl.groupStart()
-        for rank, node in division.contributions:
-            if rank != self.rank and last > first:
-                sums[node] = cp.empty(last - first, out.dtype if node[1] - node[0] == 1 else wide)
-                self._nccl.recv(sums[node].data.ptr, sums[node].nbytes, _BYTES, rank, self._stream.ptr)
-        for peer, (start, stop) in enumerate(cut):
-            for part in own.values() if peer != self.rank and stop > start else ():
-                piece = part[start:stop]
-                self._nccl.send(piece.data.ptr, piece.nbytes, _BYTES, peer, self._stream.ptr)
-        nccl.groupEnd()
+        with _at_once():
+            for rank, node in division.contributions:
+                if rank != self.rank and last > first:
+                    sums[node] = cp.empty(last - first, out.dtype if node[1] - node[0] == 1 else wide)
+                    self._nccl.recv(sums[node].data.ptr, sums[node].nbytes, _BYTES, rank, self._stream.ptr)
+            for peer, (start, stop) in enumerate(cut):
+                for part in own.values() if peer != self.rank and stop > start else ():
+                    piece = part[start:stop]
+                    self._nccl.send(piece.data.ptr, piece.nbytes, _BYTES, peer, self._stream.ptr)
         if last > first:
             out[...] = _added(sums, division, wide)
 
     def _gather(self, out: Array, cut: list[tuple[int, int]]) -> None:
         first, last = cut[self.rank]
         mine = out[first:last]
-        if out.size and out.size % self.size == 0:
-            self._nccl.allGather(mine.data.ptr, out.data.ptr, mine.nbytes, _BYTES, self._stream.ptr)
-            return
-        nccl.groupStart()
-        for peer, (start, stop) in enumerate(cut):
-            if peer == self.rank:
-                continue
-            if stop > start:
-                theirs = out[start:stop]
-                self._nccl.recv(theirs.data.ptr, theirs.nbytes, _BYTES, peer, self._stream.ptr)
-            if last > first:
-                self._nccl.send(mine.data.ptr, mine.nbytes, _BYTES, peer, self._stream.ptr)
-        nccl.groupEnd()
+        with _at_once():
+            for peer, (start, stop) in enumerate(cut):
+                if peer == self.rank:
+                    continue
+                if stop > start:
+                    theirs = out[start:stop]
+                    self._nccl.recv(theirs.data.ptr, theirs.nbytes, _BYTES, peer, self._stream.ptr)
+                if last > first:
+                    self._nccl.send(mine.data.ptr, mine.nbytes, _BYTES, peer, self._stream.ptr)
+
+    def _spread(self, x: Array, root: int) -> None:
+        with _at_once():
+            for peer in range(self.size) if x.size else ():
+                if self.rank == root and peer != root:
+                    self._nccl.send(x.data.ptr, x.nbytes, _BYTES, peer, self._stream.ptr)
+                elif self.rank == peer and peer != root:
+                    self._nccl.recv(x.data.ptr, x.nbytes, _BYTES, root, self._stream.ptr)
 
     def _watch(self) -> None:
         """Break off what will never end."""
@@ -195,47 +277,47 @@ class Nccl:
                 if self._is_closed:
                     break
                 self._lock.wait(_WATCH_SECONDS if self._under_way else None)
-                late = self._under_way[0] if self._under_way else None
+                now = time.monotonic()
+                late = [call.what for call in self._under_way if call.until < now and not call.is_done]
             try:
                 self._host.check()
                 self._nccl.check_async_error()
             except (WorkerLost, nccl.NcclError) as error:
                 self._host.abort(f"NCCL: {error}")
                 break
-            if late is not None and not late.is_done and late.age_seconds > self._timeout_seconds:
-                self._host.abort(f"{late.what} was not done within {self._timeout_seconds:g} s")
+            if late:
+                self._host.abort(f"{late[0]} was not done in time")
                 break
         self._nccl.abort()  # its kernels end; what they have written is nothing that anybody will commit
 
 
 class _Call:
-    """An exchange that is issued; `wait` is in the order of streams."""
+    """An exchange that is issued."""
 
     def __init__(self, group: Nccl, what: str, arrays: object) -> None:
         self.what = what
+        self.until = time.monotonic() + group.timeout_seconds
         self._group = group
         self._arrays = arrays  # held until it is done: their memory would be used again
         self._done = cp.cuda.Event(disable_timing=True)
-        self._since = time.monotonic()
+        self._is_issued = False
 
     @property
     def is_done(self) -> bool:
         """Whether the device has done it."""
-        return bool(self._done.done)
-
-    @property
-    def age_seconds(self) -> float:
-        """How long ago it was issued."""
-        return time.monotonic() - self._since
+        return self._is_issued and bool(self._done.done)
 
     def record(self, stream: Any) -> None:
         """The stream has been given all of it."""
         self._done.record(stream)
+        self._is_issued = True
 
     def wait(self, *, timeout_seconds: float | None) -> None:
-        """Let the caller's stream wait for it. The group's thread, not this, watches how long it takes."""
+        """Return when the result is in place. The group's thread, not this one, watches how long it takes."""
+        if timeout_seconds is not None:
+            self._group.hasten(self, timeout_seconds)
+        self._done.synchronize()  # ends in any case: who breaks the group ends its kernels
         self._group.check()
-        cp.cuda.get_current_stream().wait_event(self._done)
 
 
 class _Issue:
@@ -249,6 +331,7 @@ class _Issue:
     def __enter__(self) -> _Issue:
         stream = self._group.stream
         stream.wait_event(cp.cuda.get_current_stream().record())
+        self._group.enter(self.call)  # watched from here on: NCCL waits for others when two meet for the first time
         stream.__enter__()
         return self
 
@@ -256,7 +339,22 @@ class _Issue:
         stream = self._group.stream
         self.call.record(stream)
         stream.__exit__(*error)
-        self._group.enter(self.call)
+        if isinstance(error[1], nccl.NcclError):  # it may be that the group's thread has just ended it all
+            self._group.abort(f"NCCL: {error[1]}")
+            self._group.check()
+
+
+@contextmanager
+def _at_once() -> Generator[None, None, None]:
+    """Sends and receives inside it go out together, so that none waits for another; also after an error it is over."""
+    nccl.groupStart()
+    try:
+        yield
+    except BaseException:
+        with suppress(nccl.NcclError):
+            nccl.groupEnd()
+        raise
+    nccl.groupEnd()
 
 
 def _added(sums: dict[Node, Array], division: Division, wide: Any) -> Array:

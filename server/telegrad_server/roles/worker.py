@@ -19,7 +19,7 @@ from telegrad_server.cluster.machine import machine_id
 from telegrad_server.cluster.ray_cluster import RayletSettings, check_ray, run_raylet
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
-from telegrad_server.executors import pick_executor
+from telegrad_server.executors import Executor, pick_executor
 from telegrad_server.roles.running import STOP_SECONDS, reachable, say, stopping
 from telegrad_server.seats import Neighbours
 from telegrad_server.service import Server, TicketAccess
@@ -57,13 +57,14 @@ async def run(config: Config) -> int:
     lease = Lease()
     listener = Listener(config.host, 0, tls=_tls(config))
     listener.start()
-    groups = Groups(listener)
+    executor = pick_executor(config.backend)
+    groups = Groups(listener, executor)
     recruits = Recruits(asyncio.get_running_loop(), key, roots)
-    worker = Worker(config, pick_executor(config.backend), lease=lease, neighbours=Neighbours(groups, recruits))
+    worker = Worker(config, executor, lease=lease, neighbours=Neighbours(groups, recruits))
     server = Server(worker, config, TicketAccess(key, worker.incarnation), is_inside=True)
     port = await server.start()
     worker.start()
-    facts = _facts(config, worker, port, listener)
+    facts = _facts(config, worker, executor, port, listener)
     status = 0
 
     def given_up(error: TelegradError) -> None:
@@ -103,7 +104,9 @@ def _tls(config: Config) -> Tls | None:
     return Tls.from_files(cert=cert, key=key, ca=ca, server_name=WORKER_NAME)
 
 
-def _facts(config: Config, worker: Worker, port: int, listener: Listener) -> workers_pb2.JoinClusterRequest:
+def _facts(
+    config: Config, worker: Worker, executor: Executor, port: int, listener: Listener
+) -> workers_pb2.JoinClusterRequest:
     hello = worker.hello()
     host = reachable(config.advertise_host or config.host)
     return workers_pb2.JoinClusterRequest(
@@ -113,6 +116,7 @@ def _facts(config: Config, worker: Worker, port: int, listener: Listener) -> wor
         direct_address=f"{config.direct_host}:{port}" if config.direct_host else "",
         collectives_address=collectives_address(host, listener),
         machine=machine_id(),
+        device=executor.device,
         backend=hello.backend,
         fingerprint=hello.fingerprint,
         version=hello.server_version,

@@ -247,7 +247,7 @@ class Recruits:
     def introduce(self, membership: Membership, me: workers_pb2.JoinClusterRequest) -> None:
         """This worker's membership, and what it says of itself there. Before the first session."""
         self._membership = membership
-        self._me = Candidate(me.worker, me.incarnation, me.address, me.collectives_address, me.machine)
+        self._me = Candidate(me.worker, me.incarnation, me.address, me.collectives_address, me.machine, me.device)
 
     @property
     def moved_bytes(self) -> int:
@@ -266,7 +266,7 @@ class Recruits:
         except (grpc.aio.AioRpcError, ConnectionFailed):
             return []
         return [
-            Candidate(p.worker, p.incarnation, p.address, p.collectives_address, p.machine)
+            Candidate(p.worker, p.incarnation, p.address, p.collectives_address, p.machine, p.device)
             for p in response.peers
             if can_meet(self._me.collectives_address, p.collectives_address)
         ]

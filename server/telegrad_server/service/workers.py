@@ -72,6 +72,7 @@ class Workers:
             direct_address=r.direct_address,
             collectives_address=r.collectives_address,
             machine=r.machine,
+            device=r.device,
             backend=r.backend,
             fingerprint=r.fingerprint,
             version=r.version,
@@ -133,6 +134,7 @@ class Workers:
                     address=m.facts.address,
                     collectives_address=m.facts.collectives_address,
                     machine=m.facts.machine,
+                    device=m.facts.device,
                     fingerprint=m.facts.fingerprint,
                 )
                 for m in found

@@ -226,14 +226,16 @@ class JoinGroup(_message.Message):
     def __init__(self, group: _Optional[str] = ..., generation: _Optional[int] = ..., key: _Optional[bytes] = ..., rank: _Optional[int] = ..., members: _Optional[_Iterable[_Union[GroupMember, _Mapping]]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GroupMember(_message.Message):
-    __slots__ = ("worker", "address", "machine")
+    __slots__ = ("worker", "address", "machine", "device")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     worker: str
     address: str
     machine: str
-    def __init__(self, worker: _Optional[str] = ..., address: _Optional[str] = ..., machine: _Optional[str] = ...) -> None: ...
+    device: str
+    def __init__(self, worker: _Optional[str] = ..., address: _Optional[str] = ..., machine: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("name", "key")

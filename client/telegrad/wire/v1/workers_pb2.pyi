@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinClusterRequest(_message.Message):
-    __slots__ = ("worker", "incarnation", "address", "direct_address", "collectives_address", "machine", "backend", "fingerprint", "version", "max_sessions", "max_bytes")
+    __slots__ = ("worker", "incarnation", "address", "direct_address", "collectives_address", "machine", "backend", "fingerprint", "version", "max_sessions", "max_bytes", "device")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class JoinClusterRequest(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     address: str
@@ -33,7 +34,8 @@ class JoinClusterRequest(_message.Message):
     version: str
     max_sessions: int
     max_bytes: int
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., direct_address: _Optional[str] = ..., collectives_address: _Optional[str] = ..., machine: _Optional[str] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., max_sessions: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+    device: str
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., direct_address: _Optional[str] = ..., collectives_address: _Optional[str] = ..., machine: _Optional[str] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., max_sessions: _Optional[int] = ..., max_bytes: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
 
 class JoinClusterResponse(_message.Message):
     __slots__ = ("generation", "lease")
@@ -108,17 +110,19 @@ class FindPeersResponse(_message.Message):
     def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
 
 class Peer(_message.Message):
-    __slots__ = ("worker", "incarnation", "address", "collectives_address", "machine", "fingerprint")
+    __slots__ = ("worker", "incarnation", "address", "collectives_address", "machine", "fingerprint", "device")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     COLLECTIVES_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     address: str
     collectives_address: str
     machine: str
     fingerprint: str
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., collectives_address: _Optional[str] = ..., machine: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    device: str
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., collectives_address: _Optional[str] = ..., machine: _Optional[str] = ..., fingerprint: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...

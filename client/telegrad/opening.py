@@ -32,8 +32,9 @@ def connect(
     """A session on the server at ``address``, or on one inside this process if there is none.
 
     ``address`` is ``grpc://host:port``, or ``grpcs://host:port`` for TLS, where ``ca_cert`` is the path of a PEM
-    file if the certificate is not from a public authority. ``token`` is sent over TLS or loopback only;
-    TELEGRAD_TOKEN and TELEGRAD_TOKEN_FILE are read where it is None. ``lease_seconds`` is how long the server keeps
+    file if the certificate is not from a public authority; or the name of a profile that ``telegrad login`` has made,
+    which has all three. ``token`` is sent over TLS or loopback only; where it is None, and a profile has none,
+    TELEGRAD_TOKEN and TELEGRAD_TOKEN_FILE are read. ``lease_seconds`` is how long the server keeps
     everything without hearing from this client. ``backend`` ("auto", "numpy", "cupy") is what must compute.
 
     In a cluster the session gets a home: ``worker`` names it, ``memory_bytes`` must be free there. Where all are full
@@ -42,8 +43,8 @@ def connect(
 
     The same arguments give the same session while it lives; ``new=True`` opens another.
 
-    Raises ConnectionFailed if nobody answers within ``timeout_seconds``, VersionMismatch, AccessError, QuotaExceeded
-    if no worker will do or none had a place in time.
+    Raises NotFound if there is no such profile, ConnectionFailed if nobody answers within ``timeout_seconds``,
+    VersionMismatch, AccessError, QuotaExceeded if no worker will do or none had a place in time.
 
     ::
 
@@ -56,6 +57,12 @@ def connect(
         context.drop_session(known)
         context.push_session(known)
         return known
+    if address is not None and ":" not in address:  # a name, since every address has a colon
+        from telegrad.profiles import read_profiles
+
+        profile = read_profiles().find(address)
+        address, ca_cert = profile.address, ca_cert or profile.ca_cert
+        token = profile.find_token() if token is None else token
     if address is None:
         from telegrad.transport.local import LocalConnection
 

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import stat
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ class Gate:
     def from_file(cls, path: str) -> Gate:
         """The tokens in a file with lines ``token tenant`` or ``token tenant weight``.
 
+        ``sha256:`` and a token's hash may stand in its place, so that the file gives no token away.
         AccessError if others may read the file, or it holds none.
         """
         try:
@@ -76,16 +78,17 @@ class Gate:
         if stat.S_IMODE(mode) & 0o077:
             raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
         for number, parts in enumerate(lines, 1):
-            if not 2 <= len(parts) <= 3 or len(parts[0]) < 16 or not _is_weight(parts[2:]):
+            if not 2 <= len(parts) <= 3 or not _is_token(parts[0]) or not _is_weight(parts[2:]):
                 raise AccessError(
-                    f"entry {number} of the token file must be a token of 16 characters or more, and a tenant; then"
+                    f"entry {number} of the token file must be a token of 16 characters or more (or sha256: and 64"
+                    " hexadecimal digits), and a tenant; then"
                     " perhaps the tenant's weight, from 0.01 to 100"
                 )
         if not lines:
             raise AccessError(f"the token file {path} holds no token")
         return cls(
             tuple(
-                (hashlib.sha256(token.encode()).digest(), Caller(tenant, float(weight[0]) if weight else 1.0))
+                (_digest(token), Caller(tenant, float(weight[0]) if weight else 1.0))
                 for token, tenant, *weight in lines
             )
         )
@@ -101,6 +104,22 @@ class Gate:
         if not found:
             raise AccessError("the token is not known here", reason="TOKEN_INVALID")
         return found[0]
+
+
+HASHED = "sha256:"
+"""What a token's hash begins with, where it stands in the file in the token's place."""
+
+
+def _is_token(word: str) -> bool:
+    if word.startswith(HASHED):
+        return re.fullmatch(r"[0-9a-f]{64}", word.removeprefix(HASHED)) is not None
+    return len(word) >= 16
+
+
+def _digest(word: str) -> bytes:
+    if word.startswith(HASHED):
+        return bytes.fromhex(word.removeprefix(HASHED))
+    return hashlib.sha256(word.encode()).digest()
 
 
 def _is_weight(words: list[str]) -> bool:

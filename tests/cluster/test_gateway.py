@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -60,6 +62,26 @@ def test_the_session_and_the_command_line_say_where_one_is(two_workers: Running)
     assert said.exit_code == 0, said.output
     assert re.search(r"^home +worker-\d, through the gateway$", said.output, re.MULTILINE)
     assert re.findall(r"^worker +(worker-\d) +live +numpy", said.output, re.MULTILINE) == ["worker-1", "worker-2"]
+
+
+def test_the_command_line_shows_the_clusters_devices_and_examines_it(two_workers: Running) -> None:
+    def shapes(*words: str) -> list[Any]:
+        said = CliRunner().invoke(cli, [*words, two_workers.address, "--json"])
+        assert said.exit_code == 0, said.output
+        return [json.loads(line) for line in said.stdout.splitlines()]
+
+    with tg.connect(two_workers.address, worker="worker-1", new=True) as session:
+        train(session)
+        (devices,) = shapes("devices")
+        _, look = shapes("top", "--count", "2", "--interval", "0.1")
+        (status,) = shapes("status")
+    (examined,) = shapes("doctor")
+
+    assert [d["name"] for d in devices["devices"]] == [d["name"] for d in look["devices"]] == ["worker-1", "worker-2"]
+    assert all(0 <= d["busy"] <= 1 for d in look["devices"])
+    assert (status["workers"], status["sessions"]) == (2, sum(d["sessions"] for d in devices["devices"]))
+    (compute,) = [check for check in examined["checks"] if check["check"] == "compute"]
+    assert re.search(r"^numpy on worker-\d: a sum and back", compute["found"])
 
 
 def test_bulk_goes_through_both_ways(two_workers: Running) -> None:

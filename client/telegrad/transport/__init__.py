@@ -47,6 +47,8 @@ class Greeting:
     is_direct: bool = False  # whether it is reached without the gateway
     workers: tuple[WorkerInfo, ...] = ()  # of the cluster, when the session was opened
     waiting_sessions: int = 0
+    held_bytes: int = 0  # of tensors, in all the tenant's sessions; a gateway does not say
+    time: float | None = None  # the server's clock when it answered, in seconds since 1970; None from an older one
 
 
 @dataclass(frozen=True, slots=True)

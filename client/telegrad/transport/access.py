@@ -50,8 +50,11 @@ def find_token(token: str | None) -> str | None:
     if "TELEGRAD_TOKEN" in os.environ:
         return os.environ["TELEGRAD_TOKEN"]
     path = os.environ.get("TELEGRAD_TOKEN_FILE")
-    if path is None:
-        return None
+    return read_token_file(path) if path is not None else None
+
+
+def read_token_file(path: str) -> str:
+    """The token in a file. AccessError if it cannot be read or others may read it."""
     try:
         mode = os.stat(path).st_mode
         with open(path, encoding="utf-8") as file:

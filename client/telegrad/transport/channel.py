@@ -6,7 +6,7 @@ from typing import cast
 
 import grpc
 
-from telegrad.errors import TelegradError
+from telegrad.errors import AccessError, TelegradError
 from telegrad.transport.access import Address
 from telegrad.wire import stream
 from telegrad.wire.status import from_code, to_exception
@@ -43,12 +43,18 @@ def error_of(error: grpc.RpcError) -> TelegradError:
 
 
 def open_channel(address: Address, ca_cert: str | None, *, name: str | None = None) -> grpc.Channel:
-    """A channel to an address; ``name`` is that in the server's certificate, if it is not the address's."""
+    """A channel to an address; ``name`` is that in the server's certificate, if it is not the address's.
+
+    AccessError if the authority's file cannot be read.
+    """
     if not address.is_secure:
         return grpc.insecure_channel(address.target, options=OPTIONS)
     roots = None
     if ca_cert is not None:
-        with open(ca_cert, "rb") as file:
-            roots = file.read()
+        try:
+            with open(ca_cert, "rb") as file:
+                roots = file.read()
+        except OSError as error:
+            raise AccessError(f"the certificate {ca_cert} cannot be read: {error.strerror}") from error
     options = OPTIONS if name is None else [*OPTIONS, ("grpc.ssl_target_name_override", name)]
     return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=options)

@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from telegrad.critical import SLICE_SECONDS, Critical
 from telegrad.errors import (
-    AccessError,
     ConnectionFailed,
     LeaseExpired,
     NotFound,
@@ -33,24 +32,13 @@ from telegrad.errors import (
     SessionError,
     StateLost,
     TelegradError,
-    VersionMismatch,
 )
 from telegrad.ir.types import Type
-from telegrad.transport import (
-    ANYWHERE,
-    DatasetCalls,
-    Deliver,
-    Demand,
-    Greeting,
-    JobCalls,
-    Lost,
-    OnQueued,
-    UploadFailed,
-    WorkerInfo,
-)
+from telegrad.transport import ANYWHERE, DatasetCalls, Deliver, Demand, JobCalls, Lost, OnQueued, UploadFailed
 from telegrad.transport.access import Address, find_token, parse_address
 from telegrad.transport.beside import Beside
 from telegrad.transport.channel import error_of, open_channel
+from telegrad.transport.hello import PROTOCOL, access_metadata, hello
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_bytes, array_from
@@ -59,7 +47,6 @@ from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad.wire.v1 import sessions_pb2_grpc as services
 from telegrad.wire.v1 import tensors_pb2 as tensors
 
-PROTOCOL = "v1"
 UNACKNOWLEDGED_BYTES = 4 << 20
 UPLOADS_IN_FLIGHT_BYTES = 64 << 20
 BATCH_BYTES = 256 << 10
@@ -125,7 +112,7 @@ class GrpcConnection:
         self._on_queued = on_queued
         self._timeout = timeout_seconds
         self._lease_seconds = lease_seconds
-        self._metadata = self._access(find_token(token))
+        self._metadata = access_metadata(self._address, find_token(token))
         self._beside = Beside(
             (self._address, ca_cert, self._metadata),
             who=lambda: (self._id, self._secret),
@@ -150,62 +137,10 @@ class GrpcConnection:
         self._uploads_bytes = 0
         self._uploads = ThreadPoolExecutor(2, thread_name_prefix="telegrad-upload")
         try:
-            self.greeting = self._hello()
+            self.greeting = hello(self._channel, self._address, metadata=self._metadata, timeout_seconds=self._timeout)
         except BaseException:
             self._channel.close()
             raise
-
-    def _access(self, token: str | None) -> list[tuple[str, str | bytes]]:
-        if token is None:
-            return []
-        if not self._address.is_secure and not self._address.is_loopback:
-            raise AccessError(
-                f"a token is not sent in clear text to {self._address.target}; use grpcs:// (TLS)",
-                reason="ACCESS_DENIED",
-            )
-        return [("authorization", f"Bearer {token}")]
-
-    def _hello(self) -> Greeting:
-        from telegrad import __version__
-
-        request = pb.HelloRequest(client_version=__version__, protocols=[PROTOCOL])
-        try:
-            r = self._sessions.Hello(request, timeout=self._timeout, metadata=self._metadata, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise self._no_answer(error) from None
-        if PROTOCOL not in r.protocols:
-            raise VersionMismatch(
-                f"telegrad {__version__} speaks {PROTOCOL}, the server (telegrad {r.server_version}) speaks"
-                f" {', '.join(r.protocols)}; upgrade the older of the two"
-            )
-        workers = [
-            WorkerInfo(w.name, w.machine, w.backend, w.state, w.sessions, w.held_bytes, w.busy_seconds)
-            for w in r.workers
-        ]
-        return Greeting(
-            r.server_version,
-            r.incarnation,
-            frozenset(r.ops),
-            r.backend,
-            r.fingerprint,
-            tuple(r.warnings),
-            workers=tuple(workers),
-            waiting_sessions=r.waiting_sessions,
-        )
-
-    def _no_answer(self, error: grpc.RpcError) -> TelegradError:
-        call = cast("grpc.Call", error)
-        if call.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
-            hint = (
-                "check the address and the certificate (ca_cert=)"
-                if self._address.is_secure
-                else "check the address, and use grpcs:// if the server has TLS"
-            )
-            return ConnectionFailed(
-                f"no telegrad server answers at {self._address.target} within {self._timeout:g} s; {hint}"
-                f" ({call.details()})"
-            )
-        return error_of(error)
 
     # ---- the session
 

@@ -188,7 +188,7 @@ def hello_response(
         tensor_bytes=config.max_tensor_bytes,
     )
     limits.lease.FromNanoseconds(int(config.lease_seconds * 1e9))
-    return pb.HelloResponse(
+    response = pb.HelloResponse(
         server_version=version,
         protocols=PROTOCOLS,
         incarnation=incarnation,
@@ -198,3 +198,5 @@ def hello_response(
         backend=backend,
         fingerprint=fingerprint,
     )
+    response.time.GetCurrentTime()
+    return response

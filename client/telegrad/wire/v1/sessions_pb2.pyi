@@ -20,7 +20,7 @@ class HelloRequest(_message.Message):
     def __init__(self, client_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint", "held_bytes", "workers", "waiting_sessions")
+    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint", "held_bytes", "workers", "waiting_sessions", "time")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class HelloResponse(_message.Message):
     HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     WAITING_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
     incarnation: str
@@ -43,7 +44,8 @@ class HelloResponse(_message.Message):
     held_bytes: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerInfo]
     waiting_sessions: int
-    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., held_bytes: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerInfo, _Mapping]]] = ..., waiting_sessions: _Optional[int] = ...) -> None: ...
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., held_bytes: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerInfo, _Mapping]]] = ..., waiting_sessions: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class WorkerInfo(_message.Message):
     __slots__ = ("name", "machine", "backend", "state", "sessions", "held_bytes", "busy_seconds")

@@ -1,0 +1,1 @@
+"""The command line: through click, and as processes against real servers."""

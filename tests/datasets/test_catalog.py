@@ -142,6 +142,19 @@ def test_what_a_job_holds_stays_though_its_name_is_deleted(catalog: Catalog, tmp
     assert files(tmp_path, "columns") == files(tmp_path, "sets") == files(tmp_path, "holds") == []
 
 
+def test_a_job_holds_several(catalog: Catalog, tmp_path: Path) -> None:
+    digests = [catalog.put("a", name, {name: array}).digest for name, array in (("x", X), ("y", Y))]
+    for digest in digests:
+        catalog.hold("a", digest, by="job-1")
+    for name in ("x", "y"):
+        catalog.delete("a", name)
+
+    assert [catalog.open_digest("a", digest).digest for digest in digests] == digests
+    catalog.let_go("a", by="job-1")
+
+    assert files(tmp_path, "columns") == files(tmp_path, "sets") == files(tmp_path, "holds") == []
+
+
 def test_another_tenant_finds_nothing(catalog: Catalog) -> None:
     put = catalog.put("a", "d", {"x": X})
 

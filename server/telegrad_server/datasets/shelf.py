@@ -183,29 +183,31 @@ class Shelf:
     # ---- holding and removing
 
     def hold(self, digest: str, *, by: str) -> None:
-        """Keep a dataset for ``by``, which is known by this text, until it lets go. NotFound."""
+        """Keep a dataset, as one of those of ``by``, which is known by this text, until it lets go. NotFound."""
         with self._alone():
             self.described(digest)
-            self._write("holds", self._place("holds", by).name, {"name": by, "digest": digest})
+            self._write("holds", self._place("holds", f"{by}\n{digest}").name, {"name": by, "digest": digest})
 
     def let_go(self, *, by: str) -> None:
-        """What ``by`` held is no longer kept for it. Nothing happens if it held nothing."""
-        self._remove(self._place("holds", by))
+        """All that ``by`` held is no longer kept for it. Nothing happens if it held nothing."""
+        with self._alone():
+            for place in [place for place in self._listed("holds") if self._read(place).get("name") == by]:
+                self._remove(place)
 
     def delete(self, name: str) -> None:
         """Forget a name, and what only it led to. NotFound."""
-        if not self._remove(self._place("names", name)):
-            raise NotFound(f"there is no dataset {name!r} to delete", name=name)
+        with self._alone():
+            if not self._remove(self._place("names", name)):
+                raise NotFound(f"there is no dataset {name!r} to delete", name=name)
 
     def _remove(self, place: Path) -> bool:
-        with self._alone():
-            digest = self._named(place)
-            if digest is None:
-                return False
-            place.unlink()
-            sync_folder(place.parent)
-            self._drop(digest)
-            return True
+        digest = self._named(place)
+        if digest is None:
+            return False
+        place.unlink()
+        sync_folder(place.parent)
+        self._drop(digest)
+        return True
 
     def _drop(self, digest: str) -> None:
         """Remove a dataset, unless a name or a job leads to it, and those of its columns that no other has."""

@@ -22,6 +22,8 @@ from telegrad_server.access import Gate
 from tests.cli.conftest import Server, Telegrad, process, shape
 from tests.server.test_service import start, stop
 
+pytestmark = pytest.mark.slow  # servers in processes of their own
+
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = {"name", "machine", "backend", "state", "sessions", "held_bytes", "busy_seconds"}
 STATUS = {

@@ -19,6 +19,8 @@ from telegrad_server.secrets_folder import make_secrets, today
 from tests.cli.conftest import Server, Telegrad, process, shape
 from tests.server.test_service import start, stop
 
+pytestmark = pytest.mark.slow  # servers in processes of their own
+
 ORDER = ["client", "address", "connect", "tls", "server", "token", "clock", "compute"]
 
 

@@ -19,7 +19,7 @@ def server(start: Callable[..., Server], tmp_path: Path) -> Server:
     return start("--data-dir", str(tmp_path / "served"))
 
 
-@pytest.fixture(params=["embedded", "served"])
+@pytest.fixture(params=["embedded", pytest.param("served", marks=pytest.mark.slow)])
 def session(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tg.Session]:
     monkeypatch.setenv("TELEGRAD_DATA_DIR", str(tmp_path / "embedded"))
     address = request.getfixturevalue("server").address if request.param == "served" else None

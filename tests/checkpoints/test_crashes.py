@@ -23,6 +23,8 @@ from telegrad_server.checkpoints.shards import Named
 from tests.checkpoints.disk import Disk, Tree
 from tests.checkpoints.drafts import arrays_of, draft, named, tensors
 
+pytestmark = pytest.mark.slow  # thousands of states of a disk
+
 FOLDER = Path("/data/checkpoints")
 
 

@@ -18,6 +18,8 @@ from telegrad_server.checkpoints.shards import Named
 from tests.checkpoints.disk import Disk
 from tests.checkpoints.drafts import arrays_of, draft, named, tensors
 
+pytestmark = pytest.mark.slow  # thousands of states of a disk
+
 FOLDER = Path("/checkpoints")
 
 

@@ -30,6 +30,8 @@ from telegrad_server.tree import Division, spans
 
 from tests.cluster.member import KEY, digest, leaf, summed
 
+pytestmark = pytest.mark.slow  # members in processes of their own
+
 PIECE = PIECE_BYTES // 4
 NEAR = pytest.mark.parametrize("machine", ["", host_identity()], ids=["sockets", "shared memory"])
 

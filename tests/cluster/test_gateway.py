@@ -22,6 +22,8 @@ from telegrad_server.config import read_config
 
 from tests.cluster.conftest import Running, gateway, start_worker, wait_for
 
+pytestmark = pytest.mark.slow  # members in processes of their own
+
 
 def train(session: tg.Session, steps: int = 5) -> list[float]:
     rng = np.random.default_rng(0)

@@ -45,9 +45,7 @@ def in_words(kind: str, details: Mapping[str, str]) -> str:
         case "Progressed":
             return f"checkpoint of step {step}"
         case "Lost":
-            return (
-                f"{_LOSSES.get(details.get('why', ''), 'its worker was lost')}{message}; its last checkpoint is whole"
-            )
+            return f"{_LOSSES.get(details.get('why', ''), 'its worker was lost')}{message}"
         case "Paused":
             return f"{_PAUSES.get(details.get('why', ''), 'paused')}{message}"
         case "Failed":

@@ -217,7 +217,7 @@ class Job:
         name = check_name(name or f"{self.name[:96]}-fork-{secrets.token_hex(3)}", what="a job")
         given = {number: float(value) for number, value in numbers.items()}
         fork = Fork(name=name, step=at_step, epochs=epochs, steps=steps, numbers=given)
-        return Job(self._session, self._calls.fork(self.id, secrets.token_hex(16), fork))
+        return Job(self._calls, self._calls.fork(self.id, secrets.token_hex(16), fork))
 
     def rewind(self, step: int) -> Job:
         """Let it go on from an earlier checkpoint of its own; what it has made and recorded since is gone.

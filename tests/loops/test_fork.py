@@ -10,6 +10,7 @@ import telegrad as tg
 from telegrad import nn, optim
 from telegrad.errors import GraphError, JobError, NotFound
 from telegrad.jobs import EarlyStopping, Job, KeepBest
+from telegrad.wire.jobs import Fork
 from telegrad_server.checkpoints import CheckpointStore, Draft
 
 from tests.loops.training import BATCH, PER_EPOCH, assert_equal_state, by_hand, made, points
@@ -84,6 +85,23 @@ def test_a_fork_gives_a_plateau_another_rate(session: tg.Session) -> None:
 
     assert job.history["lr"]["value"].tolist() == [0.1]
     assert fork.history["lr"]["value"].tolist() == [0.025]
+
+
+def test_the_same_request_makes_one_fork_and_rewinds_once(session: tg.Session) -> None:
+    job = session.submit(made().step, data=points(), epochs=2, batch_size=BATCH, keep_checkpoints=9)
+    job.wait(timeout_seconds=60)
+    calls = session.commands.connection.jobs
+
+    forks = [calls.fork(job.id, "once", Fork(name="second", step=4)) for _ in range(2)]
+    for _ in range(2):
+        calls.rewind(job.id, "again", 4)
+        job.wait(timeout_seconds=60)
+    with pytest.raises(GraphError, match="used for something else"):
+        calls.fork(job.id, "once", Fork(name="third", step=4))
+
+    assert forks[0].id == forks[1].id
+    assert [getattr(event, "kind", "") for event in job.events()].count("Rewound") == 1
+    session.jobs["second"].wait(timeout_seconds=60)
 
 
 def test_what_a_fork_cannot_be_is_said_in_one_sentence(session: tg.Session) -> None:

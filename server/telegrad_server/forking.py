@@ -13,7 +13,7 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 from telegrad.errors import GraphError, NotFound
@@ -24,7 +24,7 @@ from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec, Parent
 from telegrad.wire.jobs import Fork
 
-from telegrad_server.checkpoints import CheckpointStore, Draft, Manifest
+from telegrad_server.checkpoints import CheckpointStore, Manifest
 from telegrad_server.datasets import Catalog
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
@@ -71,12 +71,11 @@ class Forking:
         data, job = encode_spec(spec), secrets.token_hex(16)
         digest = spec_digest(data)
         event = replace(e.Submitted.of(job, tenant, spec, data, request_id=request_id), request_digest=asked)
-        inherited = {f.name: getattr(manifest, f.name) for f in fields(Draft)}
-        changed = {"job": job, "spec_digest": digest, "metrics": _own_best(manifest)}
+        draft = replace(manifest, job=job, spec_digest=digest, metrics=_own_best(manifest))
         try:
             for source in spec.sources:
                 self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-            self._store.write(Draft(**{**inherited, **changed}), tensors)
+            self._store.write(draft, tensors)
             if self._ledger.tell(event, specs={digest: data}):
                 return job
         except BaseException:

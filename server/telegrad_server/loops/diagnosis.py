@@ -92,13 +92,13 @@ class _Replay(Runner):
             return None
         raise AssertionError("a loop ends by saying so")
 
-    def _save(self, *_: Any) -> None:
+    def _save(self, hands: Hands, calls: Calls, measures: Measures, writing: Any, step: int) -> None:
+        self._settle(hands, measures)
+
+    def _record(self, step: int, epoch: int, values: dict[str, float]) -> None:
         pass
 
-    def _record(self, *_: Any) -> None:
-        pass
-
-    def _check_finite(self, *_: Any, **__: Any) -> None:
+    def _check_finite(self, step: int, values: dict[str, float], *, is_validation: bool = False) -> None:
         pass
 
     def _before(self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, step: int) -> None:

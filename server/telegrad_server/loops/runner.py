@@ -18,6 +18,7 @@ from telegrad.errors import JobError, StorageFull, TelegradError
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
 from telegrad.wire.messages import ErrorRecord
+from telegrad.wire.reduction import Reduction, quotients
 from telegrad.wire.status import to_record
 
 from telegrad_server.bug import bug
@@ -27,7 +28,7 @@ from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
 from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
-from telegrad_server.loops.measures import EPOCH, Measures, Reduction
+from telegrad_server.loops.measures import EPOCH, Measures
 from telegrad_server.worker import Worker
 
 IN_FLIGHT = 8
@@ -147,7 +148,7 @@ class Runner:
         try:
             calls = Calls(hands, spec, calls=manifest.calls)
             calls.restore(found.tensors)
-            measures = Measures(spec, manifest.metrics)
+            measures = Measures(spec, manifest.metrics, step=manifest.step)
             skipped = "; ".join([damage.message for damage in found.skipped])
             self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
             data = self._dataset(spec.data.digest)
@@ -206,6 +207,7 @@ class Runner:
             if hands.failure is not None:
                 raise Broken(hands.failure)
             measures.epoch.add(values, pending.metrics, pending.rows)
+            values = quotients(values, pending.metrics)
             if pending.step % self._spec.record_every == 0:
                 self._record(pending.step, pending.epoch, values)
             self._check_finite(pending.step, values)
@@ -274,7 +276,7 @@ class Runner:
     def _call_all(self, calls: Calls, measures: Measures, group: tuple[object, ...], step: int, epoch: int) -> None:
         for call in group:
             pending = calls.call(call, {}, step=step, epoch=epoch, reduced=measures.reduced)  # type: ignore[arg-type]
-            values = pending.values()
+            values = quotients(pending.values(), pending.metrics)
             self._record(step, epoch, values)
             measures.reduce(values, step)
 

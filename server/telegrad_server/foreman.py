@@ -25,7 +25,10 @@ from telegrad.wire.job_spec import DataSource, JobSpec
 from telegrad.wire.jobs import CheckpointHeader, JobEvent, JobInfo, JobNews, MetricRow
 
 from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
+from telegrad_server.checkpoints.failing import FailingFiles
+from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
 from telegrad_server.jobs.spec import check_spec
@@ -54,17 +57,25 @@ class Foreman:
     """
 
     def __init__(
-        self, worker: Worker, catalog: Catalog, folder: Path, *, clock: Callable[[], float] = time.time
+        self,
+        worker: Worker,
+        catalog: Catalog,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        reached: Reached = nothing,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._worker = worker
         self._catalog = catalog
-        self._store = CheckpointStore(folder / "checkpoints")
+        self._reached = reached
+        self._store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._ledger = Ledger(Journal(folder / "journal.db"), act=self._work.put, clock=clock, heard=self._heard)
+        journal = Journal(folder / "journal.db", reached=reached)
+        self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
 
     # ---- life
 
@@ -324,6 +335,7 @@ class Foreman:
             store=self._store,
             tell=self._ledger.tell,
             orders=orders,
+            reached=self._reached,
         )
         thread = threading.Thread(target=self._run, args=(runner, job.id), name="telegrad-job", daemon=True)
         with self._lock:

@@ -24,6 +24,7 @@ from telegrad.wire.status import to_record
 from telegrad_server.bug import bug
 from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
 from telegrad_server.datasets import Dataset
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
@@ -89,11 +90,12 @@ class Runner:
         store: CheckpointStore,
         tell: Tell,
         orders: Orders,
+        reached: Reached = nothing,
     ) -> None:
         self._is_of = assignment
         self._spec = assignment.spec
         self._worker, self._dataset, self._store, self._tell = worker, dataset, store, tell
-        self._orders = orders
+        self._orders, self._reached = orders, reached
         self._rows: list[e.Row] = []
         self._pending: deque[Pending] = deque()
         self._began = time.monotonic()
@@ -152,7 +154,7 @@ class Runner:
             skipped = "; ".join([damage.message for damage in found.skipped])
             self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
             data = self._dataset(spec.data.digest)
-            with reading(data) as batches, _Writing(self._store, self._say) as writing:
+            with reading(data) as batches, _Writing(self._store, self._say, self._reached) as writing:
                 self._steps(hands, calls, measures, batches, writing, manifest.step)
         finally:
             hands.close()
@@ -181,6 +183,7 @@ class Runner:
             place = spec.loop.batch(step, spec.data.rows)
             call = calls.steps[place.rows]
             batch = batches.of(spec, step)
+            self._reached("job.step")
             self._pending.append(calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced))
             self._settle(hands, measures, most=IN_FLIGHT)
             is_best = self._close_epoch(hands, calls, measures, step)
@@ -311,8 +314,8 @@ class Runner:
 class _Writing:
     """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
 
-    def __init__(self, store: CheckpointStore, say: Tell) -> None:
-        self._store, self._say = store, say
+    def __init__(self, store: CheckpointStore, say: Tell, reached: Reached) -> None:
+        self._store, self._say, self._reached = store, say, reached
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
         self._under_way: Future[None] | None = None
 
@@ -345,6 +348,7 @@ class _Writing:
         finally:
             for answer in answers.values():
                 answer.done()
+        self._reached("job.covered")
         self._say(progressed)
         self._store.keep(draft.job, last=last, best=best)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
+from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
 from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, say, stopping
 from telegrad_server.service import Access, Server
@@ -17,7 +18,7 @@ async def run(config: Config) -> int:
     stop = stopping()
     worker = Worker(config, pick_executor(config.backend))
     datasets = catalog(config)
-    jobs = Foreman(worker, datasets, Path(config.data_dir)) if config.data_dir is not None and datasets else None
+    jobs = Foreman(Here(worker), datasets, Path(config.data_dir)) if config.data_dir is not None and datasets else None
     server = Server(worker, config, Access(gate(config)), catalog=datasets, foreman=jobs)
     port = await server.start()
     worker.start()

@@ -68,5 +68,5 @@ def open_beside(
     return Beside(front, who=_nobody, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds)
 
 
-def _nobody() -> tuple[str, bytes]:
+def _nobody() -> Who:
     raise SessionError("a job is submitted by a session; open one with tg.connect", reason="SESSION_CLOSED")

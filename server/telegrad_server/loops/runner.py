@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from telegrad.errors import JobError, StorageFull, TelegradError
+from telegrad.ir.types import Type
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
 from telegrad.wire.messages import ErrorRecord
@@ -22,13 +23,14 @@ from telegrad.wire.reduction import Reduction, quotients
 from telegrad.wire.status import to_record
 
 from telegrad_server.bug import bug
-from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
+from telegrad_server.checkpoints import Draft, write_order
 from telegrad_server.datasets import Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
 from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
+from telegrad_server.loops.keeper import Keeper
 from telegrad_server.loops.measures import EPOCH, Measures
 from telegrad_server.worker import Worker
 
@@ -45,6 +47,7 @@ class Orders:
 
     stop_now: threading.Event = field(default_factory=threading.Event)
     stop_at_checkpoint: threading.Event = field(default_factory=threading.Event)
+    leave: threading.Event = field(default_factory=threading.Event)
     spec: JobSpec | None = None
     """The same loop with a later end."""
 
@@ -87,7 +90,7 @@ class Runner:
         *,
         worker: Worker,
         dataset: Callable[[str], Dataset],
-        store: CheckpointStore,
+        store: Keeper,
         tell: Tell,
         orders: Orders,
         reached: Reached = nothing,
@@ -141,9 +144,7 @@ class Runner:
 
     def _loop(self) -> None:
         spec = self._spec
-        self._store.sweep(self._is_of.job)
-        self._store.rewind(self._is_of.job, self._is_of.step)  # of a later one the metrics were never written
-        found = self._store.latest(self._is_of.job)
+        found = self._store.restore(self._is_of.job, self._is_of.step)
         manifest = found.manifest
         hands = Hands(self._worker, self._is_of.tenant, {f.id: f.data for f in spec.functions})
         hands.open()
@@ -170,14 +171,16 @@ class Runner:
             if self._orders.stop_now.is_set():
                 raise _Stop(e.Cancelled(self._is_of.job, self._is_of.number))
             is_early = measures.is_enough
-            must_stop = self._orders.stop_at_checkpoint.is_set()
+            must_leave = self._orders.leave.is_set()
+            must_stop = must_leave or self._orders.stop_at_checkpoint.is_set()
             if step >= spec.last_step or is_early or must_stop:
                 if saved < step:
                     self._save(hands, calls, measures, writing, step)
                 writing.wait()
                 job, number = self._is_of.job, self._is_of.number
                 if must_stop and step < spec.last_step and not is_early:
-                    raise _Stop(e.Paused(job, number, "ASKED"))
+                    left = e.Lost(job, number, "DRAINED", "its worker is to go")
+                    raise _Stop(left if must_leave else e.Paused(job, number, "ASKED"))
                 raise _Stop(e.Succeeded(job, number, step, is_early))
             step += 1
             place = spec.loop.batch(step, spec.data.rows)
@@ -314,7 +317,7 @@ class Runner:
 class _Writing:
     """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
 
-    def __init__(self, store: CheckpointStore, say: Tell, reached: Reached) -> None:
+    def __init__(self, store: Keeper, say: Tell, reached: Reached) -> None:
         self._store, self._say, self._reached = store, say, reached
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
         self._under_way: Future[None] | None = None
@@ -339,12 +342,12 @@ class _Writing:
             under_way.result()
 
     def _write(self, draft: Draft, answers: dict[str, Answer], progressed: e.Event, last: int, best: list[int]) -> None:
-        def tensors() -> Iterator[tuple[str, object, memoryview]]:
+        def tensors() -> Iterator[tuple[str, Type, memoryview]]:
             for name in write_order(draft.tensors):
                 yield name, draft.tensors[name], answers[name].view()
 
         try:
-            self._store.write(draft, tensors())  # type: ignore[arg-type]
+            self._store.write(draft, tensors())
         finally:
             for answer in answers.values():
                 answer.done()

@@ -32,6 +32,7 @@ from telegrad_server.loops.calls import Calls, Pending
 from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
 from telegrad_server.loops.keeper import Keeper
 from telegrad_server.loops.measures import EPOCH, Measures
+from telegrad_server.loops.rehearsal import Rehearsal
 from telegrad_server.worker import Worker
 
 IN_FLIGHT = 8
@@ -164,6 +165,7 @@ class Runner:
         self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, writing: _Writing, step: int
     ) -> None:
         began_at, began = step, time.monotonic()
+        rehearsal = Rehearsal(calls, in_flight=IN_FLIGHT)
         saved_at = time.monotonic()
         saved = step
         while True:
@@ -174,6 +176,7 @@ class Runner:
             must_leave = self._orders.leave.is_set()
             must_stop = must_leave or self._orders.stop_at_checkpoint.is_set()
             if step >= spec.last_step or is_early or must_stop:
+                rehearsal.end()
                 if saved < step:
                     self._save(hands, calls, measures, writing, step)
                 writing.wait()
@@ -188,12 +191,15 @@ class Runner:
             batch = batches.of(spec, step)
             self._reached("job.step")
             self._pending.append(calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced))
+            rehearsal.stepped()
             self._settle(hands, measures, most=IN_FLIGHT)
             is_best = self._close_epoch(hands, calls, measures, step)
             is_best = self._validate(hands, calls, measures, step) or is_best
             self.progress.step, self.progress.epoch = step, place.epoch
             self.progress.steps_per_second = (step - began_at) / max(1e-9, time.monotonic() - began)
             if is_best or self._is_due(step, saved_at):
+                self._settle(hands, measures)
+                rehearsal.end()
                 self._save(hands, calls, measures, writing, step)
                 saved, saved_at = step, time.monotonic()
 

@@ -168,10 +168,13 @@ def test_a_download_that_is_cut_goes_on_where_it_was(server: Server) -> None:
     with tg.connect(f"grpc://127.0.0.1:{proxy.port}", new=True) as session:
         job = session.jobs["large"]
         seen: list[float] = []
+        job.refresh()
+        begun = proxy.connections
         for number, (_, array) in enumerate(job.checkpoint().read()):
             seen.append(float(array[-1, -1]))
             if number == 3:
                 proxy.cut()
     proxy.close()
 
+    assert proxy.connections > begun
     assert seen == [i + 1.0 for i in range(40)]

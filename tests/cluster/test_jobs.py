@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from tests.loops.training import BATCH, PER_EPOCH, assert_equal_state, by_hand, 
 
 pytestmark = pytest.mark.slow  # members in processes of their own
 
-SEED, EPOCHS = 11, 200
+SEED, EPOCHS, LONG = 11, 200, 1500
 LEASE = ("--worker-lease-seconds", "3")
 
 
@@ -61,7 +60,7 @@ class Cluster:
         tg.connect(self.gateway.address, worker=name, queue_seconds=60, new=True).close()
         return process
 
-    def session(self, worker: str | None = None) -> tg.Session:
+    def session(self, worker: str = "") -> tg.Session:
         """A session, anywhere or on a worker."""
         return tg.connect(self.gateway.address, seed=SEED, worker=worker, queue_seconds=60, new=True)
 
@@ -193,7 +192,7 @@ def test_a_worker_that_stood_still_changes_nothing_when_it_comes_back(cluster: C
 def test_a_worker_that_is_drained_hands_its_job_over_at_a_checkpoint(cluster: Cluster, unhurt: tg.Session) -> None:
     cluster.start("one", "--drain-seconds", "60")
     with cluster.session() as session:
-        job = submitted(session, "hurt", every=100_000)  # no checkpoint but those that are asked for
+        job = submitted(session, "hurt", epochs=LONG, every=100_000)  # no checkpoint but those that are asked for
     cluster.start("two")
     with cluster.session("two") as session:
         job = session.jobs["hurt"]
@@ -201,7 +200,7 @@ def test_a_worker_that_is_drained_hands_its_job_over_at_a_checkpoint(cluster: Cl
             pass
         cluster.workers["one"].terminate()
 
-        assert_ends_as_by_hand(job, unhurt)
+        assert_ends_as_by_hand(job, unhurt, epochs=LONG)
         assert cluster.workers["one"].wait(timeout=30) == 0
         assert details(job, "Lost", "why") == ["DRAINED"]
         first, second = details(job, "Started", "step")
@@ -212,15 +211,17 @@ def test_two_workers_run_two_jobs_and_a_third_says_why_it_waits(cluster: Cluster
     cluster.start("one")
     cluster.start("two")
     with cluster.session() as session:
-        jobs = [submitted(session, f"job-{i}") for i in range(3)]
-        for job in jobs[:2]:
-            reach(job, 7)
-        placed = {job.refresh().worker for job in jobs[:2]}
-        waiting = jobs[2].refresh()
+        first, second, third = (submitted(session, f"job-{i}", epochs=100_000, every=200) for i in range(3))
+        for job in (first, second):
+            reach(job, 200)
+        waiting = third.refresh()
 
-        assert placed == {"one", "two"}
+        assert {first.refresh().worker, second.refresh().worker} == {"one", "two"}
         assert (waiting.state, waiting.position) == ("QUEUED", 1)
-        assert re.search("all 2 workers have other jobs", waiting.message)
-        for job in jobs:
-            job.wait(timeout_seconds=120)
-        assert jobs[2].state == "SUCCEEDED"
+        assert waiting.message == "all 2 workers have other jobs"
+        left = first.refresh().worker
+        first.cancel()
+        reach(third, 200)
+        assert third.refresh().worker == left
+        for job in (second, third):
+            job.cancel()

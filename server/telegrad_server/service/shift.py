@@ -24,6 +24,9 @@ SAY_SECONDS = 0.5
 PAUSE_SECONDS = 0.3
 """Between two tries to begin a shift."""
 
+WITHOUT_JOBS_SECONDS = 5.0
+"""The same at a gateway that has no jobs."""
+
 
 class WorkShift:
     """Runs a gateway's jobs on a worker, from `start` until `stop`."""
@@ -46,6 +49,7 @@ class WorkShift:
 
     def _work(self) -> None:
         while not self._vault.is_closed:
+            pause = PAUSE_SECONDS
             if self._lease.is_running:
                 over = threading.Event()
                 try:
@@ -55,11 +59,13 @@ class WorkShift:
                 except grpc.RpcError as error:
                     found: Any = error
                     logging.info("the shift was broken off: %s", error_of(found).message)
+                    if found.code() is grpc.StatusCode.UNIMPLEMENTED:
+                        pause = WITHOUT_JOBS_SECONDS
                 except ValueError:  # of grpc, for a channel that was closed meanwhile
                     pass
                 finally:
                     over.set()
-            self._vault.wait(PAUSE_SECONDS)
+            self._vault.wait(pause)
 
     def _said(self, over: threading.Event) -> Iterator[pb.WorkShiftRequest]:
         worker, incarnation = self._vault.worker

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import telegrad as tg
+from telegrad import nn, optim
 from telegrad.jobs import Job
 from telegrad.wire.jobs import JobEvent
 
@@ -45,10 +48,11 @@ class Cluster:
         options = ("--cluster-key-file", str(self._key), "--data-dir", str(self._folder / "data"), *LEASE)
         return self._stack.enter_context(gateway(*options, port=port, inner=inner))
 
-    def restart_gateway(self) -> None:
+    def restart_gateway(self, *, away_seconds: float = 0.0) -> None:
         """Kill it and start it anew, at the same addresses."""
         self.gateway.process.kill()
         self.gateway.process.wait()
+        time.sleep(away_seconds)
         ports = [text.rpartition(":")[2] for text in (self.gateway.address, self.gateway.inner)]
         self.gateway = self._start_gateway(*ports)
 
@@ -142,12 +146,15 @@ def test_a_killed_workers_job_goes_on_at_another_one(cluster: Cluster, unhurt: t
         assert kinds(job) == ["Submitted", "Assigned", "Started", "Lost", "Assigned", "Started", "Succeeded"]
 
 
-def test_loops_go_on_while_the_gateway_is_started_anew(cluster: Cluster, unhurt: tg.Session) -> None:
+@pytest.mark.parametrize("away_seconds", [0.0, 5.0], ids=["within the lease", "for longer"])
+def test_loops_go_on_when_the_gateway_is_started_anew(
+    cluster: Cluster, unhurt: tg.Session, away_seconds: float
+) -> None:
     cluster.start("one")
     with cluster.session() as session:
         reach(submitted(session, "hurt"), 20)
 
-    cluster.restart_gateway()
+    cluster.restart_gateway(away_seconds=away_seconds)
 
     with cluster.session() as session:
         job = session.jobs["hurt"]
@@ -225,3 +232,34 @@ def test_two_workers_run_two_jobs_and_a_third_says_why_it_waits(cluster: Cluster
         assert third.refresh().worker == left
         for job in (second, third):
             job.cancel()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_with_replicas_has_the_same_bits_on_one_worker_and_on_several(
+    cluster: Cluster, unhurt: tg.Session, workers: int
+) -> None:
+    with unhurt.active():
+        model, step = replicated()
+        expected = by_hand(step, points(), steps=5 * PER_EPOCH, seed=SEED)
+    for name in ("one", "two")[:workers]:
+        cluster.start(name)
+    with cluster.session() as session:
+        _, step = replicated()
+        job = session.submit(step, data=points(), epochs=5, batch_size=BATCH, name="both")
+
+        job.wait(timeout_seconds=60)
+        assert job.history["loss"]["value"].tolist() == expected
+        assert_equal_state(model, job.state_dict())
+
+
+def replicated() -> tuple[nn.Module, Callable[..., Any]]:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+
+    @tg.function(replicas=2)
+    def step(x: tg.Tensor, y: tg.Tensor) -> Any:
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.minimize(loss)
+        return loss
+
+    return model, step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ class LocalJobs:
         self._ticket = ticket
 
     def submit(self, request_id: str, spec: bytes, tensors: Sequence[FirstTensor]) -> JobInfo:
-        views = [
-            (t.name, memoryview(t.data).cast("B") if t.data is not None else self._ticket(t.ticket)) for t in tensors
-        ]
-        return self._foreman.submit(self._tenant, request_id, spec, views)
+        return self._foreman.submit(
+            self._tenant, request_id, spec, [(t.name, partial(self._bytes, t)) for t in tensors]
+        )
+
+    def _bytes(self, tensor: FirstTensor) -> memoryview:
+        return memoryview(tensor.data).cast("B") if tensor.data is not None else self._ticket(tensor.ticket)
 
     def get(self, job: str) -> JobInfo:
         return self._foreman.find(self._tenant, job)

@@ -1,4 +1,4 @@
-"""Jobs over gRPC, on a channel of their own and without a session's ticket: a job is followed from any machine.
+"""Jobs over gRPC, on a channel of their own: a job is followed from any machine. Only to submit needs a session.
 
 Every call may be sent again: what changes something has a request id, or says what shall be and not what to do.
 """
@@ -21,12 +21,15 @@ from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, 
 from telegrad.wire.v1 import jobs_pb2 as pb
 from telegrad.wire.v1 import jobs_pb2_grpc as services
 
+Metadata = Sequence[tuple[str, str | bytes]]
+Who = tuple[str, bytes, Metadata]
+
 SUBMIT_SECONDS = 60.0
 """Checkpoint 0 is written before a submission is answered."""
 
 
 class RemoteJobs:
-    """The jobs of a token's tenant. ``who`` is the session, as id and secret, that has tickets.
+    """The jobs of a token's tenant. ``who`` is the session that has tickets: its id, its secret, its call's metadata.
 
     ``patience_seconds``: for so long a server that is not there is waited for.
     """
@@ -34,9 +37,9 @@ class RemoteJobs:
     def __init__(
         self,
         channel: grpc.Channel,
-        metadata: Sequence[tuple[str, str | bytes]],
+        metadata: Metadata,
         *,
-        who: Callable[[], tuple[str, bytes]],
+        who: Callable[[], Who],
         timeout_seconds: float,
         patience_seconds: float,
     ) -> None:
@@ -50,9 +53,11 @@ class RemoteJobs:
 
     def submit(self, request_id: str, spec: bytes, tensors: Sequence[FirstTensor]) -> JobInfo:
         request = pb.SubmitJobRequest(request_id=request_id, spec=spec, tensors=map(tensor_to_proto, tensors))
+        metadata = self._metadata
         if any(tensor.ticket for tensor in tensors):
-            request.session_id, request.session_secret = self._who()
-        answer = self._call(self._stub.SubmitJob, request, timeout=max(self._timeout, SUBMIT_SECONDS))
+            request.session_id, request.session_secret, metadata = self._who()
+        timeout = max(self._timeout, SUBMIT_SECONDS)
+        answer = self._call(self._stub.SubmitJob, request, timeout=timeout, metadata=metadata)
         return info_from_proto(answer.job)
 
     def get(self, job: str) -> JobInfo:
@@ -118,12 +123,14 @@ class RemoteJobs:
         self._closing.set()
         self._channel.close()
 
-    def _call(self, method: Any, request: Any, *, timeout: float | None = None) -> Any:
+    def _call(
+        self, method: Any, request: Any, *, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> Any:
         """What the call returns, tried again while the server cannot be reached."""
         patience = Patience(self._patience, self._closing)
         while True:
             try:
-                return method(request, timeout=timeout or self._timeout, metadata=self._metadata)
+                return method(request, timeout=timeout or self._timeout, metadata=metadata or self._metadata)
             except grpc.RpcError as error:
                 failure = as_unavailable(error_of(error))
             patience.wait(failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,11 +17,12 @@ from telegrad.wire.job_messages import (
     report_to_proto,
     tensor_from_proto,
 )
+from telegrad.wire.jobs import FirstTensor
 from telegrad.wire.v1 import jobs_pb2 as pb
 
 from telegrad_server.foreman import Foreman
 from telegrad_server.service.edge import TENANT, guarded, guarded_stream, reader
-from telegrad_server.worker import Worker
+from telegrad_server.service.snapshot import Reading, Snapshots
 
 LOOK_SECONDS = 0.2
 """How often a stream looks whether its job has news."""
@@ -32,9 +34,9 @@ QUIET_LOOKS = 50
 class Jobs:
     """The handlers of the Jobs service; without a foreman all of them say that no jobs are run here."""
 
-    def __init__(self, foreman: Foreman | None, worker: Worker | None) -> None:
+    def __init__(self, foreman: Foreman | None, snapshots: Snapshots | None) -> None:
         self._found = foreman
-        self._worker = worker
+        self._snapshots = snapshots
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The handlers under their names."""
@@ -74,15 +76,10 @@ class Jobs:
 
     async def submit_job(self, request: pb.SubmitJobRequest, context: Any) -> pb.SubmitJobResponse:
         """Takes a job in."""
-        foreman, worker, tenant = self._foreman, self._worker, TENANT.get()
-        assert worker is not None
-        tensors: list[tuple[str, memoryview]] = []
-        for tensor in map(tensor_from_proto, request.tensors):
-            if tensor.data is not None:
-                tensors.append((tensor.name, memoryview(tensor.data)))
-            else:
-                who = tenant, request.session_id, request.session_secret
-                tensors.append((tensor.name, worker.download(*who, tensor.ticket)))
+        foreman, tenant = self._foreman, TENANT.get()
+        assert self._snapshots is not None
+        read = self._snapshots(request, context)
+        tensors = [(t.name, partial(_bytes, t, read)) for t in map(tensor_from_proto, request.tensors)]
         info = await asyncio.to_thread(foreman.submit, tenant, request.request_id, request.spec, tensors)
         return pb.SubmitJobResponse(job=info_to_proto(info))
 
@@ -164,6 +161,10 @@ class Jobs:
     ) -> pb.VerifyCheckpointsResponse:
         """Reads all of them again."""
         return report_to_proto(await asyncio.to_thread(self._foreman.verify, TENANT.get(), request.job))
+
+
+def _bytes(tensor: FirstTensor, read: Reading) -> memoryview:
+    return memoryview(tensor.data) if tensor.data is not None else read(tensor.ticket)
 
 
 def _serialized(message: Any) -> bytes:

@@ -86,8 +86,8 @@ SERVER = {
     ),
     "telegrad_server.loops": (
         *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
-        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.jobs",
-        "telegrad_server.worker",
+        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",
+        "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
@@ -112,6 +112,7 @@ OWNERS = {
         "telegrad.transport.channel",
         "telegrad.transport.remote_datasets",
         "telegrad.transport.remote_jobs",
+        "telegrad.transport.remote_checkpoints",
         "telegrad.transport.hello",
         "telegrad.wire.v1",
         "telegrad_server.service",

@@ -16,11 +16,11 @@ from telegrad.wire.job_calls import Call, Column, Literal, Measured, Scheduled, 
 from telegrad.wire.job_spec import JobSpec
 
 from telegrad_server.bug import bug
-from telegrad_server.checkpoints import CheckpointStore
 from telegrad_server.datasets import Dataset
 from telegrad_server.loops.batches import Batch, Batches, rows_of_step, validation_rows
 from telegrad_server.loops.calls import Calls
 from telegrad_server.loops.hands import Broken, Ended, Hands
+from telegrad_server.loops.keeper import Keeper
 from telegrad_server.loops.measures import Measures
 from telegrad_server.loops.probing import Probe
 from telegrad_server.loops.runner import Assignment, NotFinite, Orders, Runner, Stop, line_of
@@ -41,16 +41,15 @@ def diagnose(
     *,
     worker: Worker,
     dataset: Callable[[str], Dataset],
-    store: CheckpointStore,
+    store: Keeper,
     orders: Orders,
 ) -> Finding | None:
     """What first gave a value that is not finite; None if that does not come out, as for a function with replicas."""
 
     def replay(kind: type[_Replay]) -> Finding | None:
-        step = store.steps(assignment.job)[-1]
         silent = Orders(stop_now=orders.stop_now)
         return kind(
-            replace(assignment, step=step), found, worker=worker, dataset=dataset, store=store, orders=silent
+            replace(assignment, step=found.step), found, worker=worker, dataset=dataset, store=store, orders=silent
         ).finding()
 
     try:

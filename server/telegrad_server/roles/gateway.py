@@ -110,6 +110,7 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
     is_alone = is_near or config.cluster_host == "127.0.0.1"
     number = int("".join(c for c in spec.device.name.rpartition("/")[2] if c.isdigit()) or 0)
     first_metrics = config.metrics_port + (config.ray in ("none", "local"))  # the gateway has the port on this machine
+    near_cache = str(Path(config.data_dir) / "cache") if config.data_dir is not None else None
     settings: dict[str, object] = {
         "role": "worker",
         "name": spec.name,
@@ -130,6 +131,8 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
         "max-tensor-bytes": config.max_tensor_bytes,
         "max-graph-nodes": config.max_graph_nodes,
         "max-flops": config.max_flops,
+        "cache-dir": config.cache_dir or (near_cache if is_near else None),
+        "cache-bytes": config.cache_bytes,
         "lease-seconds": config.lease_seconds,
         "drain-seconds": config.drain_seconds,
     }

@@ -119,9 +119,9 @@ def progress_from_proto(message: pb.LoopProgress) -> Progress:
     return Progress(message.step, message.epoch, message.steps_per_second, dict(message.values))
 
 
-def damage_to_proto(damage: Damage) -> pb.SkippedCheckpoint:
+def damage_to_proto(damage: Damage) -> pb.PassedOverCheckpoint:
     """A checkpoint that was passed over, as a message."""
-    return pb.SkippedCheckpoint(
+    return pb.PassedOverCheckpoint(
         step=damage.step,
         attempt=damage.attempt,
         file=damage.file,
@@ -131,6 +131,6 @@ def damage_to_proto(damage: Damage) -> pb.SkippedCheckpoint:
     )
 
 
-def damage_from_proto(message: pb.SkippedCheckpoint) -> Damage:
+def damage_from_proto(message: pb.PassedOverCheckpoint) -> Damage:
     """A checkpoint that was passed over."""
     return Damage(message.step, message.attempt, message.file, message.expected, message.found, message.message)

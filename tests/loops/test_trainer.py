@@ -101,6 +101,21 @@ def test_a_step_in_parts_is_the_one_that_adds_gradients_up_by_hand(session: tg.S
     assert job.history["loss"]["value"].tolist() == losses
 
 
+def test_a_scaled_loss_changes_no_bit_where_nothing_overflows(session: tg.Session) -> None:
+    data, model = points(rows=64), network(dropout=0.0)
+    twin = network(dropout=0.0)
+    twin.load_state_dict(model.state_dict())
+    one, other = (
+        tg.Trainer(m, cross_entropy, optim.SGD(m.parameters(), lr=0.1), clip_norm=9.0, scaler=scaler)
+        for m, scaler in ((model, None), (twin, optim.GradScaler(1024.0, growth_interval=2)))
+    )
+
+    job, same = (t.fit(data, steps=6, batch_size=32, seed=SEED).wait(timeout_seconds=60) for t in (one, other))
+
+    assert job.history["loss"]["value"].tolist() == same.history["loss"]["value"].tolist()
+    assert same.state_dict()["scaler.scale"] == 1024 * 2**3
+
+
 def test_parts_take_a_part_of_the_memory(session: tg.Session) -> None:
     examples = {"x": np.zeros((4096, 8), np.float32), "y": np.zeros(4096, np.int64)}
 

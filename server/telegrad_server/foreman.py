@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from telegrad.errors import GraphError, JobError, NotFound, TelegradError
@@ -33,9 +33,13 @@ from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
 from telegrad_server.jobs.spec import check_spec
 from telegrad_server.journal import Journal
+from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
 from telegrad_server.loops import Assignment, Orders, Progress, Runner
 from telegrad_server.worker import Worker
+
+KEEP_SECONDS = 1.0
+"""How often the keeper has its round."""
 
 HERE = "here"
 """What the journal calls the worker of a server that has one."""
@@ -64,6 +68,7 @@ class Foreman:
         *,
         clock: Callable[[], float] = time.time,
         reached: Reached = nothing,
+        rules: Rules | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._worker = worker
@@ -76,6 +81,9 @@ class Foreman:
         self._thread: threading.Thread | None = None
         journal = Journal(folder / "journal.db", reached=reached)
         self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
+        rules = Rules() if rules is None else rules
+        self._keeper = Keeper(self._ledger, self._store, catalog, folder, rules=rules, clock=clock)
+        self._is_stopping = threading.Event()
 
     # ---- life
 
@@ -88,8 +96,11 @@ class Foreman:
         self._thread.start()
         self._work.put("place")
 
-    def stop(self) -> None:
-        """Stop every job as it stands; the journal says that it was no fault of theirs."""
+    def stop(self, grace_seconds: float = 0.0) -> None:
+        """Stop every job at a checkpoint, if it writes one within the grace, else as it stands: no fault of theirs."""
+        self._is_stopping.set()
+        if grace_seconds > 0:
+            self._drain(time.monotonic() + grace_seconds)
         for job in self._ledger.placed():
             self._ledger.tell(e.Lost(job.id, job.assignment, "DRAINED", "the server was stopped"))
         self._work.put(None)
@@ -103,11 +114,13 @@ class Foreman:
             one.thread.join()
         self._ledger.journal.close()
 
-    def tick(self) -> None:
-        """Look whether there is room on the disk again for jobs that wait for it."""
-        for job in self._ledger.without_room():
-            if self._ledger.journal.keep_reserve():
-                self._ledger.tell(e.StorageBack(job))
+    def _drain(self, until: float) -> None:
+        with self._lock:
+            running = list(self._running.values())
+        for one in running:
+            one.orders.stop_at_checkpoint.set()
+        for one in running:
+            one.thread.join(max(0.0, until - time.monotonic()))
 
     # ---- what users ask for
 
@@ -127,11 +140,13 @@ class Foreman:
             raise GraphError("forks are made by the server, from a checkpoint of its own", reason="JOB_INVALID")
         job = secrets.token_hex(16)
         submitted = e.Submitted.of(job, tenant, spec, data, request_id=request_id)
+        self._keeper.check_room(tenant, spec)
         try:
-            for source in _sources(spec):
-                self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-            self._write_first(job, spec, digest, tensors)
-            facts = self._ledger.tell(submitted, specs={digest: data})
+            with self._keeper.arriving(job):
+                for source in _sources(spec):
+                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
+                self._write_first(job, spec, digest, tensors)
+                facts = self._ledger.tell(submitted, specs={digest: data})
         except BaseException:
             self._forget(e.Forget(job, tenant))
             raise
@@ -282,16 +297,27 @@ class Foreman:
         self._work.put("place")
 
     def _carry_out(self) -> None:
-        while (command := self._work.get()) is not None:
+        kept_at = -KEEP_SECONDS
+        while True:
+            command: e.Command | str | None = "keep"
+            with suppress(Empty):
+                command = self._work.get(timeout=max(0.01, kept_at + KEEP_SECONDS - time.monotonic()))
+            if command is None:
+                return
             try:
                 self._act(command)
+                if time.monotonic() - kept_at >= KEEP_SECONDS:
+                    kept_at = time.monotonic()
+                    self._keeper.round()
             except TelegradError:
                 logging.exception("jobs: %s could not be carried out", command)
 
     def _act(self, command: e.Command | str) -> None:
         match command:
-            case str():
+            case "place" if not self._is_stopping.is_set():
                 self._place()
+            case str():
+                pass
             case e.Assign():
                 self._begin(command)
             case e.StopNow():

@@ -8,7 +8,7 @@ from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
 from telegrad_server.failpoints import chosen
 from telegrad_server.foreman import Foreman
-from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, say, stopping
+from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, rules, say, stopping
 from telegrad_server.service import Access, Server
 from telegrad_server.worker import Worker
 
@@ -20,7 +20,7 @@ async def run(config: Config) -> int:
     datasets = catalog(config)
     jobs = None
     if config.data_dir is not None and datasets is not None:
-        jobs = Foreman(worker, datasets, Path(config.data_dir), reached=reached)
+        jobs = Foreman(worker, datasets, Path(config.data_dir), reached=reached, rules=rules(config))
     server = Server(worker, config, Access(gate(config)), catalog=datasets, foreman=jobs)
     port = await server.start()
     worker.start()

@@ -86,11 +86,16 @@ SERVER = {
     ),
     "telegrad_server.keeper": (
         *PURE, "telegrad.wire.job_codec", "telegrad.wire.job_spec", "telegrad_server.checkpoints",
-        "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.journal", "telegrad_server.ledger",
+        "telegrad_server.config", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.journal",
+        "telegrad_server.ledger",
     ),
     "telegrad_server.loops": (
         *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
         "telegrad_server.failpoints", "telegrad_server.jobs", "telegrad_server.worker",
+    ),
+    "telegrad_server.web": (
+        *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",
+        "telegrad_server.census",
     ),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
@@ -115,6 +120,7 @@ OWNERS = {
         "telegrad.transport.channel",
         "telegrad.transport.remote_datasets",
         "telegrad.transport.remote_jobs",
+        "telegrad.transport.remote_checkpoints",
         "telegrad.transport.hello",
         "telegrad.wire.v1",
         "telegrad_server.service",
@@ -122,6 +128,7 @@ OWNERS = {
     ),
     "grpc_health": ("telegrad_server.service", "telegrad_server.probe"),
     "prometheus_client": ("telegrad_server.metrics",),
+    "h11": ("telegrad_server.web",),
     "cryptography": ("telegrad_server.secrets_folder",),
     "google.protobuf": ("telegrad.wire", "telegrad_server.service"),
     "cupy": ("telegrad_server.executors",),

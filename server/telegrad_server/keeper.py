@@ -19,6 +19,7 @@ from telegrad.wire.job_codec import decode_spec
 from telegrad.wire.job_spec import JobSpec
 
 from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
@@ -42,6 +43,17 @@ class Rules:
     stray_seconds: float = 24 * 3600.0
     backup: Path | None = None
     backup_seconds: float = 3600.0
+
+    @classmethod
+    def of(cls, config: Config) -> Rules:
+        """Those of the settings."""
+        return cls(
+            max_tenant_bytes=config.max_tenant_checkpoint_bytes,
+            ended_seconds=config.ended_job_seconds,
+            stray_seconds=config.stray_seconds,
+            backup=Path(config.journal_backup) if config.journal_backup is not None else None,
+            backup_seconds=config.journal_backup_seconds,
+        )
 
 
 @dataclass(slots=True)

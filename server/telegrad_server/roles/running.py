@@ -13,7 +13,6 @@ from telegrad.errors import ResourceError
 from telegrad_server.access import Gate
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog, parse_roots
-from telegrad_server.keeper import Rules
 
 STOP_SECONDS = 5.0
 
@@ -33,17 +32,6 @@ def catalog(config: Config) -> Catalog | None:
         Path(config.data_dir) / "datasets",
         most_bytes=config.max_tenant_dataset_bytes,
         roots=parse_roots(config.dataset_roots),
-    )
-
-
-def rules(config: Config) -> Rules:
-    """What becomes of jobs that have ended, and how much a tenant's may take."""
-    return Rules(
-        max_tenant_bytes=config.max_tenant_checkpoint_bytes,
-        ended_seconds=config.ended_job_seconds,
-        stray_seconds=config.stray_seconds,
-        backup=Path(config.journal_backup) if config.journal_backup is not None else None,
-        backup_seconds=config.journal_backup_seconds,
     )
 
 

@@ -1,27 +1,25 @@
 """The first numbers: dispatch, tiny functions, steps without work, bulk bytes, graphs, remote against embedded.
 
 Each bulk figure stands beside what raw gRPC does with the same chunks on the same machine in the same run.
-Writes bench/RESULTS.md.
+`python -m bench.spine` writes its section of RESULTS.md.
 """
 
 from __future__ import annotations
 
-import datetime
-import platform
-import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import numpy as np
 import telegrad as tg
 from telegrad import context, nn, optim
+
+from bench.results import Section, Table, write_section
+from bench.serving import server
 
 MIB = 1 << 20
 ROWS: list[tuple[str, str, str, str]] = []
@@ -47,20 +45,6 @@ def timed(work: Callable[[], object], times: int) -> list[float]:
         work()
         found.append(time.perf_counter() - start)
     return found
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    """A telegrad-server on loopback."""
-    command = [sys.executable, "-m", "telegrad_server.main", "--port", "0", "--backend", "numpy"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        found = re.search(r"listening on (\S+)", process.stdout.readline())
-        assert found
-        try:
-            yield f"grpc://{found[1]}"
-        finally:
-            process.terminate()
 
 
 RAW = """
@@ -258,36 +242,16 @@ def main() -> None:
     up, down, trip = raw_grpc(256)
     with tg.connect(new=True):
         small_calls("embedded", "")
-    with server() as address:
-        with tg.connect(address, new=True):
+    with server() as found:
+        with tg.connect(found.address, new=True):
             small_calls("grpc", f"raw gRPC stream round trip {trip}")
             bulk(up, down)
-        remote_against_embedded(address)
+        remote_against_embedded(found.address)
     graphs()
     with tg.connect(new=True):
         traced()
-    lines = [
-        "# Results",
-        "",
-        "Written by `scripts/bench`. Goals are those of the design; ratios are within one run.",
-        "",
-        f"- date: {datetime.date.today()}",
-        f"- machine: {platform.machine()}, {_cores()} cores, {platform.system()}",
-        f"- versions: telegrad {tg.__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
-        f" grpcio {grpc.__version__}",
-        "",
-        "| what | goal | measured | beside |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(r)} |" for r in ROWS),
-        "",
-    ]
-    Path(__file__).with_name("RESULTS.md").write_text("\n".join(lines))
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
+    table = Table(("what", "goal", "measured", "beside"), ROWS)
+    write_section(Section("The service", "Bulk figures stand beside what raw gRPC does in the same run.", (table,)))
 
 
 if __name__ == "__main__":

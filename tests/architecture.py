@@ -86,7 +86,7 @@ SERVER = {
     ),
     "telegrad_server.loops": (
         *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
-        "telegrad_server.jobs", "telegrad_server.worker",
+        "telegrad_server.failpoints", "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (

@@ -112,6 +112,10 @@ class Config:
         None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
     )
     metrics_port: int = _setting(9464, "its port; 0 takes a free one")
+    testing: Literal["on", "off"] = _setting(
+        "off", "whether tests may let this server fail; never on where it matters", choices=("on", "off")
+    )
+    failpoints: str = _setting("", "where it fails, as in job.step=kill:3; only with --testing on")
 
     def with_secrets(self) -> Config:
         """With those files of ``secrets_dir`` that the role needs, where no others are given."""

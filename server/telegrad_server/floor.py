@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
 from telegrad_server.jobs.sites import Site
@@ -86,12 +87,12 @@ class Here:
 
     outlives = False
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, *, reached: Reached = nothing) -> None:
+        self._worker, self._reached = worker, reached
         self._hall: Hall | None = None
 
     def open(self, office: Office) -> None:
-        self._hall = Hall(self._worker, office, ended=office.look)
+        self._hall = Hall(self._worker, office, ended=office.look, reached=self._reached)
 
     def sites(self) -> Sequence[Site]:
         return (Site(HERE, self._worker.hello().fingerprint),)

@@ -25,7 +25,10 @@ from telegrad.wire.job_spec import DataSource, JobSpec
 from telegrad.wire.jobs import CheckpointHeader, JobEvent, JobInfo, JobNews, MetricRow
 
 from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
+from telegrad_server.checkpoints.failing import FailingFiles
+from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job, Wish
@@ -45,15 +48,24 @@ class Foreman:
     DataCorrupt or ResourceError if the journal cannot be opened. Every method may be called by any thread.
     """
 
-    def __init__(self, floor: Floor, catalog: Catalog, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        floor: Floor,
+        catalog: Catalog,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        reached: Reached = nothing,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
         self._catalog = catalog
-        self.store = CheckpointStore(folder / "checkpoints")
+        self.store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
         """Where the checkpoints of all jobs are."""
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._ledger = Ledger(Journal(folder / "journal.db"), act=self._work.put, clock=clock, heard=self._heard)
+        journal = Journal(folder / "journal.db", reached=reached)
+        self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
 
     # ---- life
 

@@ -201,22 +201,34 @@ class Job:
         """Every tensor of a checkpoint by name, ``model.0.weight``; of the newest one if ``step`` is None."""
         return self._calls.checkpoint(self.id, step)[1]
 
-    def load_state(self, model: Module, optimizer: Optimizer | None = None, *, step: int | None = None) -> int:
+    def load_state(
+        self, model: Module, optimizer: Optimizer | None = None, *, step: int | None = None, root: str | None = None
+    ) -> int:
         """Assign a checkpoint to a model, and an optimizer of the same kind; returns the checkpoint's step.
 
-        They may be of another session or program than the one that submitted. NotFound if the job trains none like it.
+        They may be of another session or program than the one that submitted. ``root`` is what the names of the model's
+        tensors begin with, such as "ema.module", where more than one model in the checkpoint is like it. NotFound if
+        the job trains none like it.
         """
         found, tensors = self._calls.checkpoint(self.id, step)
-        _assign(tensors, dict(module_tensors(model)), f"a model like this {type(model).__name__}", needs_all=False)
+        what = f"a model like this {type(model).__name__}"
+        _assign(tensors, dict(module_tensors(model)), what, needs_all=False, root=root)
         if optimizer is not None:
             own = dict(optimizer_tensors(optimizer))
             _assign(tensors, own, f"an optimizer like this {type(optimizer).__name__}", needs_all=True)
         return found
 
 
-def _assign(tensors: dict[str, npt.NDArray[Any]], own: dict[str, Variable], what: str, *, needs_all: bool) -> None:
+def _assign(
+    tensors: dict[str, npt.NDArray[Any]],
+    own: dict[str, Variable],
+    what: str,
+    *,
+    needs_all: bool,
+    root: str | None = None,
+) -> None:
     """Assign what is called so under one root: the one that fits best."""
-    roots = dict.fromkeys([name.partition(".")[0] for name in tensors])
+    roots = dict.fromkeys([name.partition(".")[0] for name in tensors] if root is None else [root])
     fitting: dict[str, list[str]] = {}
     for root in roots:
         known = [name for name in own if f"{root}.{name}" in tensors]

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 from telegrad.wire.job_spec import JobSpec
 
 from telegrad_server.datasets import Dataset
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.keeper import Keeper
 from telegrad_server.loops.runner import Assignment, Orders, Progress, Runner
@@ -51,8 +52,8 @@ class Loop(NamedTuple):
 class Hall:
     """The loops of a worker. ``ended`` is called after each. Any thread."""
 
-    def __init__(self, worker: Worker, desk: Desk, *, ended: Callable[[], None]) -> None:
-        self._worker, self._desk, self._ended = worker, desk, ended
+    def __init__(self, worker: Worker, desk: Desk, *, ended: Callable[[], None], reached: Reached = nothing) -> None:
+        self._worker, self._desk, self._ended, self._reached = worker, desk, ended, reached
         self._lock = threading.Lock()
         self._loops: dict[str, Loop] = {}
 
@@ -70,6 +71,7 @@ class Hall:
                 store=self._desk.keeper(assignment),
                 tell=self._desk.tell,
                 orders=orders,
+                reached=self._reached,
             )
             thread = threading.Thread(target=self._run, args=(runner, former), name="telegrad-job", daemon=True)
             self._loops[assignment.job] = Loop(assignment, runner, orders, thread)

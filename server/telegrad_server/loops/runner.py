@@ -19,17 +19,20 @@ from telegrad.ir.types import Type
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
 from telegrad.wire.messages import ErrorRecord
+from telegrad.wire.reduction import Reduction, quotients
 from telegrad.wire.status import to_record
 
 from telegrad_server.bug import bug
 from telegrad_server.checkpoints import Draft, write_order
 from telegrad_server.datasets import Dataset
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
 from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
 from telegrad_server.loops.keeper import Keeper
-from telegrad_server.loops.measures import EPOCH, Measures, Reduction
+from telegrad_server.loops.measures import EPOCH, Measures
+from telegrad_server.loops.rehearsal import Rehearsal
 from telegrad_server.worker import Worker
 
 IN_FLIGHT = 8
@@ -91,11 +94,12 @@ class Runner:
         store: Keeper,
         tell: Tell,
         orders: Orders,
+        reached: Reached = nothing,
     ) -> None:
         self._is_of = assignment
         self._spec = assignment.spec
         self._worker, self._dataset, self._store, self._tell = worker, dataset, store, tell
-        self._orders = orders
+        self._orders, self._reached = orders, reached
         self._rows: list[e.Row] = []
         self._pending: deque[Pending] = deque()
         self._began = time.monotonic()
@@ -148,11 +152,11 @@ class Runner:
         try:
             calls = Calls(hands, spec, calls=manifest.calls)
             calls.restore(found.tensors)
-            measures = Measures(spec, manifest.metrics)
+            measures = Measures(spec, manifest.metrics, step=manifest.step)
             skipped = "; ".join([damage.message for damage in found.skipped])
             self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
             data = self._dataset(spec.data.digest)
-            with reading(data) as batches, _Writing(self._store, self._say) as writing:
+            with reading(data) as batches, _Writing(self._store, self._say, self._reached) as writing:
                 self._steps(hands, calls, measures, batches, writing, manifest.step)
         finally:
             hands.close()
@@ -161,6 +165,7 @@ class Runner:
         self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, writing: _Writing, step: int
     ) -> None:
         began_at, began = step, time.monotonic()
+        rehearsal = Rehearsal(calls, in_flight=IN_FLIGHT)
         saved_at = time.monotonic()
         saved = step
         while True:
@@ -171,6 +176,7 @@ class Runner:
             must_leave = self._orders.leave.is_set()
             must_stop = must_leave or self._orders.stop_at_checkpoint.is_set()
             if step >= spec.last_step or is_early or must_stop:
+                rehearsal.end()
                 if saved < step:
                     self._save(hands, calls, measures, writing, step)
                 writing.wait()
@@ -183,13 +189,17 @@ class Runner:
             place = spec.loop.batch(step, spec.data.rows)
             call = calls.steps[place.rows]
             batch = batches.of(spec, step)
+            self._reached("job.step")
             self._pending.append(calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced))
+            rehearsal.stepped()
             self._settle(hands, measures, most=IN_FLIGHT)
             is_best = self._close_epoch(hands, calls, measures, step)
             is_best = self._validate(hands, calls, measures, step) or is_best
             self.progress.step, self.progress.epoch = step, place.epoch
             self.progress.steps_per_second = (step - began_at) / max(1e-9, time.monotonic() - began)
             if is_best or self._is_due(step, saved_at):
+                self._settle(hands, measures)
+                rehearsal.end()
                 self._save(hands, calls, measures, writing, step)
                 saved, saved_at = step, time.monotonic()
 
@@ -209,6 +219,7 @@ class Runner:
             if hands.failure is not None:
                 raise Broken(hands.failure)
             measures.epoch.add(values, pending.metrics, pending.rows)
+            values = quotients(values, pending.metrics)
             if pending.step % self._spec.record_every == 0:
                 self._record(pending.step, pending.epoch, values)
             self._check_finite(pending.step, values)
@@ -277,7 +288,7 @@ class Runner:
     def _call_all(self, calls: Calls, measures: Measures, group: tuple[object, ...], step: int, epoch: int) -> None:
         for call in group:
             pending = calls.call(call, {}, step=step, epoch=epoch, reduced=measures.reduced)  # type: ignore[arg-type]
-            values = pending.values()
+            values = quotients(pending.values(), pending.metrics)
             self._record(step, epoch, values)
             measures.reduce(values, step)
 
@@ -312,8 +323,8 @@ class Runner:
 class _Writing:
     """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
 
-    def __init__(self, store: Keeper, say: Tell) -> None:
-        self._store, self._say = store, say
+    def __init__(self, store: Keeper, say: Tell, reached: Reached) -> None:
+        self._store, self._say, self._reached = store, say, reached
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
         self._under_way: Future[None] | None = None
 
@@ -346,6 +357,7 @@ class _Writing:
         finally:
             for answer in answers.values():
                 answer.done()
+        self._reached("job.covered")
         self._say(progressed)
         self._store.keep(draft.job, last=last, best=best)
 

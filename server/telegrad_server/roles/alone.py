@@ -6,6 +6,7 @@ from pathlib import Path
 
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
+from telegrad_server.failpoints import chosen
 from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
 from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, say, stopping
@@ -15,10 +16,12 @@ from telegrad_server.worker import Worker
 
 async def run(config: Config) -> int:
     """Serve until a signal."""
-    stop = stopping()
+    stop, reached = stopping(), chosen(config.failpoints, testing=config.testing)
     worker = Worker(config, pick_executor(config.backend))
     datasets = catalog(config)
-    jobs = Foreman(Here(worker), datasets, Path(config.data_dir)) if config.data_dir is not None and datasets else None
+    jobs = None
+    if config.data_dir is not None and datasets is not None:
+        jobs = Foreman(Here(worker, reached=reached), datasets, Path(config.data_dir), reached=reached)
     server = Server(worker, config, Access(gate(config)), catalog=datasets, foreman=jobs)
     port = await server.start()
     worker.start()

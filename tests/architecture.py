@@ -111,6 +111,7 @@ OWNERS = {
         "telegrad.transport.channel",
         "telegrad.transport.remote_datasets",
         "telegrad.transport.remote_jobs",
+        "telegrad.transport.remote_checkpoints",
         "telegrad.transport.hello",
         "telegrad.wire.v1",
         "telegrad_server.service",

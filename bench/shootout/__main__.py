@@ -12,12 +12,11 @@ from pathlib import Path
 from bench import results
 from bench.shootout import report
 from bench.shootout.child import Child
-from bench.shootout.lines import LINES
+from bench.shootout.lines import LINES, MEMORY_LINES
 from bench.shootout.peers import NEEDS, PEERS
 from bench.shootout.turns import Effort, measured
 
 FULL, QUICK = Effort(rounds=7, seconds=1.0), Effort(rounds=3, seconds=0.2)
-MEMORY_LINE, MEMORY_BATCH, QUICK_MEMORY_BATCH = "gpt", 512, 32
 QUICK_FILE = Path(__file__).parent.parent / "local" / "RESULTS.md"
 
 
@@ -36,7 +35,7 @@ def main() -> None:
     for name in chosen.line or [*LINES, "memory"]:
         began = time.perf_counter()
         if name == "memory":
-            section = _memory(peers, QUICK_MEMORY_BATCH if chosen.quick else MEMORY_BATCH)
+            section = _memory(peers, ["short"] if chosen.quick else list(MEMORY_LINES))
         else:
             effort = QUICK if chosen.quick else FULL
             section = report.speed(measured(LINES[name], peers, effort), effort)
@@ -44,13 +43,15 @@ def main() -> None:
         print(f"{section.text()}\n({time.perf_counter() - began:.0f} s; written to {file})\n", flush=True)
 
 
-def _memory(peers: Sequence[str], batch: int) -> results.Section:
-    growth: dict[str, int] = {}
-    for peer in peers:
-        if peer != "job":  # it computes as a remote session does
-            with Child(peer) as child:
-                growth[peer] = child.growth_bytes(MEMORY_LINE, batch)
-    return report.memory(LINES[MEMORY_LINE], batch, growth)
+def _memory(peers: Sequence[str], lines: Sequence[str]) -> results.Section:
+    growth: dict[str, dict[str, int]] = {line: {} for line in lines}
+    for line in lines:
+        for peer in peers:
+            if peer != "job":  # it computes as a remote session does
+                with Child(peer) as child:
+                    growth[line][peer] = child.growth_bytes(line)
+            print(f"{line}: {growth[line]}", file=sys.stderr, flush=True)
+    return report.memory(growth)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.shootout.lines import LINES
+from bench.shootout.lines import LINES, MEMORY_LINES
 from bench.shootout.memory import growth_bytes
 from bench.shootout.peers import PEERS, Feed, Peer
 
@@ -50,9 +50,9 @@ class Child:
         """See `Peer.turn`."""
         return self._ask("turn", feed, steps)
 
-    def growth_bytes(self, line: str, batch: int) -> int:
+    def growth_bytes(self, line: str) -> int:
         """See `memory.growth_bytes`; instead of `load`."""
-        return self._ask("growth", line, batch)
+        return self._ask("growth", line)
 
     def close(self) -> None:
         """End the process."""
@@ -97,7 +97,7 @@ def serve(peer: str, answer: Callable[[dict[str, Any]], None]) -> None:
             if what == "load":
                 loaded, found = PEERS[peer](LINES[arguments[0]]), None
             elif what == "growth":
-                found = growth_bytes(PEERS[peer], LINES[arguments[0]], arguments[1])
+                found = growth_bytes(PEERS[peer], MEMORY_LINES[arguments[0]])
             else:
                 assert loaded is not None
                 found = loaded.losses(*arguments) if what == "losses" else loaded.turn(*arguments)

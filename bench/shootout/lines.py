@@ -147,4 +147,14 @@ LINES = {
         Line("gpt", "GPT 2 layers, d 128, 4 heads, T 128, vocab 96, batch 16", 1.5, "gpt", (96, 128, 128, 2, 4), 16),
         Line("lstm", "LSTM in 64, hidden 128, T 64, batch 32", 1.5, "lstm", (64, 128, 64, 10), 32),
     )
-}  # fmt: skip
+}
+MEMORY_LINES = {
+    line.name: line
+    for line in (
+        Line("wide batch", "GPT as above, T 128, batch 512", 1.0, "gpt", (96, 128, 128, 2, 4), 512),
+        Line("short", "GPT as above, T 256, batch 32", 1.0, "gpt", (96, 256, 128, 2, 4), 32),
+        Line("long", "GPT as above, T 2048, batch 4", 1.0, "gpt", (96, 2048, 128, 2, 4), 4),
+    )
+}
+"""Of these only the memory is measured: of one whose activations pass 1 GB, and of equally many tokens in short and in
+long sequences, which take the same where attention's memory is linear in the length."""  # fmt: skip

@@ -12,15 +12,15 @@ from bench.shootout.peers import Peer
 STEPS = 3
 
 
-def growth_bytes(make: Callable[[Line], Peer], line: Line, batch: int) -> int:
-    """By how much the computing process grows at most in a few steps with ``batch`` rows.
+def growth_bytes(make: Callable[[Line], Peer], line: Line) -> int:
+    """By how much the computing process grows at most in a few steps.
 
     Beforehand a step with two rows has been made, in a peer of its own: libraries are loaded. Weights and data lie
     there already; PyTorch's optimizer state, which it makes in its first step, counts as growth, and is small here.
     """
     small = make(line.of_batch(2))
     small.losses(1)
-    large = make(line.of_batch(batch))
+    large = make(line)
     is_same = small.pid == large.pid
     if not is_same:
         small.close()

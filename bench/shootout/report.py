@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench.results import Section, Table, cores
-from bench.shootout.lines import Line
+from bench.shootout.lines import MEMORY_LINES
 from bench.shootout.peers import OURS
 from bench.shootout.turns import Effort, Outcome, Times
 
@@ -34,14 +34,16 @@ def speed(outcome: Outcome, effort: Effort) -> Section:
     return Section(f"Shoot-out on {_cores()}: {outcome.line.title}", about, tuple(tables), PACKAGES)
 
 
-def memory(line: Line, batch: int, growth: dict[str, int]) -> Section:
-    """What a step needs at most."""
-    row = tuple(f"{found / 1e6:,.0f}" for found in growth.values())
+def memory(growth: dict[str, dict[str, int]]) -> Section:
+    """What a step of each line needs at most, by line and peer."""
     about = (
-        f"{line.title}, but with {batch} rows: by how many MB the computing process grows at most in a step, over its"
-        " state after loading weights, optimizer and libraries. The goal is at most PyTorch eager's."
+        "By how many MB the computing process grows at most in a training step, over its state after loading weights,"
+        " optimizer and libraries. The goal is at most PyTorch eager's. JAX's attention is written out, as XLA has none"
+        " for the CPU."
     )
-    return Section("Memory of a training step", about, (Table(("", *growth), [("MB", *row)]),), PACKAGES)
+    rows = [(MEMORY_LINES[name].title, *[f"{n / 1e6:,.0f}" for n in found.values()]) for name, found in growth.items()]
+    peers = next(iter(growth.values()))
+    return Section("Memory of a training step", about, (Table(("MB", *peers), rows),), PACKAGES)
 
 
 def _cores() -> str:

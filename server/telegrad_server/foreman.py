@@ -22,7 +22,15 @@ from telegrad.ir.types import Type
 from telegrad.wire.codec import decode_function
 from telegrad.wire.job_codec import decode_spec, encode_spec, spec_digest
 from telegrad.wire.job_spec import DataSource, JobSpec
-from telegrad.wire.jobs import CheckpointHeader, JobEvent, JobInfo, JobNews, MetricRow
+from telegrad.wire.jobs import (
+    CheckpointHeader,
+    CheckpointReport,
+    DamagedCheckpoint,
+    JobEvent,
+    JobInfo,
+    JobNews,
+    MetricRow,
+)
 
 from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
 from telegrad_server.checkpoints.failing import FailingFiles
@@ -287,7 +295,13 @@ class Foreman:
         else:
             manifest, tensors = self.store.read(job.id, step)
         order = tuple([(name, manifest.tensors[name]) for name in write_order(manifest.tensors)])
-        return CheckpointHeader(manifest.step, order), tensors
+        return CheckpointHeader(manifest.step, order, manifest.digest), tensors
+
+    def verify(self, tenant: str, key: str) -> CheckpointReport:
+        """Read every byte of a job's checkpoints again."""
+        report = self._store.verify(self._ledger.find(tenant, key).id)
+        damaged = [DamagedCheckpoint(d.step, d.file, d.expected, d.found, d.message) for d in report.damaged]
+        return CheckpointReport(report.whole, tuple(damaged))
 
     def _standing(self, job: Job) -> JobInfo:
         place = next((place for place in self._ledger.line() if place.job == job.id), None)
@@ -311,6 +325,8 @@ class Foreman:
             live_step=max(progress.step, job.step),
             steps_per_second=progress.steps_per_second,
             live_metrics=dict(progress.values),
+            best_metric=spec.keep_best.metric if spec.keep_best is not None else "",
+            best_mode=spec.keep_best.mode if spec.keep_best is not None else "",
         )
 
     def _spec(self, job: Job) -> JobSpec:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import telegrad as tg
 from telegrad.cli.report import JOB_EXITS, NOT_ENDED
 
-from tests.cli.conftest import Telegrad, shape
-from tests.server.test_service import start, stop
+from tests.cli.conftest import Telegrad, completed, shape, submitted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # a server in a process of its own
 
@@ -26,37 +21,6 @@ JOB = {
     "id", "name", "state", "reason", "message", "line", "step", "live_step", "last_step", "steps_per_epoch",
     "position", "restarts", "worker", "submitted_at", "changed_at", "steps_per_second", "live_metrics",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that keeps jobs and datasets."""
-    running, address = start("--data-dir", str(tmp_path_factory.mktemp("kept")))
-    yield f"grpc://{address}"
-    stop(running)
-
-
-def submitted(address: str, name: str, *, steps: int, value: float = 1.0, **options: Any) -> None:
-    """Leave a job at a server: it counts its steps, and returns ``value`` over the number of the step."""
-    with tg.connect(address, new=True) as session:
-        w = tg.Variable(np.float32(0.0), name="w")
-
-        def step(x: tg.Tensor) -> tg.Tensor:
-            w.assign(w + 1.0)
-            return (x * value / w).mean()
-
-        session.submit(
-            step, data={"x": np.ones((8, 1), np.float32)}, steps=steps, batch_size=4, name=name, **options
-        )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def done(keeper: str) -> str:
-    """A server with the job "done", which has succeeded."""
-    submitted(keeper, "done", steps=6, checkpoint_every=2)
-    with tg.connect(keeper, new=True) as session:
-        session.jobs["done"].wait(timeout_seconds=120)
-    return keeper
 
 
 def test_jobs_are_listed_with_how_they_stand(telegrad: Telegrad, done: str) -> None:
@@ -159,17 +123,6 @@ def test_an_interrupt_leaves_the_job_alone(keeper: str) -> None:
     with tg.connect(keeper, new=True) as session:
         assert session.jobs["left"].state in ("QUEUED", "STARTING", "RUNNING")
         session.jobs["left"].cancel()
-
-
-def completed(words: str, last: str) -> list[str]:
-    """What a shell is offered for the last word of a command line."""
-    program = "import sys\nfrom telegrad.cli import main\nsys.exit(main())"
-    said = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "_TELEGRAD_COMPLETE": "bash_complete", "COMP_WORDS": f"telegrad {words} {last}",
-             "COMP_CWORD": str(len(words.split()) + 1)},
-    )  # fmt: skip
-    return [line.partition(",")[2] for line in said.stdout.splitlines() if line]
 
 
 def test_a_shell_completes_the_names_of_jobs(done: str) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telegrad.errors import GraphError, JobFailed, NotFound, TimedOut
-from telegrad.jobs.naming import module_tensors, optimizer_tensors
-from telegrad.tensor import Variable
+from telegrad.jobs.checkpoint import Checkpoint
 from telegrad.wire.jobs import JobEvent, JobInfo, MetricRow
 
 if TYPE_CHECKING:
@@ -197,51 +196,35 @@ class Job:
 
     # ---- what it has made
 
+    def checkpoint(self, step: int | None = None) -> Checkpoint:
+        """The checkpoint of a step, or the newest one; NotFound if there is none."""
+        return Checkpoint(self._calls, self.id, step)
+
+    @property
+    def best(self) -> Checkpoint:
+        """The checkpoint at which the metric of ``keep_best`` was best; its ``value`` is that one.
+
+        NotFound if the job keeps none, or has not measured it yet.
+        """
+        metric, mode = self._info.best_metric, self._info.best_mode
+        if not metric:
+            raise NotFound(f"the job {self.name} keeps no best checkpoint; submit it with keep_best=KeepBest(…)")
+        history = self.history
+        rows = history.get(f"epoch/{metric}", history.get(metric))
+        if rows is None or np.isnan(rows["value"]).all():
+            raise NotFound(f"the job {self.name} has not measured {metric} yet")
+        place = int(np.nanargmin(rows["value"]) if mode == "min" else np.nanargmax(rows["value"]))
+        return Checkpoint(self._calls, self.id, int(rows["step"][place]), value=float(rows["value"][place]))
+
     def state_dict(self, step: int | None = None) -> dict[str, npt.NDArray[Any]]:
         """Every tensor of a checkpoint by name, ``model.0.weight``; of the newest one if ``step`` is None."""
-        return self._calls.checkpoint(self.id, step)[1]
+        return self.checkpoint(step).state_dict()
 
     def load_state(
         self, model: Module, optimizer: Optimizer | None = None, *, step: int | None = None, root: str | None = None
     ) -> int:
-        """Assign a checkpoint to a model, and an optimizer of the same kind; returns the checkpoint's step.
-
-        They may be of another session or program than the one that submitted. ``root`` is what the names of the model's
-        tensors begin with, such as "ema.module", where more than one model in the checkpoint is like it. NotFound if
-        the job trains none like it.
-        """
-        found, tensors = self._calls.checkpoint(self.id, step)
-        what = f"a model like this {type(model).__name__}"
-        _assign(tensors, dict(module_tensors(model)), what, needs_all=False, root=root)
-        if optimizer is not None:
-            own = dict(optimizer_tensors(optimizer))
-            _assign(tensors, own, f"an optimizer like this {type(optimizer).__name__}", needs_all=True)
-        return found
-
-
-def _assign(
-    tensors: dict[str, npt.NDArray[Any]],
-    own: dict[str, Variable],
-    what: str,
-    *,
-    needs_all: bool,
-    root: str | None = None,
-) -> None:
-    """Assign what is called so under one root: the one that fits best."""
-    roots = dict.fromkeys([name.partition(".")[0] for name in tensors] if root is None else [root])
-    fitting: dict[str, list[str]] = {}
-    for root in roots:
-        known = [name for name in own if f"{root}.{name}" in tensors]
-        fits = all(tensors[f"{root}.{name}"].shape == own[name].shape for name in known)
-        if known and fits and (len(known) == len(own) or not needs_all):
-            fitting[root] = known
-    if not fitting:
-        raise NotFound(f"the job's checkpoint holds no state of {what}; it has {', '.join(list(tensors)[:8])}")
-    best = max(fitting, key=lambda root: len(fitting[root]))
-    for name in fitting[best]:
-        own[name].assign(tensors[f"{best}.{name}"])
-    if own:
-        next(iter(own.values())).session.flush()
+        """Assign a checkpoint to a model, and an optimizer of the same kind; see `Checkpoint.load_state`."""
+        return self.checkpoint(step).load_state(model, optimizer, root=root)
 
 
 def _more(info: JobInfo) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telegrad.wire.arrays import array_from
-from telegrad.wire.jobs import FirstTensor, JobInfo, JobNews
+from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, JobInfo, JobNews
 
 LOOK_SECONDS = 0.05
 """How long to wait before looking again whether a job has news."""
@@ -66,6 +66,12 @@ class LocalJobs:
     def checkpoints(self, job: str) -> list[int]:
         return self._foreman.checkpoints(self._tenant, job)
 
-    def checkpoint(self, job: str, step: int | None) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+    def checkpoint(
+        self, job: str, step: int | None, *, prefix: str = ""
+    ) -> tuple[CheckpointHeader, Iterator[npt.NDArray[Any]]]:
         header, tensors = self._foreman.checkpoint(self._tenant, job, step)
-        return header.step, {name: np.array(array_from(type, data)) for name, type, data in tensors}
+        arrays = (np.array(array_from(type, data)) for name, type, data in tensors if name.startswith(prefix))
+        return header.under(prefix), arrays
+
+    def verify(self, job: str) -> CheckpointReport:
+        return self._foreman.verify(self._tenant, job)

@@ -10,7 +10,13 @@ from typing import Any
 import grpc
 from telegrad.errors import ResourceError
 from telegrad.wire import stream
-from telegrad.wire.job_messages import header_to_proto, info_to_proto, news_to_proto, tensor_from_proto
+from telegrad.wire.job_messages import (
+    header_to_proto,
+    info_to_proto,
+    news_to_proto,
+    report_to_proto,
+    tensor_from_proto,
+)
 from telegrad.wire.jobs import FirstTensor
 from telegrad.wire.v1 import jobs_pb2 as pb
 
@@ -54,6 +60,7 @@ class Jobs:
                 "ExtendJob": unary(self.extend_job, pb.ExtendJobRequest),
                 "ListCheckpoints": unary(self.list_checkpoints, pb.ListCheckpointsRequest),
                 "ReadCheckpoint": streaming(self.read_checkpoint, pb.ReadCheckpointRequest),
+                "VerifyCheckpoints": unary(self.verify_checkpoints, pb.VerifyCheckpointsRequest),
             },
         )
 
@@ -137,13 +144,23 @@ class Jobs:
     async def read_checkpoint(
         self, request: pb.ReadCheckpointRequest, context: Any
     ) -> AsyncIterator[pb.ReadCheckpointResponse]:
-        """Gives the tensors of one."""
+        """Gives the tensors of one, from some byte on."""
         step = request.step if request.HasField("step") else None
         header, tensors = await asyncio.to_thread(self._foreman.checkpoint, TENANT.get(), request.job, step)
-        yield pb.ReadCheckpointResponse(header=header_to_proto(header))
+        yield pb.ReadCheckpointResponse(header=header_to_proto(header.under(request.prefix)))
+        left_out = request.offset_bytes
         while (tensor := await asyncio.to_thread(next, tensors, None)) is not None:
-            for chunk in stream.chunks(tensor[2]):
-                yield pb.ReadCheckpointResponse(chunk=bytes(chunk))
+            name, _, data = tensor
+            if name.startswith(request.prefix):
+                for chunk in stream.chunks(data[left_out:]):
+                    yield pb.ReadCheckpointResponse(chunk=bytes(chunk))
+                left_out = max(0, left_out - len(data))
+
+    async def verify_checkpoints(
+        self, request: pb.VerifyCheckpointsRequest, context: Any
+    ) -> pb.VerifyCheckpointsResponse:
+        """Reads all of them again."""
+        return report_to_proto(await asyncio.to_thread(self._foreman.verify, TENANT.get(), request.job))
 
 
 def _bytes(tensor: FirstTensor, read: Reading) -> memoryview:

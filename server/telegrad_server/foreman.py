@@ -299,7 +299,7 @@ class Foreman:
 
     def verify(self, tenant: str, key: str) -> CheckpointReport:
         """Read every byte of a job's checkpoints again."""
-        report = self._store.verify(self._ledger.find(tenant, key).id)
+        report = self.store.verify(self._ledger.find(tenant, key).id)
         damaged = [DamagedCheckpoint(d.step, d.file, d.expected, d.found, d.message) for d in report.damaged]
         return CheckpointReport(report.whole, tuple(damaged))
 

@@ -38,7 +38,7 @@ ENV PATH=/opt/telegrad/bin:$PATH \
     RAY_USAGE_STATS_ENABLED=0
 USER 10001:10001
 WORKDIR /var/lib/telegrad
-EXPOSE 50051 9464
+EXPOSE 50051 50080 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["telegrad-server", "health"]
 ENTRYPOINT ["telegrad-server"]

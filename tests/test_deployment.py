@@ -123,7 +123,8 @@ def test_environments_set_settings_that_exist() -> None:
 def test_only_the_gateway_is_published_and_on_loopback_unless_told() -> None:
     published = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
 
-    assert published == {"gateway": ["${TELEGRAD_PUBLISH:-127.0.0.1}:${TELEGRAD_PORT:-50051}:50051"]}
+    web = f"127.0.0.1:${{TELEGRAD_WEB_PORT:-{Config.web_port}}}:{Config.web_port}"
+    assert published == {"gateway": ["${TELEGRAD_PUBLISH:-127.0.0.1}:${TELEGRAD_PORT:-50051}:50051", web]}
     assert COMPOSE["networks"]["cluster"]["internal"] is True
     inside = {name for name, service in COMPOSE["services"].items() if service.get("networks") == ["cluster"]}
     assert inside == {"worker", "worker-gpu", "prometheus"}

@@ -90,7 +90,9 @@ class Config:
     )
     worker_lease_seconds: float = _setting(10.0, "a worker that cannot reach the gateway for so long is given up")
     token_file: str | None = _setting(
-        None, 'lines "token tenant" or "token tenant weight", readable by the owner only', metavar="FILE"
+        None,
+        'lines "token tenant" or "token tenant weight", and "read" behind those that may only look; mode 0600',
+        metavar="FILE",
     )
     data_dir: str | None = _setting(
         None,
@@ -116,6 +118,10 @@ class Config:
         "off", "whether tests may let this server fail; never on where it matters", choices=("on", "off")
     )
     failpoints: str = _setting("", "where it fails, as in job.step=kill:3; only with --testing on")
+    web_host: str | None = _setting(
+        None, "the address of the web page, with the TLS and the tokens of host; none serves none", metavar="HOST"
+    )
+    web_port: int = _setting(50080, "its port; 0 takes a free one")
 
     def with_secrets(self) -> Config:
         """With those files of ``secrets_dir`` that the role needs, where no others are given."""

@@ -32,6 +32,7 @@ from telegrad.wire.status import to_record
 from telegrad_server import __version__
 from telegrad_server.answers import Grant, Hello
 from telegrad_server.bug import bug
+from telegrad_server.census import SessionSight, census, validate_accounts
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
@@ -380,6 +381,11 @@ class Worker:
         with self._lock:
             return self._tenants.held_bytes(tenant)
 
+    def census(self, tenant: str) -> list[SessionSight]:
+        """The tenant's sessions, and what they hold."""
+        with self._lock:
+            return census(self._seats.values(), tenant, self._clock())
+
     def is_idle(self) -> bool:
         """Whether nothing is computed, and nothing waits that could be."""
         with self._lock:
@@ -388,12 +394,7 @@ class Worker:
     def validate(self) -> None:
         """Assert the invariants of every session, and that the accounts add up."""
         with self._lock:
-            for seat in self._seats.values():
-                seat.session.validate()
-                if seat.session.under_way is None:
-                    room = sum(upload.type.nbytes for upload in seat.uploads)
-                    assert seat.session.account.nbytes == seat.session.held_bytes() + room
-            assert self._tenants.nbytes == sum(seat.session.account.nbytes for seat in self._seats.values())
+            validate_accounts(self._seats.values(), self._tenants)
 
     # ---- bulk
 

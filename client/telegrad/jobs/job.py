@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,15 @@ import numpy.typing as npt
 
 from telegrad.errors import GraphError, JobFailed, NotFound, TimedOut
 from telegrad.jobs.checkpoint import Checkpoint
-from telegrad.wire.jobs import JobEvent, JobInfo, MetricRow
+from telegrad.wire.jobs import JobEvent, JobInfo, JobNews, MetricRow
 
 if TYPE_CHECKING:
     from telegrad.nn.module import Module
     from telegrad.optim.optimizer import Optimizer
     from telegrad.transport import JobCalls
+
+SHORTEST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
+"""How long to wait before looking again whether a job has ended."""
 
 
 class Job:
@@ -70,6 +73,15 @@ class Job:
         return self._calls.checkpoints(self.id)
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """The newest metrics: those of the step that it is at, or if it is not running of its last checkpoint."""
+        info = self.refresh()
+        if info.live_metrics:
+            return dict(info.live_metrics)
+        first = next(iter(self._calls.watch(self.id, from_step=info.step)))
+        return {row.name: row.value for row in first.rows}
+
+    @property
     def history(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Every metric that a checkpoint covers, by name: {"loss": {"step": int64[n], "value": float64[n]}}.
 
@@ -90,20 +102,24 @@ class Job:
 
     # ---- following it
 
+    def news(self, *, after: int = 0) -> Iterator[JobNews]:
+        """How it stands each time that something is new, with what that is, until it ends. The first has all so far."""
+        for news in self._calls.watch(self.id, after_event=after):
+            self._info = news.job
+            yield news
+
     def events(self, *, after: int = 0) -> Iterator[JobEvent | MetricRow]:
         """What has happened and what happens, in order, until it ends: events, and metrics as checkpoints cover them.
 
         ``after``: only events after the one of this number, and what they bring.
         """
-        for news in self._calls.watch(self.id, after_event=after):
-            self._info = news.job
+        for news in self.news(after=after):
             yield from news.rows
             yield from news.events
 
     def events_so_far(self, *, after: int = 0) -> Iterator[JobEvent | MetricRow]:
         """As `events`, and only what has happened until now."""
-        for news in self._calls.watch(self.id, after_event=after):
-            self._info = news.job
+        for news in self.news(after=after):
             yield from news.rows
             yield from news.events
             if not news.rows:  # else there may be more than one message holds
@@ -114,11 +130,14 @@ class Job:
 
         A job that is paused is waited for: somebody may resume it.
         """
-        began = time.monotonic()
-        for news in self._calls.watch(self.id):
-            self._info = news.job
-            if timeout_seconds is not None and time.monotonic() - began > timeout_seconds and not news.job.has_ended:
+        ends_at = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+        pause = SHORTEST_LOOK_SECONDS
+        while not self.refresh().has_ended:
+            left = ends_at - time.monotonic()
+            if left <= 0:
                 raise TimedOut(f"the job {self.name} has not ended within {timeout_seconds} s; it goes on")
+            time.sleep(min(pause, left))
+            pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
         return self.check()
 
     def check(self) -> Job:
@@ -138,37 +157,23 @@ class Job:
         return self
 
     def watch(self) -> Job:
-        """Show its progress until it has ended, and return it. Ctrl-C stops the show; the job goes on."""
-        try:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            return self._watch_plainly()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        try:
-            with Progress(*columns, TextColumn("{task.fields[more]}")) as bar:
-                task = bar.add_task(self.name, total=self._info.last_step, more="")
-                for news in self._calls.watch(self.id):
-                    self._info = info = news.job
-                    bar.update(
-                        task,
-                        completed=info.live_step,
-                        total=info.last_step,
-                        description=f"{info.name} {info.state}",
-                        more=_more(info),
-                    )
-        except KeyboardInterrupt:
-            return self
+        """Show its progress until it has ended, and return it. Ctrl-C stops the show; the job goes on.
+
+        In a terminal and in a notebook that is a bar, elsewhere a line now and then.
+        """
+        from telegrad.jobs.watching import watch  # loads rich
+
+        watch(self.news())
         return self
 
-    def _watch_plainly(self) -> Job:
-        try:
-            for news in self._calls.watch(self.id):
-                self._info = info = news.job
-                if news.events or news.rows:
-                    print(f"{info.name} {info.state} {info.live_step}/{info.last_step} {_more(info)}", file=sys.stderr)
-        except KeyboardInterrupt:
-            pass
-        return self
+    def plot(self, *metrics: str) -> Any:
+        """Curves of its metrics so far, of its losses if none is named: matplotlib's figure, or text without it.
+
+        Returns the figure, or None once curves have been printed. NotFound for a metric that is not recorded.
+        """
+        from telegrad.jobs.plotting import plot
+
+        return plot(self.name, self.history, metrics)
 
     # ---- what it shall do
 
@@ -225,10 +230,3 @@ class Job:
     ) -> int:
         """Assign a checkpoint to a model, and an optimizer of the same kind; see `Checkpoint.load_state`."""
         return self.checkpoint(step).load_state(model, optimizer, root=root)
-
-
-def _more(info: JobInfo) -> str:
-    metrics = "  ".join([f"{name} {value:.4g}" for name, value in list(info.live_metrics.items())[:4]])
-    rate = f"{info.steps_per_second:.3g} steps/s" if info.steps_per_second else ""
-    waits = f"number {info.position} in the line" if info.position else ""
-    return "  ".join([part for part in (metrics, rate, waits) if part])

@@ -17,7 +17,6 @@ from telegrad_server.loops import Assignment, Order, Progress
 
 Said = e.Started | e.Progressed | e.Paused | e.Cancelled | e.Failed | e.Succeeded | e.Lost
 
-_ROW = ("step", "epoch", "name", "value", "time_seconds")
 MOST_ROWS = 20_000
 """In a message: with the longest names they stay far below what one may hold."""
 
@@ -125,9 +124,9 @@ def progress_from_proto(message: pb.LoopProgress) -> Progress:
     return Progress(message.step, message.epoch, message.steps_per_second, dict(message.values))
 
 
-def damage_to_proto(damage: Damage) -> pb.SkippedCheckpoint:
+def damage_to_proto(damage: Damage) -> pb.PassedOverCheckpoint:
     """A checkpoint that was passed over, as a message."""
-    return pb.SkippedCheckpoint(
+    return pb.PassedOverCheckpoint(
         step=damage.step,
         attempt=damage.attempt,
         file=damage.file,
@@ -137,6 +136,6 @@ def damage_to_proto(damage: Damage) -> pb.SkippedCheckpoint:
     )
 
 
-def damage_from_proto(message: pb.SkippedCheckpoint) -> Damage:
+def damage_from_proto(message: pb.PassedOverCheckpoint) -> Damage:
     """A checkpoint that was passed over."""
     return Damage(message.step, message.attempt, message.file, message.expected, message.found, message.message)

@@ -133,7 +133,7 @@ class RestoreCheckpointRequest(_message.Message):
     tensors: int
     def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., tensors: _Optional[int] = ...) -> None: ...
 
-class SkippedCheckpoint(_message.Message):
+class PassedOverCheckpoint(_message.Message):
     __slots__ = ("step", "attempt", "file", "expected", "found", "message")
     STEP_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -154,8 +154,8 @@ class CheckpointManifest(_message.Message):
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
-    skipped: _containers.RepeatedCompositeFieldContainer[SkippedCheckpoint]
-    def __init__(self, manifest: _Optional[bytes] = ..., skipped: _Optional[_Iterable[_Union[SkippedCheckpoint, _Mapping]]] = ...) -> None: ...
+    skipped: _containers.RepeatedCompositeFieldContainer[PassedOverCheckpoint]
+    def __init__(self, manifest: _Optional[bytes] = ..., skipped: _Optional[_Iterable[_Union[PassedOverCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class RestoreCheckpointResponse(_message.Message):
     __slots__ = ("chunk", "header", "digest")

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # a server in a proce
 ROOT = Path(__file__).resolve().parents[2]
 JOB = {
     "id", "name", "state", "reason", "message", "line", "step", "live_step", "last_step", "steps_per_epoch",
-    "position", "restarts", "worker", "submitted_at", "changed_at", "steps_per_second", "live_metrics",
+    "position", "restarts", "worker", "fingerprint", "submitted_at", "changed_at", "steps_per_second", "live_metrics",
 }  # fmt: skip
 
 
@@ -47,6 +47,7 @@ def test_a_job_is_shown_by_name_and_by_id(telegrad: Telegrad, done: str) -> None
     assert found["metrics"]["loss"] == pytest.approx(1 / 6)
     assert found["checkpoints"] == [4, 6]
     assert "state      SUCCEEDED (DONE)\n" in said
+    assert re.search(r"^computes   telegrad .*numpy", said, re.MULTILINE)
     assert "kept       checkpoints of the steps 4, 6\n" in said
 
 

@@ -50,6 +50,7 @@ def info_to_proto(info: JobInfo) -> pb.JobInfo:
         live_metrics=info.live_metrics,
         best_metric=info.best_metric,
         best_mode=info.best_mode,
+        fingerprint=info.fingerprint,
     )
 
 
@@ -75,6 +76,7 @@ def info_from_proto(message: pb.JobInfo) -> JobInfo:
         live_metrics=dict(message.live_metrics),
         best_metric=message.best_metric,
         best_mode=message.best_mode,
+        fingerprint=message.fingerprint,
     )
 
 

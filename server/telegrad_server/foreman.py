@@ -68,7 +68,8 @@ class Foreman:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
         self._catalog = catalog
-        self._store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
+        self.store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
+        """Where the checkpoints of all jobs are."""
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         journal = Journal(folder / "journal.db", reached=reached)
@@ -115,11 +116,15 @@ class Foreman:
 
     def keeper(self, assignment: Assignment) -> CheckpointStore:
         """The store, of which a loop uses its own job's."""
-        return self._store
+        return self.store
 
     def dataset(self, assignment: Assignment, digest: str) -> Dataset:
         """The data of a job."""
-        return self._catalog.open_digest(assignment.tenant, digest)
+        return self.data(assignment.tenant, digest)
+
+    def data(self, tenant: str, digest: str) -> Dataset:
+        """A dataset of a tenant's. NotFound."""
+        return self._catalog.open_digest(tenant, digest)
 
     def placed(self) -> list[Job]:
         """The jobs that workers have."""
@@ -214,7 +219,7 @@ class Foreman:
             metrics={},
             tensors=types,
         )
-        self._store.write(draft, read())
+        self.store.write(draft, read())
 
     def pause(self, tenant: str, key: str) -> JobInfo:
         """Let the job stop at a checkpoint and wait."""
@@ -277,7 +282,7 @@ class Foreman:
 
     def checkpoints(self, tenant: str, key: str) -> list[int]:
         """The steps of which there is a checkpoint."""
-        return self._store.steps(self._ledger.find(tenant, key).id)
+        return self.store.steps(self._ledger.find(tenant, key).id)
 
     def checkpoint(
         self, tenant: str, key: str, step: int | None
@@ -285,16 +290,16 @@ class Foreman:
         """A checkpoint's tensors, in the header's order; None: of the newest one. NotFound, DataCorrupt."""
         job = self._ledger.find(tenant, key)
         if step is None:
-            latest = self._store.latest(job.id)
+            latest = self.store.latest(job.id)
             manifest, tensors = latest.manifest, latest.tensors
         else:
-            manifest, tensors = self._store.read(job.id, step)
+            manifest, tensors = self.store.read(job.id, step)
         order = tuple([(name, manifest.tensors[name]) for name in write_order(manifest.tensors)])
         return CheckpointHeader(manifest.step, order, manifest.digest), tensors
 
     def verify(self, tenant: str, key: str) -> CheckpointReport:
         """Read every byte of a job's checkpoints again."""
-        report = self._store.verify(self._ledger.find(tenant, key).id)
+        report = self.store.verify(self._ledger.find(tenant, key).id)
         damaged = [DamagedCheckpoint(d.step, d.file, d.expected, d.found, d.message) for d in report.damaged]
         return CheckpointReport(report.whole, tuple(damaged))
 
@@ -354,7 +359,7 @@ class Foreman:
                 spec = decode_spec(self._ledger.journal.spec(command.spec))
                 self._floor.order(command.worker, command.job, command.assignment, spec)
             case e.Discard():
-                self._store.rewind(command.job, command.step)
+                self.store.rewind(command.job, command.step)
             case e.Forget():
                 self._forget(command)
 
@@ -382,7 +387,7 @@ class Foreman:
         self._floor.begin(job.worker, Assignment(job.id, job.tenant, job.assignment, job.step, self._spec(job)))
 
     def _forget(self, command: e.Forget) -> None:
-        self._store.remove(command.job)
+        self.store.remove(command.job)
         with suppress(NotFound):
             self._catalog.let_go(command.tenant, by=f"job-{command.job}")
 

@@ -68,8 +68,8 @@ class Jobs:
     def _foreman(self) -> Foreman:
         if self._found is None:
             raise ResourceError(
-                "this server runs no jobs: it was started without --data-dir, which its operator can give, or it is a"
-                " gateway, which runs none yet",
+                "this server runs no jobs: it was started without --data-dir, which its operator can give; in a cluster"
+                " the gateway has the jobs, and is asked for them",
                 reason="STORAGE_MISSING",
             )
         return self._found

@@ -85,8 +85,9 @@ SERVER = {
         "telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints", "telegrad_server.journal",
     ),
     "telegrad_server.loops": (
-        *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
-        "telegrad_server.failpoints", "telegrad_server.jobs", "telegrad_server.worker",
+        *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
+        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",
+        "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.web": (
         *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",

@@ -82,6 +82,21 @@ class JobNews:
     rows: tuple[MetricRow, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """What a fork shall be.
+
+    ``step`` None: from the newest checkpoint; neither ``epochs`` nor ``steps``: to the same end. ``numbers``
+    are those that shall be others, by the names that the program gave them: "lr".
+    """
+
+    name: str
+    step: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
 @dataclass(frozen=True, slots=True)
 class FirstTensor:
     """A tensor of checkpoint 0: its bytes if they are few, else the ticket of a Fetch."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
 from telegrad_server.foreman import Foreman
-from telegrad_server.roles.floors import OneWorker
+from telegrad_server.roles.hardware import OneWorker
 from telegrad_server.roles.page import open_page
 from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, say, stopping
 from telegrad_server.service import Access, Server

@@ -31,7 +31,7 @@ FROM python:3.11-slim-bookworm
 # The folders of volumes belong to the user already in the image: Docker makes a new volume like what it covers.
 RUN useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin telegrad && \
     install -d -o telegrad -g telegrad -m 0700 /etc/telegrad /var/lib/telegrad \
-    /var/lib/telegrad/journal /var/lib/telegrad/checkpoints /var/lib/telegrad/kernels
+    /var/lib/telegrad/data /var/lib/telegrad/cache /var/lib/telegrad/kernels
 COPY --from=build /opt/telegrad /opt/telegrad
 ENV PATH=/opt/telegrad/bin:$PATH \
     PYTHONUNBUFFERED=1 \

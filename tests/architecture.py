@@ -87,7 +87,7 @@ SERVER = {
     ),
     "telegrad_server.loops": (
         *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
-        "telegrad_server.jobs", "telegrad_server.worker",
+        "telegrad_server.failpoints", "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.web": (
         *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",
@@ -117,6 +117,7 @@ OWNERS = {
         "telegrad.transport.channel",
         "telegrad.transport.remote_datasets",
         "telegrad.transport.remote_jobs",
+        "telegrad.transport.remote_checkpoints",
         "telegrad.transport.hello",
         "telegrad.wire.v1",
         "telegrad_server.service",

@@ -103,10 +103,21 @@ class Config:
         "", "datasets that all tenants can read, as in digits=/data/digits.npz,faces=/data/faces?size=64x64"
     )
     max_tenant_dataset_bytes: int = _setting(1 << 40, "bytes of datasets that one tenant may put")
+    worker_jobs: int = _setting(1, "jobs that a gateway gives to one worker at a time; others wait in the line")
+    cache_dir: str | None = _setting(
+        None,
+        "where a worker keeps the datasets of its jobs; none: in a folder that goes with it",
+        metavar="DIR",
+    )
+    cache_bytes: int = _setting(64 << 30, "bytes of datasets there; the ones longest unused go")
     metrics_host: str | None = _setting(
         None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
     )
     metrics_port: int = _setting(9464, "its port; 0 takes a free one")
+    testing: Literal["on", "off"] = _setting(
+        "off", "whether tests may let this server fail; never on where it matters", choices=("on", "off")
+    )
+    failpoints: str = _setting("", "where it fails, as in job.step=kill:3; only with --testing on")
     web_host: str | None = _setting(
         None, "the address of the web page, with the TLS and the tokens of host; none serves none", metavar="HOST"
     )

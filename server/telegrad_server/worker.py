@@ -65,7 +65,7 @@ class Worker:
         self._config = config
         self._executor = executor
         self._clock = clock
-        self._lease = lease or Lease.forever()
+        self.lease = lease or Lease.forever()
         self._neighbours = neighbours
         self._busy_seconds = 0.0
         self.offers = Offers(executor.to_host)
@@ -191,7 +191,7 @@ class Worker:
             return grant
 
     def _check_lease(self) -> None:
-        if not self._lease.is_running:
+        if not self.lease.is_running:
             raise ServerUnavailable("the worker cannot reach its gateway and has stopped; it goes on when it can")
 
     def _seat(self, tenant: str, session_id: str, secret: bytes) -> Seat:
@@ -573,7 +573,7 @@ class Worker:
         seat.paused_seconds = 0.0
         seat.claim.used += seconds / seat.claim.weight
         self._busy_seconds += seconds
-        may_commit = self._lease.wait()
+        may_commit = self.lease.wait()
         with self._lock:  # once for a turn, from one to the next
             self._line.give_back()
             if isinstance(task, Execute):

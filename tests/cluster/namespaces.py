@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -74,14 +76,31 @@ class Hosts:
 
 @contextmanager
 def hosts(count: int) -> Iterator[Hosts]:
-    """So many hosts, and in the end nothing of them."""
-    subprocess.check_call([SCRIPT, "up", str(count)])
-    made = Hosts(count)
-    try:
-        yield made
-    finally:
-        made.kill_all()
-        subprocess.check_call([SCRIPT, "down", str(count)])
+    """So many hosts, and in the end nothing of them. One at a time on a machine, whose names they are.
+
+    What a run that was killed has left is taken away first: with its hosts in the way, none could be made.
+    """
+    with (Path(tempfile.gettempdir()) / "telegrad-hosts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _take_away()
+        subprocess.check_call([SCRIPT, "up", str(count)])
+        made = Hosts(count)
+        try:
+            yield made
+        finally:
+            made.kill_all()
+            _take_away()
+
+
+def _take_away() -> None:
+    """End every host that there is, and what runs on it."""
+    found = subprocess.check_output(["ip", "netns", "list"], text=True)
+    names = {line.split()[0] for line in found.splitlines()}
+    left = [int(name.removeprefix("tghost")) for name in names if name.startswith("tghost")]
+    for host in left:
+        for pid in subprocess.check_output(["ip", "netns", "pids", f"tghost{host}"], text=True).split():
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.check_call([SCRIPT, "down", str(max(left, default=0))])
 
 
 class Program:

@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-HOSTS = ROOT.parent / "shared/cluster/hosts.sh"
+from tests.cluster import namespaces
+
+HOSTS = namespaces.SCRIPT
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.hosts,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(not HOSTS.exists() or os.geteuid() != 0, reason="needs hosts.sh and root"),
+    pytest.mark.skipif(not namespaces.are_possible(), reason="needs hosts.sh and root"),
 ]
 
 GATEWAY = """
@@ -114,15 +115,8 @@ class Gateway:
 @pytest.fixture
 def hosts() -> Iterator[Path]:
     """Three hosts; whatever still runs on them afterwards is killed."""
-    if "tgnet" in subprocess.check_output(["ip", "netns", "list"], text=True):
-        pytest.skip("another test has the hosts")
-    subprocess.check_call([HOSTS, "up", "3"])
-    try:
+    with namespaces.hosts(3):
         yield HOSTS
-    finally:
-        for pid in [pid for host in (1, 2, 3) for pid in processes_of(host)]:
-            os.kill(pid, signal.SIGKILL)
-        subprocess.check_call([HOSTS, "down", "3"])
 
 
 def web_servers(host: int) -> list[int]:

@@ -19,6 +19,7 @@ import telegrad as tg
 from telegrad_server import commands
 
 from tests.faults.conftest import wait_until
+from tests.web.training import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -66,9 +67,10 @@ def test_the_page_has_the_servers_certificate_and_tokens(tmp_path: Path) -> None
             urllib.request.urlopen(f"https://localhost:{port}/", timeout=30)  # who does not trust the authority
 
 
-def test_a_gateway_shows_its_workers_and_the_sessions_on_them() -> None:
+def test_a_gateway_shows_its_workers_and_the_sessions_and_jobs_on_them(tmp_path: Path) -> None:
     options = ("--role", "gateway", "--cluster-port", "0", "--workers", "2", "--web-host", "127.0.0.1")
-    with server(*options, "--worker-lease-seconds", "1.5") as (port, address):
+    options = (*options, "--worker-lease-seconds", "1.5", "--data-dir", str(tmp_path / "data"))
+    with server(*options) as (port, address):
 
         def ask(path: str) -> Any:
             with urllib.request.urlopen(f"{address}/api/{path}", timeout=30) as answer:
@@ -83,5 +85,11 @@ def test_a_gateway_shows_its_workers_and_the_sessions_on_them() -> None:
             assert held["id"] and held["scopes"][0]["tensors"] >= 1
             assert devices[held["worker"]]["own_bytes"] == held["bytes"]
             assert all(0 < d["used_bytes"] < d["memory_bytes"] for d in devices.values())
-            assert session
+            job = train(session, "clusters", epochs=100_000)
+            wait_until(lambda: "loss" in ask(f"jobs/{job.id}/metrics")["series"], seconds=60)
+            (listed,) = ask("jobs")["jobs"]
+            assert (listed["name"], listed["state"]) == ("clusters", "RUNNING")
+            assert listed["worker"] in devices and listed["spark"]
+            wait_until(lambda: any(s["is_job"] for s in ask("sessions")["sessions"]), seconds=30)
+            job.cancel()
         wait_until(lambda: not ask("sessions")["sessions"], seconds=30)

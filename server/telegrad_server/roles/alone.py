@@ -7,6 +7,8 @@ from pathlib import Path
 
 from telegrad_server.config import Config
 from telegrad_server.executors import pick_executor
+from telegrad_server.failpoints import chosen
+from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
 from telegrad_server.roles.hardware import OneWorker
 from telegrad_server.roles.page import open_page
@@ -17,11 +19,13 @@ from telegrad_server.worker import Worker
 
 async def run(config: Config) -> int:
     """Serve until a signal."""
-    stop = stopping()
+    stop, reached = stopping(), chosen(config.failpoints, testing=config.testing)
     executor = pick_executor(config.backend)
     worker = Worker(config, executor)
     datasets = catalog(config)
-    jobs = Foreman(worker, datasets, Path(config.data_dir)) if config.data_dir is not None and datasets else None
+    jobs = None
+    if config.data_dir is not None and datasets is not None:
+        jobs = Foreman(Here(worker, reached=reached), datasets, Path(config.data_dir), reached=reached)
     tokens = gate(config)
     server = Server(worker, config, Access(tokens), catalog=datasets, foreman=jobs)
     port = await server.start()

@@ -37,7 +37,7 @@ async def run(config: Config) -> int:
         gateway = Gateway(config, tokens, Key.from_file(key_file), _launcher(config, worker), catalog=datasets)
         port, inner = await gateway.start()
         hardware = ManyWorkers(gateway.members, gateway.queue)
-        page = open_page(config, tokens, hardware, jobs=None, datasets=datasets)
+        page = open_page(config, tokens, hardware, jobs=gateway.jobs, datasets=datasets)
         notes = f" (page at {page.address})" if page is not None else ""
         say(
             f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}"
@@ -119,6 +119,7 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
     is_alone = is_near or config.cluster_host == "127.0.0.1"
     number = int("".join(c for c in spec.device.name.rpartition("/")[2] if c.isdigit()) or 0)
     first_metrics = config.metrics_port + (config.ray in ("none", "local"))  # the gateway has the port on this machine
+    near_cache = str(Path(config.data_dir) / "cache") if config.data_dir is not None else None
     settings: dict[str, object] = {
         "role": "worker",
         "name": spec.name,
@@ -139,6 +140,8 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
         "max-tensor-bytes": config.max_tensor_bytes,
         "max-graph-nodes": config.max_graph_nodes,
         "max-flops": config.max_flops,
+        "cache-dir": config.cache_dir or (near_cache if is_near else None),
+        "cache-bytes": config.cache_bytes,
         "lease-seconds": config.lease_seconds,
         "drain-seconds": config.drain_seconds,
     }

@@ -362,6 +362,7 @@ class Foreman:
             live_metrics=dict(progress.values),
             best_metric=spec.keep_best.metric if spec.keep_best is not None else "",
             best_mode=spec.keep_best.mode if spec.keep_best is not None else "",
+            fingerprint=job.fingerprint,
         )
 
     def _spec(self, job: Job) -> JobSpec:

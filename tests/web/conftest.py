@@ -20,7 +20,7 @@ from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
 from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
-from telegrad_server.roles.floors import OneWorker
+from telegrad_server.roles.hardware import OneWorker
 from telegrad_server.web.endpoint import Endpoint
 from telegrad_server.web.http import Limits
 from telegrad_server.web.site import Site

@@ -1,27 +1,26 @@
 """The first numbers: dispatch, tiny functions, steps without work, bulk bytes, graphs, remote against embedded.
 
 Each bulk figure stands beside what raw gRPC does with the same chunks on the same machine in the same run.
-Writes bench/RESULTS.md.
+`python -m bench.spine` writes its section of RESULTS.md.
 """
 
 from __future__ import annotations
 
-import datetime
-import platform
-import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import numpy as np
 import telegrad as tg
-from telegrad import context, nn, optim
+from telegrad import context
+
+from bench.results import Section, Table, write_section
+from bench.serving import server
+from bench.steps import training
 
 MIB = 1 << 20
 ROWS: list[tuple[str, str, str, str]] = []
@@ -47,20 +46,6 @@ def timed(work: Callable[[], object], times: int) -> list[float]:
         work()
         found.append(time.perf_counter() - start)
     return found
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    """A telegrad-server on loopback."""
-    command = [sys.executable, "-m", "telegrad_server.main", "--port", "0", "--backend", "numpy"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        found = re.search(r"listening on (\S+)", process.stdout.readline())
-        assert found
-        try:
-            yield f"grpc://{found[1]}"
-        finally:
-            process.terminate()
 
 
 RAW = """
@@ -162,38 +147,12 @@ def bulk(up: float, down: float) -> None:
     )
 
 
-def training(session: tg.Session, width: int, batch: int) -> Callable[[], float]:
-    """Seconds a step of an MLP in a session."""
-    rng = np.random.default_rng(0)
-    with session.active():
-        model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
-        optimizer = optim.AdamW(model.parameters())
-        x = tg.asarray(rng.standard_normal((batch, 64)).astype(np.float32))
-        y = tg.asarray(rng.integers(0, 10, batch))
-
-    @tg.function
-    def step(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.minimize(loss)
-        return loss
-
-    def run(steps: int = 100) -> float:
-        start = time.perf_counter()
-        for _ in range(steps):
-            loss = step(x, y)
-        loss.item()
-        return (time.perf_counter() - start) / steps
-
-    run(5)
-    return run
-
-
 def remote_against_embedded(address: str) -> None:
     """The same steps in turns, A B A B, on both connections."""
     for name, width, batch, goal in (("about 1 ms", 64, 64, "85 %"), ("about 10 ms", 512, 256, "98 %")):
         with tg.connect(new=True) as here, tg.connect(address, new=True) as there:
-            local, remote = training(here, width, batch), training(there, width, batch)
-            pairs = [(local(), remote()) for _ in range(7)]
+            local, remote = (training(session, width=width, batch=batch) for session in (here, there))
+            pairs = [(local(100), remote(100)) for _ in range(7)]
         ratios = sorted(a / b for a, b in pairs)
         ms = statistics.median(a for a, _ in pairs) * 1e3
         row(
@@ -249,8 +208,9 @@ def traced() -> None:
             return y
 
         (seconds,) = timed(lambda: chain(x), 1)
-        context.current_session().synchronize()
+        (rest,) = timed(context.current_session().synchronize, 1)
         row(f"graph of {n:,} nodes: traced by tg.function and sent", goal, f"{seconds * 1e3:,.1f} ms")
+        row(f"graph of {n:,} nodes: first call, until its result is there", "", f"{(seconds + rest) * 1e3:,.1f} ms")
 
 
 def main() -> None:
@@ -258,36 +218,16 @@ def main() -> None:
     up, down, trip = raw_grpc(256)
     with tg.connect(new=True):
         small_calls("embedded", "")
-    with server() as address:
-        with tg.connect(address, new=True):
+    with server() as found:
+        with tg.connect(found.address, new=True):
             small_calls("grpc", f"raw gRPC stream round trip {trip}")
             bulk(up, down)
-        remote_against_embedded(address)
+        remote_against_embedded(found.address)
     graphs()
     with tg.connect(new=True):
         traced()
-    lines = [
-        "# Results",
-        "",
-        "Written by `scripts/bench`. Goals are those of the design; ratios are within one run.",
-        "",
-        f"- date: {datetime.date.today()}",
-        f"- machine: {platform.machine()}, {_cores()} cores, {platform.system()}",
-        f"- versions: telegrad {tg.__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
-        f" grpcio {grpc.__version__}",
-        "",
-        "| what | goal | measured | beside |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(r)} |" for r in ROWS),
-        "",
-    ]
-    Path(__file__).with_name("RESULTS.md").write_text("\n".join(lines))
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
+    table = Table(("what", "goal", "measured", "beside"), ROWS)
+    write_section(Section("The service", "Bulk figures stand beside what raw gRPC does in the same run.", (table,)))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,11 @@ SERVER = {
     ),
     "telegrad_server.loops": (
         *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
-        "telegrad_server.jobs", "telegrad_server.worker",
+        "telegrad_server.failpoints", "telegrad_server.jobs", "telegrad_server.worker",
+    ),
+    "telegrad_server.web": (
+        *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",
+        "telegrad_server.census",
     ),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
@@ -111,6 +115,7 @@ OWNERS = {
         "telegrad.transport.channel",
         "telegrad.transport.remote_datasets",
         "telegrad.transport.remote_jobs",
+        "telegrad.transport.remote_checkpoints",
         "telegrad.transport.hello",
         "telegrad.wire.v1",
         "telegrad_server.service",
@@ -118,6 +123,7 @@ OWNERS = {
     ),
     "grpc_health": ("telegrad_server.service", "telegrad_server.probe"),
     "prometheus_client": ("telegrad_server.metrics",),
+    "h11": ("telegrad_server.web",),
     "cryptography": ("telegrad_server.secrets_folder",),
     "google.protobuf": ("telegrad.wire", "telegrad_server.service"),
     "cupy": ("telegrad_server.executors",),

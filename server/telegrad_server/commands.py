@@ -12,7 +12,7 @@ from telegrad.errors import TelegradError
 
 from telegrad_server.config import VARIABLES, Config
 
-EXTRA = ("cryptography", "grpc_health", "prometheus_client")
+EXTRA = ("cryptography", "grpc_health", "h11", "prometheus_client")
 """What the thin client does without, and a server does not."""
 
 

@@ -118,6 +118,11 @@ class Ledger:
         with self._lock:
             return self._jobs.placed()
 
+    def fingerprint(self, job: str) -> str:
+        """That of the worker that a job began on; empty if it has not begun, or is not there."""
+        with self._lock:
+            return self._jobs.fingerprint(job)
+
     def without_room(self) -> list[str]:
         """The jobs that wait for room on the disk."""
         with self._lock:

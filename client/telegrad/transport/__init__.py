@@ -12,7 +12,7 @@ import numpy.typing as npt
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.datasets import Column, Description, Missing
-from telegrad.wire.jobs import FirstTensor, JobInfo, JobNews
+from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, JobInfo, JobNews
 from telegrad.wire.messages import Command, ErrorRecord, Event
 
 Deliver = Callable[[Event], None]
@@ -139,8 +139,17 @@ class JobCalls(Protocol):
         """The steps of which there is a checkpoint."""
         ...
 
-    def checkpoint(self, job: str, step: int | None) -> tuple[int, dict[str, npt.NDArray[Any]]]:
-        """The step and the tensors of a checkpoint; None: of the newest one."""
+    def checkpoint(
+        self, job: str, step: int | None, *, prefix: str = ""
+    ) -> tuple[CheckpointHeader, Iterator[npt.NDArray[Any]]]:
+        """What is in a checkpoint, and its tensors in that order, each when it is asked for; None: of the newest one.
+
+        Only those whose names begin with ``prefix``. Close the iterator if not all of them are wanted.
+        """
+        ...
+
+    def verify(self, job: str) -> CheckpointReport:
+        """What reading every byte of its checkpoints again finds."""
         ...
 
 

@@ -91,6 +91,15 @@ class CheckpointStore:
             raise NotFound("the job has no checkpoint; it begins at its first step")
         return self._newest(job, places)
 
+    def restore(self, job: str, step: int) -> Latest:
+        """The newest whole checkpoint up to a step, for a job that goes on from there.
+
+        Those after it are removed, since the metrics of their steps were never written, and what crashes have left.
+        """
+        self.sweep(job)
+        self.rewind(job, step)
+        return self.latest(job)
+
     def verify(self, job: str) -> Report:
         """Read every byte of a job's checkpoints."""
         whole: set[int] = set()

@@ -14,7 +14,7 @@ sessions and all.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from telegrad.errors import GraphError, StateLost, TelegradError
@@ -61,13 +61,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A worker that is no more: its process, why, and whether the process may still be running."""
+    """A worker that is no more: its process, why, whether that may still be running, and whether it said goodbye."""
 
     name: str
     incarnation: str
     address: str
     why: str
     may_run: bool
+    has_left: bool = False
 
 
 class Members:
@@ -164,7 +165,8 @@ class Members:
     def leave(self, name: str, incarnation: str) -> Gone | None:
         """The worker says goodbye."""
         member = self.find(name, incarnation)
-        return None if member is None else self._end(member, "it has left the cluster", may_run=False)
+        gone = None if member is None else self._end(member, "it has left the cluster", may_run=False)
+        return replace(gone, has_left=True) if gone is not None else None
 
     def ended(self, name: str, why: str) -> Gone | None:
         """The worker's process has ended for certain."""

@@ -24,6 +24,7 @@ from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
+from telegrad_server.executors.memory import Memory, host_memory
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import Recycled, aligned_bytes
 
@@ -231,6 +232,10 @@ class ArrayExecutor:
             array.flags.writeable = False
 
     # ---- host
+
+    def memory(self) -> Memory:
+        """This machine's memory."""
+        return host_memory()
 
     def from_host(self, type: Type, data: bytes | memoryview) -> Array:
         """An array with a copy of these bytes."""

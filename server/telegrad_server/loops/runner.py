@@ -15,19 +15,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from telegrad.errors import JobError, StorageFull, TelegradError
+from telegrad.ir.types import Type
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
 from telegrad.wire.messages import ErrorRecord
+from telegrad.wire.reduction import Reduction, quotients
 from telegrad.wire.status import to_record
 
 from telegrad_server.bug import bug
-from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
+from telegrad_server.checkpoints import Draft, write_order
 from telegrad_server.datasets import Dataset
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
 from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
-from telegrad_server.loops.measures import EPOCH, Measures, Reduction
+from telegrad_server.loops.keeper import Keeper
+from telegrad_server.loops.measures import EPOCH, Measures
 from telegrad_server.loops.rehearsal import Rehearsal
 from telegrad_server.worker import Worker
 
@@ -44,6 +48,7 @@ class Orders:
 
     stop_now: threading.Event = field(default_factory=threading.Event)
     stop_at_checkpoint: threading.Event = field(default_factory=threading.Event)
+    leave: threading.Event = field(default_factory=threading.Event)
     spec: JobSpec | None = None
     """The same loop with a later end."""
 
@@ -86,14 +91,15 @@ class Runner:
         *,
         worker: Worker,
         dataset: Callable[[str], Dataset],
-        store: CheckpointStore,
+        store: Keeper,
         tell: Tell,
         orders: Orders,
+        reached: Reached = nothing,
     ) -> None:
         self._is_of = assignment
         self._spec = assignment.spec
         self._worker, self._dataset, self._store, self._tell = worker, dataset, store, tell
-        self._orders = orders
+        self._orders, self._reached = orders, reached
         self._rows: list[e.Row] = []
         self._pending: deque[Pending] = deque()
         self._began = time.monotonic()
@@ -139,20 +145,18 @@ class Runner:
 
     def _loop(self) -> None:
         spec = self._spec
-        self._store.sweep(self._is_of.job)
-        self._store.rewind(self._is_of.job, self._is_of.step)  # of a later one the metrics were never written
-        found = self._store.latest(self._is_of.job)
+        found = self._store.restore(self._is_of.job, self._is_of.step)
         manifest = found.manifest
         hands = Hands(self._worker, self._is_of.tenant, {f.id: f.data for f in spec.functions})
         hands.open()
         try:
             calls = Calls(hands, spec, calls=manifest.calls)
             calls.restore(found.tensors)
-            measures = Measures(spec, manifest.metrics)
+            measures = Measures(spec, manifest.metrics, step=manifest.step)
             skipped = "; ".join([damage.message for damage in found.skipped])
             self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
             data = self._dataset(spec.data.digest)
-            with reading(data) as batches, _Writing(self._store, self._say) as writing:
+            with reading(data) as batches, _Writing(self._store, self._say, self._reached) as writing:
                 self._steps(hands, calls, measures, batches, writing, manifest.step)
         finally:
             hands.close()
@@ -169,7 +173,8 @@ class Runner:
             if self._orders.stop_now.is_set():
                 raise _Stop(e.Cancelled(self._is_of.job, self._is_of.number))
             is_early = measures.is_enough
-            must_stop = self._orders.stop_at_checkpoint.is_set()
+            must_leave = self._orders.leave.is_set()
+            must_stop = must_leave or self._orders.stop_at_checkpoint.is_set()
             if step >= spec.last_step or is_early or must_stop:
                 rehearsal.end()
                 if saved < step:
@@ -177,12 +182,14 @@ class Runner:
                 writing.wait()
                 job, number = self._is_of.job, self._is_of.number
                 if must_stop and step < spec.last_step and not is_early:
-                    raise _Stop(e.Paused(job, number, "ASKED"))
+                    left = e.Lost(job, number, "DRAINED", "its worker is to go")
+                    raise _Stop(left if must_leave else e.Paused(job, number, "ASKED"))
                 raise _Stop(e.Succeeded(job, number, step, is_early))
             step += 1
             place = spec.loop.batch(step, spec.data.rows)
             call = calls.steps[place.rows]
             batch = batches.of(spec, step)
+            self._reached("job.step")
             self._pending.append(calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced))
             rehearsal.stepped()
             self._settle(hands, measures, most=IN_FLIGHT)
@@ -212,6 +219,7 @@ class Runner:
             if hands.failure is not None:
                 raise Broken(hands.failure)
             measures.epoch.add(values, pending.metrics, pending.rows)
+            values = quotients(values, pending.metrics)
             if pending.step % self._spec.record_every == 0:
                 self._record(pending.step, pending.epoch, values)
             self._check_finite(pending.step, values)
@@ -280,7 +288,7 @@ class Runner:
     def _call_all(self, calls: Calls, measures: Measures, group: tuple[object, ...], step: int, epoch: int) -> None:
         for call in group:
             pending = calls.call(call, {}, step=step, epoch=epoch, reduced=measures.reduced)  # type: ignore[arg-type]
-            values = pending.values()
+            values = quotients(pending.values(), pending.metrics)
             self._record(step, epoch, values)
             measures.reduce(values, step)
 
@@ -315,8 +323,8 @@ class Runner:
 class _Writing:
     """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
 
-    def __init__(self, store: CheckpointStore, say: Tell) -> None:
-        self._store, self._say = store, say
+    def __init__(self, store: Keeper, say: Tell, reached: Reached) -> None:
+        self._store, self._say, self._reached = store, say, reached
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
         self._under_way: Future[None] | None = None
 
@@ -340,15 +348,16 @@ class _Writing:
             under_way.result()
 
     def _write(self, draft: Draft, answers: dict[str, Answer], progressed: e.Event, last: int, best: list[int]) -> None:
-        def tensors() -> Iterator[tuple[str, object, memoryview]]:
+        def tensors() -> Iterator[tuple[str, Type, memoryview]]:
             for name in write_order(draft.tensors):
                 yield name, draft.tensors[name], answers[name].view()
 
         try:
-            self._store.write(draft, tensors())  # type: ignore[arg-type]
+            self._store.write(draft, tensors())
         finally:
             for answer in answers.values():
                 answer.done()
+        self._reached("job.covered")
         self._say(progressed)
         self._store.keep(draft.job, last=last, best=best)
 

@@ -18,6 +18,7 @@ from telegrad_server.service.health import Health
 from telegrad_server.service.jobs import Jobs
 from telegrad_server.service.listening import OPTIONS, bind, credentials, new_server
 from telegrad_server.service.sessions import Sessions
+from telegrad_server.service.snapshot import of_worker
 from telegrad_server.service.tensors import Tensors
 from telegrad_server.worker import Worker
 
@@ -51,7 +52,7 @@ class Server:
                 Sessions(worker, config).handlers(),
                 Tensors(worker).handlers(),
                 Datasets(catalog).handlers(),
-                Jobs(foreman, worker).handlers(),
+                Jobs(foreman, of_worker(worker)).handlers(),
                 self._health.handlers(),
             ],
             is_inside=is_inside,

@@ -85,6 +85,11 @@ class JobsStub(object):
                 request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointRequest.SerializeToString,
                 response_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointResponse.FromString,
                 _registered_method=True)
+        self.VerifyCheckpoints = channel.unary_unary(
+                '/telegrad.wire.v1.Jobs/VerifyCheckpoints',
+                request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsRequest.SerializeToString,
+                response_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServicer(object):
@@ -161,6 +166,13 @@ class JobsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyCheckpoints(self, request, context):
+        """Reads every byte of a job's checkpoints again and compares their digests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +225,11 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.ReadCheckpoint,
                     request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointRequest.FromString,
                     response_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointResponse.SerializeToString,
+            ),
+            'VerifyCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyCheckpoints,
+                    request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsRequest.FromString,
+                    response_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +503,33 @@ class Jobs(object):
             '/telegrad.wire.v1.Jobs/ReadCheckpoint',
             telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointRequest.SerializeToString,
             telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/telegrad.wire.v1.Jobs/VerifyCheckpoints',
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsRequest.SerializeToString,
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

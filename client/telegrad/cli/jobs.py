@@ -76,6 +76,7 @@ def show(target: Target, job: str, as_json: bool) -> None:
         ("speed", f"{info.steps_per_second:.3g} steps/s{_left(info)}" if info.steps_per_second else ""),
         ("metrics", "  ".join([f"{name} {value:.4g}" for name, value in newest.items()])),
         ("worker", info.worker),
+        ("computes", info.fingerprint),
         ("restarts", str(info.restarts) if info.restarts else ""),
         ("submitted", moment(info.submitted_at)),
         ("changed", moment(info.changed_at)),

@@ -51,6 +51,7 @@ def info_to_proto(info: JobInfo) -> pb.JobInfo:
         live_metrics=info.live_metrics,
         best_metric=info.best_metric,
         best_mode=info.best_mode,
+        fingerprint=info.fingerprint,
     )
 
 
@@ -76,6 +77,7 @@ def info_from_proto(message: pb.JobInfo) -> JobInfo:
         live_metrics=dict(message.live_metrics),
         best_metric=message.best_metric,
         best_mode=message.best_mode,
+        fingerprint=message.fingerprint,
     )
 
 

@@ -40,6 +40,7 @@ class JobInfo:
     live_metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     best_metric: str = ""  # of which the best checkpoint is kept
     best_mode: str = ""
+    fingerprint: str = ""  # of the worker that has it, or had it last: versions, and the device by its name
 
     @property
     def has_ended(self) -> bool:

@@ -26,6 +26,7 @@ from telegrad.wire.jobs import (
     CheckpointHeader,
     CheckpointReport,
     DamagedCheckpoint,
+    Fork,
     JobEvent,
     JobInfo,
     JobNews,
@@ -38,6 +39,7 @@ from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
+from telegrad_server.forking import Forking
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job, Wish
 from telegrad_server.jobs.sites import choose
@@ -82,6 +84,7 @@ class Foreman:
         rules = Rules() if rules is None else rules
         self._keeper = Keeper(self._ledger, self.store, catalog, folder, rules=rules, clock=clock)
         self._is_stopping = threading.Event()
+        self._forking = Forking(self._ledger, self.store, catalog, self._keeper, forget=self._forget)
 
     # ---- life
 
@@ -186,7 +189,7 @@ class Foreman:
         self._keeper.check_room(tenant, spec)
         try:
             with self._keeper.arriving(job):
-                for source in _sources(spec):
+                for source in spec.sources:
                     self._catalog.hold(tenant, source.digest, by=f"job-{job}")
                 self._write_first(job, spec, digest, tensors)
                 facts = self._ledger.tell(submitted, specs={digest: data})
@@ -262,6 +265,8 @@ class Foreman:
         job = self._ledger.find(tenant, key)
         spec = self._spec(job)
         longer = replace(spec, loop=replace(spec.loop, epochs=epochs, steps=steps))
+        if job.reason == "EARLY_STOPPED" and longer.early_stopping is not None:
+            longer = replace(longer, early_stopping=replace(longer.early_stopping, since=job.step))
         missing = set(longer.loop.sizes(spec.data.rows)) - {call.rows for call in spec.steps}
         if missing:
             raise GraphError(
@@ -270,6 +275,17 @@ class Foreman:
         data = encode_spec(longer)
         digest = spec_digest(data)
         self._ledger.tell(e.Extended(job.id, digest, longer.last_step, request_id, digest), specs={digest: data})
+        return self.find(tenant, job.id)
+
+    def fork(self, tenant: str, key: str, request_id: str, fork: Fork) -> JobInfo:
+        """A new job that goes on from a checkpoint of this one."""
+        job = self._ledger.find(tenant, key)
+        return self.find(tenant, self._forking.fork(job, self._spec(job), fork, request_id))
+
+    def rewind(self, tenant: str, key: str, request_id: str, step: int) -> JobInfo:
+        """Let the job go on from an earlier checkpoint; what came after it is gone."""
+        job = self._ledger.find(tenant, key)
+        self._forking.rewind(job, step, request_id)
         return self.find(tenant, job.id)
 
     # ---- look-ups
@@ -346,6 +362,7 @@ class Foreman:
             live_metrics=dict(progress.values),
             best_metric=spec.keep_best.metric if spec.keep_best is not None else "",
             best_mode=spec.keep_best.mode if spec.keep_best is not None else "",
+            fingerprint=job.fingerprint,
         )
 
     def _spec(self, job: Job) -> JobSpec:
@@ -389,7 +406,7 @@ class Foreman:
                 spec = decode_spec(self._ledger.journal.spec(command.spec))
                 self._floor.order(command.worker, command.job, command.assignment, spec)
             case e.Discard():
-                self.store.rewind(command.job, command.step)
+                self._forking.discard(command)
             case e.Forget():
                 self._forget(command)
 
@@ -440,6 +457,9 @@ class Follower:
         events = self._foreman.events(self._tenant, self._job, self._event)
         rows = self._foreman.metrics(self._tenant, self._job, self._step)
         self._event = max([self._event, *[event.number for event in events]])
+        if any(event.kind == "Rewound" for event in events):  # steps come again, of another timeline
+            self._step = min([self._step, *[int(x.details["step"]) for x in events if x.kind == "Rewound"]])
+            rows = self._foreman.metrics(self._tenant, self._job, self._step)
         self._step = max([self._step, *[row.step for row in rows]])
         if rows:
             self._seen = None  # there may be more than one answer holds
@@ -456,7 +476,3 @@ def _details(event: e.Event) -> dict[str, str]:
     hidden = ("job", "tenant", "spec", "request_id", "request_digest", "rows")
     found = {f.name: str(getattr(event, f.name)) for f in fields(event) if f.name not in hidden}
     return {name: value for name, value in found.items() if value}
-
-
-def _sources(spec: JobSpec) -> list[DataSource]:
-    return [spec.data, *([spec.validation.data] if spec.validation is not None else [])]

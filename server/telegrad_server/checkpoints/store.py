@@ -20,8 +20,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import secrets
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+import threading
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from telegrad.errors import DataCorrupt, GraphError, NotFound
@@ -43,6 +45,8 @@ class CheckpointStore:
         self._files = RealFiles() if files is None else files
         self._shard_bytes = shard_bytes
         self._whole: set[tuple[str, Place]] = set()
+        self._lock = threading.Lock()
+        self._pins: Counter[tuple[str, int]] = Counter()
         self._sizes: dict[tuple[str, Place], int] = {}
 
     def write(self, draft: Draft, tensors: Iterable[Named]) -> Manifest:
@@ -128,15 +132,38 @@ class CheckpointStore:
         """Remove all checkpoints but the ``last`` newest whole ones and those of ``best``; returns the steps removed.
 
         Damaged ones do not count, and go when they are older than those that stay. If it is interrupted anywhere, the
-        next call does the rest. Errors of the disk are those of `write`.
+        next call does the rest. Errors of the disk are those of `write`. What is pinned stays, too.
         """
         if last < 1:
             raise GraphError(f"checkpoints: last={last}; one at least stays")
-        places = spent(self._places(job), lambda place: self._is_whole(job, place), last=last, best=best)
-        with storing("checkpoints to be removed"):
+        with self._lock, storing("checkpoints to be removed"):
+            stay = {*best, *(step for pinned, step in self._pins if pinned == job)}
+            places = spent(self._places(job), lambda place: self._is_whole(job, place), last=last, best=stay)
             self._put_away(job, places)
+        with storing("checkpoints to be removed"):
             self._clean(self._home(job), GONE)
         return sorted({place.step for place in places} - set(self.steps(job)))
+
+    def pin(self, job: str, step: int) -> None:
+        """Let `keep` leave a step's checkpoint alone from now on, if it is still there, until `unpin`: see `read`."""
+        with self._lock:
+            self._pins[job, step] += 1
+
+    def unpin(self, job: str, step: int) -> None:
+        """Undo a `pin`, if there was one."""
+        with self._lock:
+            self._pins[job, step] -= 1
+            if self._pins[job, step] <= 0:
+                del self._pins[job, step]
+
+    @contextmanager
+    def pinned(self, job: str, step: int) -> Generator[None]:
+        """A step's checkpoint is pinned inside the ``with``."""
+        self.pin(job, step)
+        try:
+            yield
+        finally:
+            self.unpin(job, step)
 
     def rewind(self, job: str, step: int) -> None:
         """Remove the checkpoints after a step, newest first, for a job that goes on from there in another way."""

@@ -11,7 +11,7 @@ from telegrad_server.failpoints import chosen
 from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
 from telegrad_server.keeper import Rules
-from telegrad_server.roles.floors import OneWorker
+from telegrad_server.roles.hardware import OneWorker
 from telegrad_server.roles.page import open_page
 from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, say, stopping
 from telegrad_server.service import Access, Server

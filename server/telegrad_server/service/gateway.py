@@ -94,7 +94,7 @@ class Gateway:
         self._refused = Counter[str]()
         self._metrics: Endpoint | None = None
         self._away = Away(self.members, most=config.worker_jobs)
-        self._foreman = None
+        self._foreman: Foreman | None = None
         inside = [Workers(self, key).handlers()]
         if catalog is not None and config.data_dir is not None:
             reached = chosen(config.failpoints, testing=config.testing)
@@ -171,6 +171,11 @@ class Gateway:
             await asyncio.to_thread(self._foreman.stop)
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
+
+    @property
+    def jobs(self) -> Foreman | None:
+        """The cluster's jobs; None without a folder to keep them in."""
+        return self._foreman
 
     # ---- members
 

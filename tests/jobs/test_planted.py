@@ -34,7 +34,7 @@ DATA = encode_spec(SPEC)
 DIGEST = spec_digest(DATA)
 STEPS = 2
 
-pytestmark = pytest.mark.slow  # each story is told a hundred times
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each story is told a hundred times
 
 
 class Death(BaseException):

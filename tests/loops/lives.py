@@ -33,7 +33,7 @@ def _serve(arguments: Sequence[str], output: Connection, log: str) -> None:
 
 
 class Life:
-    """A server over a folder, alone and on NumPy, until it ends. ``failpoints`` are those of the setting."""
+    """A server over a folder, on NumPy, until it ends. ``failpoints`` are those of the setting."""
 
     def __init__(self, folder: Path, *options: str, failpoints: str = "", port: int = 0) -> None:
         self._output, output = _FORKS.Pipe(duplex=False)

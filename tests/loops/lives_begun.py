@@ -2,6 +2,7 @@
 
 import telegrad_server.main
 import telegrad_server.roles.alone
+import telegrad_server.roles.gateway
 import telegrad_server.service
 
 __all__ = ["telegrad_server"]

@@ -19,7 +19,7 @@ from telegrad.jobs import Job
 from tests.loops.lives import Life
 from tests.loops.undisturbed import SEED, Outcome, standing, submitted, submitted_in_replicas
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS, LIVES = 260, 26
 MOST = {

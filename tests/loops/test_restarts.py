@@ -21,7 +21,7 @@ from tests.loops.lives import Life
 from tests.loops.training import BATCH, made, points
 from tests.loops.undisturbed import SEED, Outcome, standing, submitted
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def happened(job: Job, kind: str) -> list[JobEvent]:

@@ -81,10 +81,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield Cluster(tmp_path, stack)
 
 
-def submitted(session: tg.Session, name: str, *, epochs: int = EPOCHS, every: int = 7) -> Job:
-    return session.submit(
-        made().step, data=points(), epochs=epochs, batch_size=BATCH, checkpoint_every=every, name=name
-    )
+def submitted(session: tg.Session, name: str, *, epochs: int = EPOCHS, every: int = 7, worker: str = "") -> Job:
+    how: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, "checkpoint_every": every, "worker": worker}
+    return session.submit(made().step, data=points(), name=name, **how)
 
 
 def reach(job: Job, step: int) -> None:
@@ -230,8 +229,15 @@ def test_two_workers_run_two_jobs_and_a_third_says_why_it_waits(cluster: Cluster
         first.cancel()
         reach(third, 200)
         assert third.refresh().worker == left
+        wishing = submitted(session, "wishing", worker="three")
         for job in (second, third):
             job.cancel()
+        assert wishing.refresh().message == "none of the 2 workers that are there is named three"
+    cluster.start("three")
+    with cluster.session() as session:
+        job = session.jobs["wishing"]
+        job.wait(timeout_seconds=120)
+        assert details(job, "Assigned", "worker") == ["three"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

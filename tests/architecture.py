@@ -69,8 +69,9 @@ SERVER = {
     ),
     **dict.fromkeys(
         ("telegrad_server.cluster.tickets", "telegrad_server.cluster.lease", "telegrad_server.cluster.launcher",
-         "telegrad_server.cluster.machine", "telegrad_server.cluster.members"), PURE,
+         "telegrad_server.cluster.machine"), PURE,
     ),
+    "telegrad_server.cluster.members": (*PURE, "telegrad_server.sights"),
     "telegrad_server.cluster.placement": (*PURE, "telegrad_server.cluster.members"),
     "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.nodes"),
     "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.tied"),
@@ -84,14 +85,21 @@ SERVER = {
     "telegrad_server.ledger": (
         "telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints", "telegrad_server.journal",
     ),
+    "telegrad_server.keeper": (
+        *PURE, "telegrad.wire.job_codec", "telegrad.wire.job_spec", "telegrad_server.checkpoints",
+        "telegrad_server.config", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.journal",
+        "telegrad_server.ledger",
+    ),
     "telegrad_server.loops": (
-        *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
-        "telegrad_server.failpoints", "telegrad_server.jobs", "telegrad_server.worker",
+        *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
+        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",
+        "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.web": (
         *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",
-        "telegrad_server.census",
+        "telegrad_server.sights",
     ),
+    "telegrad_server.sights": (),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",

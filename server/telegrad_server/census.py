@@ -1,52 +1,39 @@
 """What sessions hold, to be looked at: by session, and in it by scope. Never what others' hold.
 
-Looking takes the worker's lock, so it is bounded: where a session has very many names, only their number is told.
+Looking takes the worker's lock, so it is bounded: of very many names only their number is told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from telegrad_server.seats import Seat, Tenants
 from telegrad_server.sessions import Session
+from telegrad_server.sights import ScopeSight, SessionSight
 
 MOST_SCOPES = 64
 """So many scopes of a session are told, those that were opened first."""
 
-MOST_NAMES = 10_000
-"""The bytes in a scope of more names are not added up."""
+MOST_SCOPES_IN_ALL = 2048
+MOST_NAMES = 50_000
+"""The bytes of so many names are added up by one census, in all; of scopes beyond, only the number of names is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeSight:
-    """A scope and what lives in it itself. ``bytes`` is None where nobody has added them up."""
+class _Budget:
+    """What one census may still look at."""
 
-    scope: int
-    parent: int
-    tensors: int
-    bytes: int | None
+    def __init__(self) -> None:
+        self.names, self.scopes = MOST_NAMES, MOST_SCOPES_IN_ALL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionSight:
-    """A session. ``lease_seconds`` is None for one of a job, which never ends by itself."""
-
-    id: str
-    is_job: bool
-    is_attached: bool
-    lease_seconds: float | None
-    heard_seconds: float
-    tensors: int
-    bytes: int
-    queued: int
-    scopes: tuple[ScopeSight, ...]
-    hidden_scopes: int
-
-
-def census(seats: Iterable[Seat], tenant: str, now: float) -> list[SessionSight]:
-    """The tenant's sessions; those whose replicas another worker's session has here are not among them."""
-    return [_sight(seat, now) for seat in seats if seat.session.tenant == tenant and not seat.session.is_peers]
+def census(seats: Iterable[Seat], now: float, tenant: str | None = None) -> list[SessionSight]:
+    """A tenant's sessions, or all; those whose replicas another worker's session has here are not among them."""
+    budget = _Budget()
+    return [
+        _sight(seat, now, budget)
+        for seat in seats
+        if not seat.session.is_peers and (tenant is None or seat.session.tenant == tenant)
+    ]
 
 
 def validate_accounts(seats: Iterable[Seat], tenants: Tenants) -> None:
@@ -61,25 +48,28 @@ def validate_accounts(seats: Iterable[Seat], tenants: Tenants) -> None:
     assert tenants.nbytes == total
 
 
-def _sight(seat: Seat, now: float) -> SessionSight:
+def _sight(seat: Seat, now: float, budget: _Budget) -> SessionSight:
     session = seat.session
     scopes = list(session.names.scopes.all())
+    shown = scopes[: min(MOST_SCOPES, budget.scopes)]
+    budget.scopes -= len(shown)
     return SessionSight(
         id=session.id,
-        is_job=session.lease_seconds is None,
+        tenant=session.tenant,
         is_attached=seat.deliver is not None,
         lease_seconds=session.lease_seconds,
         heard_seconds=max(0.0, now - session.heard_at),
         tensors=len(session.names),
         bytes=session.account.nbytes,
         queued=len(session.queue),
-        scopes=tuple([_scope(session, scope) for scope in scopes[:MOST_SCOPES]]),
-        hidden_scopes=max(0, len(scopes) - MOST_SCOPES),
+        scopes=tuple([_scope(session, scope, budget) for scope in shown]),
+        hidden_scopes=len(scopes) - len(shown),
     )
 
 
-def _scope(session: Session, scope: int) -> ScopeSight:
+def _scope(session: Session, scope: int, budget: _Budget) -> ScopeSight:
     tree = session.names.scopes
     names = tree.names_in(scope)
-    added = session.names.bytes_of(names) if len(session.names) <= MOST_NAMES else None
-    return ScopeSight(scope, tree.parent(scope), len(names), added)
+    is_added = len(names) <= budget.names
+    budget.names -= len(names) * is_added
+    return ScopeSight(scope, tree.parent(scope), len(names), session.names.bytes_of(names) if is_added else None)

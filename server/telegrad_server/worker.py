@@ -32,7 +32,7 @@ from telegrad.wire.status import to_record
 from telegrad_server import __version__
 from telegrad_server.answers import Grant, Hello
 from telegrad_server.bug import bug
-from telegrad_server.census import SessionSight, census, validate_accounts
+from telegrad_server.census import census, validate_accounts
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
@@ -43,6 +43,7 @@ from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
 from telegrad_server.sessions import Execute, Outcome, Session, Task
+from telegrad_server.sights import SessionSight
 from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
 from telegrad_server.uploads import Upload
@@ -381,10 +382,10 @@ class Worker:
         with self._lock:
             return self._tenants.held_bytes(tenant)
 
-    def census(self, tenant: str) -> list[SessionSight]:
-        """The tenant's sessions, and what they hold."""
+    def census(self, tenant: str | None = None) -> list[SessionSight]:
+        """A tenant's sessions, or all, and what they hold."""
         with self._lock:
-            return census(self._seats.values(), tenant, self._clock())
+            return census(self._seats.values(), self._clock(), tenant)
 
     def is_idle(self) -> bool:
         """Whether nothing is computed, and nothing waits that could be."""

@@ -18,8 +18,9 @@ from telegrad_server.access import Gate
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
+from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
-from telegrad_server.roles.floors import OneWorker
+from telegrad_server.roles.hardware import OneWorker
 from telegrad_server.web.endpoint import Endpoint
 from telegrad_server.web.http import Limits
 from telegrad_server.web.site import Site
@@ -93,7 +94,7 @@ def open_page(tmp_path: Path) -> Iterator[Callable[..., Page]]:
         executor = pick_executor("numpy")
         worker = Worker(Config(), executor)
         catalog = Catalog(folder / "datasets")
-        foreman = Foreman(worker, catalog, folder)
+        foreman = Foreman(Here(worker), catalog, folder)
         sources = Sources("all-in-one", "0", OneWorker(worker, executor), foreman, catalog)
         endpoint = Endpoint(Site(gate, sources), host="127.0.0.1", port=0, limits=limits)
         worker.start()
@@ -125,7 +126,7 @@ def submitted(page: Page, tenant: str, name: str = "line", *, epochs: int = 2) -
     digest = page.catalog.put(tenant, "points", points).digest
     spec = small_spec(name, epochs=epochs, data=DataSource("points", digest, ROWS))
     zero = memoryview(np.zeros((), np.float32).tobytes())
-    return page.foreman.submit(tenant, secrets.token_hex(8), encode_spec(spec), [("w", zero)]).id
+    return page.foreman.submit(tenant, secrets.token_hex(8), encode_spec(spec), [("w", lambda: zero)]).id
 
 
 def ended(page: Page, tenant: str, job: str) -> None:

@@ -7,16 +7,14 @@ import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import telegrad as tg
-from telegrad import nn, optim
 
 from tests.faults.conftest import Server
 from tests.web.chromium import PROGRAM, Chromium
 from tests.web.conftest import FILE, TOKENS
+from tests.web.training import train
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,22 +46,6 @@ def serve(start: Callable[..., Server], tmp_path: Path) -> Callable[..., tuple[S
         return start(*data, "--web-host", "127.0.0.1", "--web-port", str(port), *options), f"http://127.0.0.1:{port}/"
 
     return serve
-
-
-def train(session: tg.Session, name: str, *, epochs: int) -> Any:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(640, 8)).astype(np.float32)
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
-
-    @tg.function
-    def step(x: tg.Tensor, y: tg.Tensor) -> Any:
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.minimize(loss)
-        return {"loss": loss}
-
-    data = {"x": x, "y": (x[:, 0] > 0).astype(np.int64)}
-    return session.submit(step, data=data, epochs=epochs, batch_size=64, name=name)
 
 
 CURVE = 'path.curve[data-metric="loss"]:not(.raw):not(.tail)'

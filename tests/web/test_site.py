@@ -9,7 +9,7 @@ import pytest
 from telegrad.wire.datasets import Description
 from telegrad_server.access import Gate
 from telegrad_server.executors import pick_executor
-from telegrad_server.roles.floors import OneWorker
+from telegrad_server.roles.hardware import OneWorker
 from telegrad_server.web.http import Request
 from telegrad_server.web.site import Site
 from telegrad_server.web.sources import Sources

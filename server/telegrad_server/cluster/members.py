@@ -19,6 +19,8 @@ from enum import Enum
 
 from telegrad.errors import GraphError, StateLost, TelegradError
 
+from telegrad_server.sights import Shown
+
 
 class State(Enum):
     """Where a member stands."""
@@ -56,6 +58,7 @@ class Member:
     sessions: int = 0
     held_bytes: int = 0
     busy_seconds: float = 0.0
+    shown: Shown = field(default_factory=Shown)
     opened: list[float] = field(default_factory=list[float])  # when sessions were opened that no report counts yet
 
 
@@ -140,6 +143,12 @@ class Members:
         member.sessions = max(sessions, len(member.opened))
         member.held_bytes, member.busy_seconds = held_bytes, busy_seconds
         return member
+
+    def shown(self, name: str, incarnation: str, shown: Shown) -> None:
+        """A worker shows itself to people."""
+        member = self.find(name, incarnation)
+        if member is not None:
+            member.shown = shown
 
     def opened(self, name: str, now: float) -> None:
         """A session was opened on a worker; its next report may be older than that."""

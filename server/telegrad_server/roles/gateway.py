@@ -17,7 +17,7 @@ from telegrad_server.cluster.nodes import WorkerSize
 from telegrad_server.cluster.ray_cluster import Pool, Program, RayLauncher, RaySettings
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
-from telegrad_server.roles.floors import ManyWorkers
+from telegrad_server.roles.hardware import ManyWorkers
 from telegrad_server.roles.page import open_page
 from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, reachable, say, stopping
 from telegrad_server.service.gateway import Gateway
@@ -36,9 +36,9 @@ async def run(config: Config) -> int:
         tokens, datasets = gate(config), catalog(config)
         gateway = Gateway(config, tokens, Key.from_file(key_file), _launcher(config, worker), catalog=datasets)
         port, inner = await gateway.start()
-        floor = ManyWorkers(gateway.members, gateway.queue)
-        page = open_page(config, tokens, floor, jobs=None, datasets=datasets)
-        notes = f"; page at {page.address}" if page is not None else ""
+        hardware = ManyWorkers(gateway.members, gateway.queue)
+        page = open_page(config, tokens, hardware, jobs=gateway.jobs, datasets=datasets)
+        notes = f" (page at {page.address})" if page is not None else ""
         say(
             f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}"
             f"{notes}"

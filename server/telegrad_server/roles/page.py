@@ -10,11 +10,11 @@ from telegrad_server.config import Config
 
 if TYPE_CHECKING:
     from telegrad_server.web.endpoint import Endpoint
-    from telegrad_server.web.sources import Floor, JobBook, Shelf
+    from telegrad_server.web.sources import Hardware, JobBook, Shelf
 
 
 def open_page(
-    config: Config, gate: Gate, floor: Floor, *, jobs: JobBook | None, datasets: Shelf | None
+    config: Config, gate: Gate, hardware: Hardware, *, jobs: JobBook | None, datasets: Shelf | None
 ) -> Endpoint | None:
     """The page, being served; None if none is wanted. OSError if its address cannot be bound."""
     if config.web_host is None:
@@ -25,7 +25,7 @@ def open_page(
 
     cert, key = config.tls_cert, config.tls_key
     tls = tls_context(cert, key) if cert is not None and key is not None else None
-    site = Site(gate, Sources(config.role, __version__, floor, jobs, datasets))
+    site = Site(gate, Sources(config.role, __version__, hardware, jobs, datasets))
     endpoint = Endpoint(site, host=config.web_host, port=config.web_port, tls=tls)
     endpoint.start()
     return endpoint

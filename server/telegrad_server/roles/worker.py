@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from telegrad.errors import AccessError, TelegradError
@@ -27,6 +28,7 @@ from telegrad_server.failpoints import chosen
 from telegrad_server.roles.running import STOP_SECONDS, reachable, say, stopping
 from telegrad_server.seats import Neighbours
 from telegrad_server.service import Server, TicketAccess
+from telegrad_server.service.loads import load_of
 from telegrad_server.service.member import Membership
 from telegrad_server.service.peers import Recruits
 from telegrad_server.service.relay import WORKER_NAME
@@ -81,9 +83,8 @@ async def run(config: Config) -> int:
         stop.set()
 
     drained = asyncio.Event()
-    membership = Membership(
-        config.gateway, key, roots, facts, lease, load=lambda: _load(worker), given_up=given_up, drained=drained.set
-    )
+    load = partial(_load, worker, executor)
+    membership = Membership(config.gateway, key, roots, facts, lease, load=load, given_up=given_up, drained=drained.set)
     recruits.introduce(membership, facts)
     running = asyncio.create_task(membership.run())
     cache_dir = config.cache_dir or await asyncio.to_thread(tempfile.mkdtemp, prefix="telegrad-cache-")
@@ -145,7 +146,11 @@ def _facts(
     )
 
 
-def _load(worker: Worker) -> workers_pb2.Load:
-    return workers_pb2.Load(
-        sessions=worker.client_sessions, held_bytes=worker.statistics()["bytes"], busy_seconds=worker.busy_seconds
+def _load(worker: Worker, executor: Executor) -> workers_pb2.Load:
+    return load_of(
+        sessions=worker.client_sessions,
+        held_bytes=worker.statistics()["bytes"],
+        busy_seconds=worker.busy_seconds,
+        memory=executor.memory(),
+        sights=worker.census(),
     )

@@ -39,6 +39,7 @@ from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
 from telegrad_server.failpoints import chosen
 from telegrad_server.foreman import Foreman
+from telegrad_server.keeper import Rules
 from telegrad_server.metrics import Endpoint, gateway_figures
 from telegrad_server.service.away import Away
 from telegrad_server.service.datasets import Datasets
@@ -93,11 +94,11 @@ class Gateway:
         self._refused = Counter[str]()
         self._metrics: Endpoint | None = None
         self._away = Away(self.members, most=config.worker_jobs)
-        self._foreman = None
+        self._foreman: Foreman | None = None
         inside = [Workers(self, key).handlers()]
         if catalog is not None and config.data_dir is not None:
             reached = chosen(config.failpoints, testing=config.testing)
-            self._foreman = Foreman(self._away, catalog, Path(config.data_dir), reached=reached)
+            self._foreman = Foreman(self._away, catalog, Path(config.data_dir), reached=reached, rules=Rules.of(config))
             inside.append(Loops(self._foreman, self._away, self.members, key).handlers())
         self._server = new_server(
             config,
@@ -172,6 +173,11 @@ class Gateway:
             await asyncio.to_thread(self._foreman.stop)
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
+
+    @property
+    def jobs(self) -> Foreman | None:
+        """The cluster's jobs; None without a folder to keep them in."""
+        return self._foreman
 
     # ---- members
 

@@ -184,15 +184,15 @@ class Site:
         return {"series": views.series(rows), "more": len(rows) >= MOST_ROWS}
 
     def _cluster(self, call: _Call) -> views.Json:
-        floor = self._sources.floor
+        hardware = self._sources.hardware
         return {
-            "devices": [views.device(device) for device in floor.devices(call.caller.tenant)],
-            "waiting": floor.waiting(),
+            "devices": [views.device(device) for device in hardware.devices(call.caller.tenant)],
+            "waiting": hardware.waiting(),
         }
 
     def _sessions(self, call: _Call) -> views.Json:
-        found = self._sources.floor.sessions(call.caller.tenant)
-        return {"is_known": found is not None, "sessions": [views.session(sight) for sight in found or ()]}
+        found = self._sources.hardware.sessions(call.caller.tenant)
+        return {"sessions": [views.session(worker, sight) for worker, sight in found]}
 
     def _datasets(self, call: _Call) -> views.Json:
         shelf = self._sources.datasets

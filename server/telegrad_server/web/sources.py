@@ -12,7 +12,7 @@ from typing import Protocol
 from telegrad.wire.datasets import Description
 from telegrad.wire.jobs import JobEvent, JobInfo, MetricRow
 
-from telegrad_server.census import SessionSight
+from telegrad_server.sights import SessionSight
 
 
 class JobBook(Protocol):
@@ -66,7 +66,7 @@ class Shelf(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """A worker's device. ``memory_bytes`` is all its memory, ``used_bytes`` what is used of it by whomever; 0 where
-    that is not known. ``tensor_bytes`` are those of all sessions, ``own_bytes`` the tenant's of them (None: not known).
+    that is not known. ``tensor_bytes`` are those of all sessions, ``own_bytes`` the tenant's of them.
     """
 
     worker: str
@@ -76,21 +76,21 @@ class Device:
     memory_bytes: int
     used_bytes: int
     tensor_bytes: int
-    own_bytes: int | None
+    own_bytes: int
     sessions: int
     busy_seconds: float
     fingerprint: str
 
 
-class Floor(Protocol):
+class Hardware(Protocol):
     """The devices of a server, and what goes on there."""
 
     def devices(self, tenant: str) -> Sequence[Device]:
         """All devices; of what is on them, others' things only as sums."""
         ...
 
-    def sessions(self, tenant: str) -> Sequence[SessionSight] | None:
-        """The tenant's sessions, as far as they are known here; None if sessions are elsewhere."""
+    def sessions(self, tenant: str) -> Sequence[tuple[str, SessionSight]]:
+        """The tenant's sessions, each with the worker where it is at home."""
         ...
 
     def waiting(self) -> int:
@@ -104,6 +104,6 @@ class Sources:
 
     role: str
     version: str
-    floor: Floor
+    hardware: Hardware
     jobs: JobBook | None
     datasets: Shelf | None

@@ -10,7 +10,7 @@ from typing import Any
 from telegrad.wire.datasets import Description
 from telegrad.wire.jobs import JobEvent, JobInfo, MetricRow
 
-from telegrad_server.census import SessionSight
+from telegrad_server.sights import SessionSight
 from telegrad_server.web.sources import Device
 
 Json = Any
@@ -85,10 +85,11 @@ def device(found: Device) -> dict[str, Json]:
     }
 
 
-def session(found: SessionSight) -> dict[str, Json]:
-    """A session and its scopes."""
+def session(worker: str, found: SessionSight) -> dict[str, Json]:
+    """A session, where it is at home, and its scopes."""
     return {
         "id": found.id,
+        "worker": worker,
         "is_job": found.is_job,
         "is_attached": found.is_attached,
         "lease_seconds": found.lease_seconds,

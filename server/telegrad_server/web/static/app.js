@@ -54,7 +54,6 @@ function open() {
 }
 
 function withoutJobs() {
-  if (hello.role === "gateway") return empty("No jobs here", "This gateway runs none. One server with a folder does:", "telegrad-server --data-dir /var/lib/telegrad --web-host 127.0.0.1");
   return empty("No jobs here", "This server was started without a folder to keep jobs in. Its operator can give one:", "telegrad-server --data-dir /var/lib/telegrad --web-host 127.0.0.1");
 }
 

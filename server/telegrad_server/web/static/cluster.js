@@ -30,15 +30,15 @@ function makeDevice() {
       say(state.lastChild, device.state);
       say(about, [device.backend === "cupy" ? "GPU, CuPy" : "CPU, NumPy", device.machine].filter(Boolean).join(" · "));
       say(numerics, device.fingerprint);
-      const own = device.own_bytes ?? 0;
+      const own = device.own_bytes;
       const total = device.memory_bytes;
       const rest = Math.max(0, device.used_bytes - device.tensor_bytes);
       const all = total || Math.max(1, device.tensor_bytes);
-      const sizes = [own, device.tensor_bytes - own, total ? rest : 0];
+      const sizes = [own, Math.max(0, device.tensor_bytes - own), total ? rest : 0];
       sizes.forEach((size, i) => { parts[i].style.width = `${Math.max(size > 0 ? 0.6 : 0, (100 * size) / all).toFixed(2)}%`; });
       const words = [
-        device.own_bytes === null ? null : ["own", "your tensors", own],
-        ["tensors", device.own_bytes === null ? "tensors of all sessions" : "others’ tensors", sizes[1]],
+        ["own", "your tensors", own],
+        ["tensors", "others’ tensors", sizes[1]],
         total ? ["others", "programs and caches", rest] : null,
         total ? ["free", "free", Math.max(0, total - device.used_bytes)] : null,
       ].filter(Boolean);
@@ -54,11 +54,13 @@ function makeDevice() {
       });
       const at = now();
       const before = seen.at(-1);
-      if (before && at - before.at > 0.3) {
+      // behind a gateway a worker says how long it has computed every few seconds
+      const isNews = device.worker === "here" || !before || device.busy_seconds !== before.busy || at - before.at > 12;
+      if (before && isNews && at - before.at > 0.3) {
         shares.push(Math.min(1, Math.max(0, (device.busy_seconds - before.busy) / (at - before.at))));
         if (shares.length > KEPT) shares.shift();
       }
-      if (!before || at - before.at > 0.3) seen.splice(0, seen.length, { at, busy: device.busy_seconds });
+      if (!before || (isNews && at - before.at > 0.3)) seen.splice(0, seen.length, { at, busy: device.busy_seconds });
       say(share, shares.length ? `${Math.round(100 * shares.at(-1))} %` : "");
       busy.setAttribute("role", "img");
       busy.setAttribute("aria-label", shares.length ? `computing ${Math.round(100 * shares.at(-1))} % of the last second` : "not measured yet");

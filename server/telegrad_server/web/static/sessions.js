@@ -41,7 +41,7 @@ function makeSession() {
       state.dataset.state = session.is_job || session.is_attached ? "RUNNING" : "QUEUED";
       say(state.lastChild, session.is_job ? "job" : session.is_attached ? "connected" : "away");
       const lease = session.lease_seconds === null ? "no lease: it lasts as long as its job runs" : `lease ${duration(session.lease_seconds)}, heard ${ago(session.heard_seconds)}`;
-      say(about, `${plural(session.tensors, "tensor")} · ${bytes(session.bytes)} · ${lease}${session.queued ? ` · ${plural(session.queued, "command")} waiting` : ""}`);
+      say(about, `${plural(session.tensors, "tensor")} · ${bytes(session.bytes)} · ${lease}${session.worker === "here" ? "" : ` · on ${session.worker}`}${session.queued ? ` · ${plural(session.queued, "command")} waiting` : ""}`);
       const most = Math.max(1, ...session.scopes.map((scope) => scope.bytes ?? 0));
       list(rows, tree(session.scopes), {
         key: ([scope]) => scope.scope,
@@ -68,16 +68,14 @@ export function sessions() {
   const lead = h("p", { class: "lead" });
   const all = h("div", { class: "devices" });
   const none = empty("No session is open", "A session holds your tensors while you work, and frees them scope by scope:", OPEN);
-  const elsewhere = h("p", { class: "quiet" }, "Sessions are at home on this cluster’s workers. How many each has, and what they hold, is under ", h("a", { href: "#/cluster" }, "Cluster"), ".");
-  none.hidden = elsewhere.hidden = true;
-  const node = h("section", { class: "page" }, h("div", { class: "head" }, h("h1", {}, "Sessions"), lead), all, none, elsewhere);
+  none.hidden = true;
+  const node = h("section", { class: "page" }, h("div", { class: "head" }, h("h1", {}, "Sessions"), lead), all, none);
   return {
     node,
     title: "Sessions",
     async refresh() {
       const found = await get("api/sessions");
-      show(elsewhere, !found.is_known);
-      show(none, found.is_known && found.sessions.length === 0);
+      show(none, found.sessions.length === 0);
       const total = found.sessions.reduce((sum, session) => sum + session.bytes, 0);
       say(lead, found.sessions.length ? `${plural(found.sessions.length, "session")} · ${bytes(total)}` : "");
       list(all, found.sessions, { key: (session) => session.id, make: makeSession, update: (entry, session) => entry.update(session) });

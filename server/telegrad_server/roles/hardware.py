@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from telegrad_server.census import SessionSight
 from telegrad_server.cluster.members import Members
 from telegrad_server.cluster.placement import Queue
 from telegrad_server.executors import Executor
+from telegrad_server.sights import SessionSight
 from telegrad_server.web.sources import Device
 from telegrad_server.worker import Worker
 
 
 class OneWorker:
-    """The floor of a server that has one worker, in the same process."""
+    """The hardware of a server that has one worker, in the same process."""
 
     def __init__(self, worker: Worker, executor: Executor) -> None:
         self._worker, self._executor = worker, executor
@@ -38,9 +38,9 @@ class OneWorker:
             )
         ]
 
-    def sessions(self, tenant: str) -> Sequence[SessionSight]:
+    def sessions(self, tenant: str) -> Sequence[tuple[str, SessionSight]]:
         """The tenant's sessions there."""
-        return self._worker.census(tenant)
+        return [("here", sight) for sight in self._worker.census(tenant)]
 
     def waiting(self) -> int:
         """None wait: who finds no room is refused."""
@@ -48,7 +48,7 @@ class OneWorker:
 
 
 class ManyWorkers:
-    """The floor of a gateway: what its workers report of themselves."""
+    """The hardware of a gateway: what its workers report of themselves."""
 
     def __init__(self, members: Members, queue: Queue) -> None:
         self._members, self._queue = members, queue
@@ -61,10 +61,10 @@ class ManyWorkers:
                 state=member.state.value,
                 backend=member.facts.backend,
                 machine=member.facts.machine,
-                memory_bytes=0,
-                used_bytes=0,
+                memory_bytes=member.shown.memory_bytes,
+                used_bytes=member.shown.used_memory_bytes,
                 tensor_bytes=member.held_bytes,
-                own_bytes=None,
+                own_bytes=sum(sight.bytes for sight in member.shown.sights if sight.tenant == tenant),
                 sessions=member.sessions,
                 busy_seconds=member.busy_seconds,
                 fingerprint=member.facts.fingerprint,
@@ -72,9 +72,14 @@ class ManyWorkers:
             for member in self._members.all()
         ]
 
-    def sessions(self, tenant: str) -> None:
-        """Sessions are at home on workers, which a gateway does not ask."""
-        return
+    def sessions(self, tenant: str) -> Sequence[tuple[str, SessionSight]]:
+        """The tenant's sessions, as their workers said last."""
+        return [
+            (member.facts.name, sight)
+            for member in self._members.all()
+            for sight in member.shown.sights
+            if sight.tenant == tenant
+        ]
 
     def waiting(self) -> int:
         """How many wait for a place."""

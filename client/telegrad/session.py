@@ -139,6 +139,8 @@ class Session:
         record_every: int = 1,
         on_nonfinite: Literal["keep", "pause", "fail"] = "fail",
         strict: bool = False,
+        backend: Literal["", "numpy", "cupy"] = "",
+        worker: str = "",
     ) -> Job:
         """A job that trains on the server until it is done, whatever becomes of this program (docs/jobs.md).
 
@@ -151,7 +153,8 @@ class Session:
         they are those that a loop in this session would have drawn. A checkpoint is written after each epoch, or
         every ``checkpoint_every`` steps or ``checkpoint_seconds``. ``validate``, a function like ``step`` without an
         update, goes through ``validation_data`` every ``validate_every_epochs`` or ``validate_every_steps``; its
-        metrics are called "val/loss". ``on_nonfinite`` says what a metric of NaN or infinity does.
+        metrics are called "val/loss". ``on_nonfinite`` says what a metric of NaN or infinity does. In a cluster
+        ``backend`` and ``worker`` say where it should run: it waits for such a worker, and says so.
 
         Raises GraphError for a loop that does not fit together, JobError (JOB_NAME_TAKEN), QuotaExceeded, StorageFull.
         """
@@ -180,6 +183,8 @@ class Session:
             record_every=record_every,
             on_nonfinite=on_nonfinite,
             strict=strict,
+            backend=backend,
+            worker=worker,
         )
 
     def __repr__(self) -> str:

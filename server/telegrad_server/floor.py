@@ -95,7 +95,8 @@ class Here:
         self._hall = Hall(self._worker, office, ended=office.look, reached=self._reached)
 
     def sites(self) -> Sequence[Site]:
-        return (Site(HERE, self._worker.hello().fingerprint),)
+        hello = self._worker.hello()
+        return (Site(HERE, hello.fingerprint, backend=hello.backend),)
 
     def begin(self, worker: str, assignment: Assignment) -> None:
         assert self._hall is not None

@@ -21,7 +21,7 @@ from telegrad.errors import GraphError, JobError, NotFound, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.codec import decode_function
 from telegrad.wire.job_codec import decode_spec, encode_spec, spec_digest
-from telegrad.wire.job_spec import DataSource, JobSpec
+from telegrad.wire.job_spec import DataSource, Demand, JobSpec
 from telegrad.wire.jobs import (
     CheckpointHeader,
     CheckpointReport,
@@ -48,6 +48,9 @@ from telegrad_server.journal import Journal
 from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
 from telegrad_server.loops import Assignment, Progress
+
+MOST_DEMANDS = 4096
+"""So many jobs' wishes are remembered."""
 
 KEEP_SECONDS = 1.0
 """How often workers and room are looked after."""
@@ -77,6 +80,7 @@ class Foreman:
         self._catalog = catalog
         self.store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
         """Where the checkpoints of all jobs are."""
+        self._demands: dict[str, Demand] = {}
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         journal = Journal(folder / "journal.db", reached=reached)
@@ -417,7 +421,10 @@ class Foreman:
         for place in self._ledger.line():
             if not place.may_run:
                 continue
-            found = choose(sites, taken, fingerprint=self._ledger.fingerprint(place.job))
+            job = self._ledger.get(place.job)
+            if job is None:
+                continue  # it was removed meanwhile
+            found = choose(sites, taken, fingerprint=job.fingerprint, demand=self._demand(job))
             if isinstance(found, str):
                 self._ledger.note(place.job, found)
                 continue
@@ -426,6 +433,16 @@ class Foreman:
                 taken[found.worker] += 1
             except TelegradError as error:  # of a strict job, or it was cancelled meanwhile
                 self._ledger.note(place.job, error.message)
+
+    def _demand(self, job: Job) -> Demand:
+        """Where the job should run. Asked often while it waits, so it is remembered by spec."""
+        found = self._demands.get(job.spec)
+        if found is None:
+            found = self._spec(job).demand
+            if len(self._demands) >= MOST_DEMANDS:
+                self._demands.clear()
+            self._demands[job.spec] = found
+        return found
 
     def _begin(self, command: e.Assign) -> None:
         job = next((job for job in self._ledger.placed() if job.id == command.job), None)

@@ -123,10 +123,10 @@ class Ledger:
         with self._lock:
             return self._jobs.placed()
 
-    def fingerprint(self, job: str) -> str:
-        """That of the worker that a job began on; empty if it has not begun, or is not there."""
+    def get(self, job: str) -> Job | None:
+        """The job with an id, of whichever tenant; None if it is not there."""
         with self._lock:
-            return self._jobs.fingerprint(job)
+            return self._jobs.get(job)
 
     def without_room(self) -> list[str]:
         """The jobs that wait for room on the disk."""

@@ -81,10 +81,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield Cluster(tmp_path, stack)
 
 
-def submitted(session: tg.Session, name: str, *, epochs: int = EPOCHS, every: int = 7) -> Job:
-    return session.submit(
-        made().step, data=points(), epochs=epochs, batch_size=BATCH, checkpoint_every=every, name=name
-    )
+def submitted(session: tg.Session, name: str, *, epochs: int = EPOCHS, every: int = 7, worker: str = "") -> Job:
+    how: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, "checkpoint_every": every, "worker": worker}
+    return session.submit(made().step, data=points(), name=name, **how)
 
 
 def reach(job: Job, step: int) -> None:
@@ -185,6 +184,26 @@ def test_loops_go_on_when_the_gateway_is_started_anew(
         assert kinds(job) == ["Submitted", "Assigned", "Started", "Succeeded"]
 
 
+def test_workers_that_the_gateway_makes_are_replaced_and_end_with_it(tmp_path: Path, unhurt: tg.Session) -> None:
+    options = ("--workers", "1", "--data-dir", str(tmp_path / "data"))
+    with gateway(*options) as running:
+        wait_for(running, 1)
+        with tg.connect(running.address, seed=SEED, new=True) as session:
+            job = submitted(session, "hurt", epochs=LONG, every=20)
+            reach(job, 20)
+            running.worker("worker-1").kill()
+            for event in job.events():
+                if isinstance(event, JobEvent) and event.kind == "Started" and event.details.get("assignment") == "2":
+                    break
+    with (
+        gateway(*options) as running,
+        tg.connect(running.address, seed=SEED, queue_seconds=60, new=True) as session,
+    ):
+        job = session.jobs["hurt"]
+        assert_ends_as_by_hand(job, unhurt, epochs=LONG)
+        assert details(job, "Lost", "why") == ["WORKER_LOST", "DRAINED"]
+
+
 def test_gateway_and_workers_are_killed_and_the_job_ends_all_the_same(cluster: Cluster, unhurt: tg.Session) -> None:
     cluster.start("one")
     with cluster.session() as session:
@@ -253,8 +272,15 @@ def test_two_workers_run_two_jobs_and_a_third_says_why_it_waits(cluster: Cluster
         first.cancel()
         reach(third, 200)
         assert third.refresh().worker == left
+        wishing = submitted(session, "wishing", worker="three")
         for job in (second, third):
             job.cancel()
+        assert wishing.refresh().message == "none of the 2 workers that are there is named three"
+    cluster.start("three")
+    with cluster.session() as session:
+        job = session.jobs["wishing"]
+        job.wait(timeout_seconds=120)
+        assert details(job, "Assigned", "worker") == ["three"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -286,3 +312,13 @@ def replicated() -> tuple[nn.Module, Callable[..., Any]]:
         return loss
 
     return model, step
+
+
+@pytest.mark.ray
+def test_workers_that_ray_makes_run_jobs(tmp_path: Path, unhurt: tg.Session) -> None:
+    options = ("--ray", "local", "--data-dir", str(tmp_path / "data"), "--cache-dir", str(tmp_path / "cache"))
+    with gateway(*options) as running, tg.connect(running.address, seed=SEED, queue_seconds=60, new=True) as session:
+        job = submitted(session, "ray")
+
+        assert_ends_as_by_hand(job, unhurt)
+        assert any((tmp_path / "cache").iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from telegrad.wire.job_spec import Demand
 from telegrad_server.jobs.sites import Site, choose
 
 ONE, TWO, OTHER = Site("w1", "same", 1), Site("w2", "same", 1), Site("w3", "other", 1)
@@ -31,3 +32,15 @@ def test_a_job_that_has_begun_waits_for_a_worker_with_the_same_bits() -> None:
 
 def test_a_job_goes_to_other_bits_when_nobody_has_its_own_any_more() -> None:
     assert choose([OTHER], Counter(), fingerprint="same") == OTHER
+
+
+def test_a_job_gets_what_it_wishes_for_or_says_for_what_it_waits() -> None:
+    sites = [Site("w1", "a", backend="numpy", free_bytes=10), Site("w2", "b", backend="cupy", free_bytes=1000)]
+
+    assert choose(sites, Counter(), fingerprint="", demand=Demand(backend="cupy")) == sites[1]
+    assert choose(sites, Counter({"w1": 5}), fingerprint="b", demand=Demand(worker="w1")) == sites[0]
+    assert choose(sites, Counter(), fingerprint="", demand=Demand(memory_bytes=11)) == sites[1]
+    assert (
+        choose(sites, Counter(), fingerprint="", demand=Demand("cupy", "w1"))
+        == "none of the 2 workers that are there is named w1 and one that computes with cupy"
+    )

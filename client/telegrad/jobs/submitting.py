@@ -20,6 +20,7 @@ from telegrad.wire.job_codec import encode_spec
 from telegrad.wire.job_spec import (
     Checkpoints,
     DataSource,
+    Demand,
     EarlyStopping,
     Every,
     JobSpec,
@@ -60,6 +61,8 @@ def submit(
     record_every: int,
     on_nonfinite: Any,
     strict: bool,
+    backend: str,
+    worker: str,
     after_epoch: Sequence[Afterwards] = (),
     after_validation: Sequence[Afterwards] = (),
 ) -> Job:
@@ -116,6 +119,7 @@ def submit(
             seed=session.seed if seed is None else seed,
             first_call=session.calls + 1 if seed is None else 1,
             replicas=getattr(function, "replicas", 1),
+            demand=Demand(backend, worker),
             strict=strict,
         )
         return _sent(session, spec, {**tracing.state, **tracing.constants})

@@ -57,6 +57,8 @@ class LoopOptions(TypedDict, total=False):
     record_every: int
     on_nonfinite: Literal["keep", "pause", "fail"]
     strict: bool
+    backend: Literal["", "numpy", "cupy"]
+    worker: str
 
 
 _DEFAULTS: LoopOptions = {
@@ -72,6 +74,8 @@ _DEFAULTS: LoopOptions = {
     "record_every": 1,
     "on_nonfinite": "fail",
     "strict": False,
+    "backend": "",
+    "worker": "",
 }
 
 

@@ -118,9 +118,9 @@ class Jobs:
         """The jobs that workers have."""
         return [job for job in self._jobs.values() if job.is_placed]
 
-    def fingerprint(self, job: str) -> str:
-        """That of the worker that a job was last given to; empty if it has had none, or is not there."""
-        return self._jobs[job].fingerprint if job in self._jobs else ""
+    def get(self, job: str) -> Job | None:
+        """The job with an id, of whichever tenant; None if it is not there."""
+        return self._jobs.get(job)
 
     def _running(self) -> Counter[str]:
         return Counter([job.tenant for job in self._jobs.values() if job.is_placed])

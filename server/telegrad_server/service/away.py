@@ -73,7 +73,9 @@ class Away:
         for name in sorted(ready):
             member = self._members.find(name)
             if member is not None and member.state is State.LIVE:
-                found.append(Site(name, member.facts.fingerprint, self._most))
+                facts = member.facts
+                free_bytes = facts.max_bytes - member.held_bytes
+                found.append(Site(name, facts.fingerprint, self._most, facts.backend, free_bytes))
         return found
 
     def begin(self, worker: str, assignment: Assignment) -> None:

@@ -164,6 +164,8 @@ class Gateway:
                 task.cancel()
         if self._launcher is not None:
             await asyncio.to_thread(self._launcher.close)
+        if self._foreman is not None:
+            await asyncio.to_thread(self._foreman.tick)  # the workers that have just left did so in good order
         await self._relay.close()
         await self._server.stop(grace_seconds)
         await self._inner.stop(0)

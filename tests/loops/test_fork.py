@@ -167,6 +167,29 @@ def test_a_running_job_is_rewound_and_tells_its_steps_again(session: tg.Session)
     assert job.history["loss"]["value"].tolist() == losses
 
 
+@pytest.mark.slow
+def test_rewinding_again_and_again_while_old_checkpoints_go_loses_nothing(session: tg.Session) -> None:
+    """Each time to the oldest checkpoint there is, which the running job is about to take away."""
+    session.seed = SEED
+    data, (model, _, step, _) = points(), made()
+    job = session.submit(step, data=data, epochs=40, batch_size=BATCH, checkpoint_every=1, keep_checkpoints=2)
+    rewound = 0
+    while rewound < 12 and not job.refresh().has_ended:
+        try:
+            job.rewind(job.checkpoints[0])
+            rewound += 1
+        except (NotFound, JobError):
+            pass  # it was faster, or is there already
+
+    job.wait(timeout_seconds=90)
+    losses = by_hand(step, data, steps=40 * PER_EPOCH, seed=SEED)
+
+    assert rewound
+    assert_equal_state(model, job.state_dict())
+    assert job.history["loss"]["value"].tolist() == losses
+    assert job.checkpoints[-1] == 40 * PER_EPOCH
+
+
 def test_a_paused_job_that_is_rewound_stays_paused(session: tg.Session) -> None:
     job = session.submit(
         made().step, data=points(), epochs=100_000, batch_size=BATCH, checkpoint_every=2, keep_checkpoints=100_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from telegrad.cli.following import logs, plot, wait, watch
+from telegrad.cli.forking import fork, rewind
 from telegrad.cli.job_report import job_argument, job_shape, moment, numbers, say
 from telegrad.cli.report import Reporting, json_option, write_json
 from telegrad.cli.target import Target, asks_a_server_by_option
@@ -120,63 +121,8 @@ def extend(target: Target, job: str, in_epochs: int | None, in_steps: int | None
     say(info, f"trains until step {info.last_step}", as_json)
 
 
-@jobs.command("fork", cls=Reporting)
-@job_argument
-@click.option("--at-step", type=click.IntRange(min=0), help="From the checkpoint of this step; else the newest one.")
-@click.option("--name", metavar="NAME", help="What the new job is called.")
-@click.option("--epochs", "in_epochs", type=click.IntRange(min=1), help="End after so many epochs in all.")
-@click.option("--steps", "in_steps", type=click.IntRange(min=1), help="End after so many steps in all.")
-@click.option("--set", "numbers", multiple=True, metavar="NAME=VALUE", help="Another number: lr=1e-4. More than once.")
-@asks_a_server_by_option
-@json_option
-def fork(
-    target: Target,
-    job: str,
-    at_step: int | None,
-    name: str | None,
-    in_epochs: int | None,
-    in_steps: int | None,
-    numbers: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Make a new job that goes on from a checkpoint of JOB, with other numbers of its optimizer's if --set says so.
-
-    --epochs and --steps count from JOB's beginning; without them it ends where JOB does.
-    """
-    if in_epochs is not None and in_steps is not None:
-        raise click.UsageError("give --epochs or --steps, and not both")
-    given = dict(map(_number, numbers))
-    with things_of(target) as there:
-        parent = Job(there.jobs, there.jobs.get(job))
-        made = parent.fork(at_step, name=name, epochs=in_epochs, steps=in_steps, **given)
-    say(made.info, f"goes on from step {made.info.step} of {parent.name}", as_json)
-
-
-def _number(text: str) -> tuple[str, float]:
-    """``lr=1e-4`` as a pair."""
-    name, _, value = text.partition("=")
-    try:
-        if name in ("", "name", "epochs", "steps", "at_step"):
-            raise ValueError(name)
-        return name, float(value)
-    except ValueError:
-        raise click.UsageError(f"--set {text}: write NAME=VALUE, as in lr=1e-4") from None
-
-
-@jobs.command("rewind", cls=Reporting)
-@job_argument
-@click.argument("step", type=click.IntRange(min=0))
-@asks_a_server_by_option
-@json_option
-def rewind(target: Target, job: str, step: int, as_json: bool) -> None:
-    """Let JOB go on from its checkpoint of STEP; what it has made and recorded since is gone."""
-    with things_of(target) as there:
-        found = Job(there.jobs, there.jobs.get(job)).rewind(step)
-    say(found.info, f"goes on from step {step}", as_json)
-
-
-for following in (watch, wait, logs, plot):
-    jobs.add_command(following)
+for more in (watch, wait, logs, plot, fork, rewind):
+    jobs.add_command(more)
 
 
 def _left(job: JobInfo) -> str:

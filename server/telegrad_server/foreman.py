@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from telegrad.errors import GraphError, JobError, NotFound, TelegradError
 from telegrad.ir.types import Type
@@ -45,8 +45,12 @@ from telegrad_server.jobs.job import Job, Wish
 from telegrad_server.jobs.sites import choose
 from telegrad_server.jobs.spec import check_spec
 from telegrad_server.journal import Journal
+from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
 from telegrad_server.loops import Assignment, Progress
+
+KEEP_SECONDS = 1.0
+"""How often workers and room are looked after."""
 
 Tensors = Sequence[tuple[str, Callable[[], memoryview]]]
 """Of checkpoint 0: names, and what gives the bytes when their turn has come."""
@@ -66,6 +70,7 @@ class Foreman:
         *,
         clock: Callable[[], float] = time.time,
         reached: Reached = nothing,
+        rules: Rules | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
@@ -76,7 +81,10 @@ class Foreman:
         self._thread: threading.Thread | None = None
         journal = Journal(folder / "journal.db", reached=reached)
         self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
-        self._forking = Forking(self._ledger, self.store, catalog, forget=self._forget)
+        rules = Rules() if rules is None else rules
+        self._keeper = Keeper(self._ledger, self.store, catalog, folder, rules=rules, clock=clock)
+        self._is_stopping = threading.Event()
+        self._forking = Forking(self._ledger, self.store, catalog, self._keeper, forget=self._forget)
 
     # ---- life
 
@@ -91,9 +99,14 @@ class Foreman:
         self._thread.start()
         self.look()
 
-    def stop(self) -> None:
-        """Stop what does not outlive this process as it stands; the journal says that it was no fault of the jobs."""
+    def stop(self, grace_seconds: float = 0.0) -> None:
+        """Stop what does not outlive this process: at a checkpoint, if it writes one within the grace, else as it is.
+
+        The journal says that it was no fault of the jobs.
+        """
+        self._is_stopping.set()
         if not self._floor.outlives:
+            self._drain(time.monotonic() + grace_seconds)
             for job in self._ledger.placed():
                 self.lose(job, Verdict("DRAINED", "the server was stopped"))
         self._work.put(None)
@@ -102,14 +115,18 @@ class Foreman:
         self._floor.close()
         self._ledger.journal.close()
 
+    def _drain(self, until: float) -> None:
+        """Let jobs come to a checkpoint. They are told again and again: a loop may be about to begin."""
+        while time.monotonic() < until and (placed := self._ledger.placed()):
+            for job in placed:
+                self._floor.order(job.worker, job.id, job.assignment, "stop_at_checkpoint")
+            time.sleep(0.05)
+
     def tick(self) -> None:
-        """Look whether workers have lost jobs, and whether there is room on the disk for those that wait for it."""
+        """Look whether workers have lost jobs."""
         for job in self._ledger.placed():
             if (verdict := self._floor.verdict(job)) is not None:
                 self.lose(job, verdict)
-        for job in self._ledger.without_room():
-            if self._ledger.journal.keep_reserve():
-                self._ledger.tell(e.StorageBack(job))
 
     # ---- what the floor says and asks
 
@@ -169,11 +186,13 @@ class Foreman:
             raise GraphError("forks are made by the server, from a checkpoint of its own", reason="JOB_INVALID")
         job = secrets.token_hex(16)
         submitted = e.Submitted.of(job, tenant, spec, data, request_id=request_id)
+        self._keeper.check_room(tenant, spec)
         try:
-            for source in spec.sources:
-                self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-            self._write_first(job, spec, digest, tensors)
-            facts = self._ledger.tell(submitted, specs={digest: data})
+            with self._keeper.arriving(job):
+                for source in spec.sources:
+                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
+                self._write_first(job, spec, digest, tensors)
+                facts = self._ledger.tell(submitted, specs={digest: data})
         except BaseException:
             self._forget(e.Forget(job, tenant))
             raise
@@ -355,16 +374,28 @@ class Foreman:
         self.look()
 
     def _carry_out(self) -> None:
-        while (command := self._work.get()) is not None:
+        kept_at = -KEEP_SECONDS
+        while True:
+            command: e.Command | str | None = "keep"
+            with suppress(Empty):
+                command = self._work.get(timeout=max(0.01, kept_at + KEEP_SECONDS - time.monotonic()))
+            if command is None:
+                return
             try:
                 self._act(command)
+                if time.monotonic() - kept_at >= KEEP_SECONDS:
+                    kept_at = time.monotonic()
+                    self.tick()
+                    self._keeper.round()
             except TelegradError:
                 logging.exception("jobs: %s could not be carried out", command)
 
     def _act(self, command: e.Command | str) -> None:
         match command:
-            case str():
+            case "place" if not self._is_stopping.is_set():
                 self._place()
+            case str():
+                pass
             case e.Assign():
                 self._begin(command)
             case e.StopNow() | e.Release():

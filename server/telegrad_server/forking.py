@@ -28,6 +28,7 @@ from telegrad_server.checkpoints import CheckpointStore, Manifest
 from telegrad_server.datasets import Catalog
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
+from telegrad_server.keeper import Keeper
 from telegrad_server.ledger import Ledger
 
 Named = tuple[str, Type, memoryview]
@@ -38,14 +39,22 @@ class Forking:
     """Makes forks, and lets jobs go back. ``forget`` takes away what is kept of a job that comes to nothing."""
 
     def __init__(
-        self, ledger: Ledger, store: CheckpointStore, catalog: Catalog, *, forget: Callable[[e.Forget], None]
+        self,
+        ledger: Ledger,
+        store: CheckpointStore,
+        catalog: Catalog,
+        keeper: Keeper,
+        *,
+        forget: Callable[[e.Forget], None],
     ) -> None:
-        self._ledger, self._store, self._catalog, self._forget = ledger, store, catalog, forget
+        self._ledger, self._store, self._catalog, self._keeper = ledger, store, catalog, keeper
+        self._forget = forget
 
     def fork(self, parent: Job, spec: JobSpec, fork: Fork, request_id: str) -> str:
         """The id of the new job, or of that which the same request has made before.
 
-        NotFound or DataCorrupt for the checkpoint, GraphError (JOB_INVALID), JobError (JOB_NAME_TAKEN), StorageFull.
+        NotFound or DataCorrupt for the checkpoint, GraphError (JOB_INVALID), JobError (JOB_NAME_TAKEN), QuotaExceeded,
+        StorageFull.
         """
         asked = _digest("fork", parent.id, fork.name, fork.step, fork.epochs, fork.steps, sorted(fork.numbers.items()))
         known = self._ledger.earlier(parent.tenant, request_id, asked)
@@ -72,12 +81,14 @@ class Forking:
         digest = spec_digest(data)
         event = replace(e.Submitted.of(job, tenant, spec, data, request_id=request_id), request_digest=asked)
         draft = replace(manifest, job=job, spec_digest=digest, metrics=_own_best(manifest))
+        self._keeper.check_room(tenant, spec)
         try:
-            for source in spec.sources:
-                self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-            self._store.write(draft, tensors)
-            if self._ledger.tell(event, specs={digest: data}):
-                return job
+            with self._keeper.arriving(job):
+                for source in spec.sources:
+                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
+                self._store.write(draft, tensors)
+                if self._ledger.tell(event, specs={digest: data}):
+                    return job
         except BaseException:
             self._forget(e.Forget(job, tenant))
             raise

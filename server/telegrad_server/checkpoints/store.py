@@ -47,6 +47,7 @@ class CheckpointStore:
         self._whole: set[tuple[str, Place]] = set()
         self._lock = threading.Lock()
         self._pins: Counter[tuple[str, int]] = Counter()
+        self._sizes: dict[tuple[str, Place], int] = {}
 
     def write(self, draft: Draft, tensors: Iterable[Named]) -> Manifest:
         """Write a checkpoint; it lasts when this returns. Whatever happens, those before it are as they were.
@@ -73,6 +74,16 @@ class CheckpointStore:
     def steps(self, job: str) -> list[int]:
         """The steps of a job with a checkpoint, in order. Their bytes have not been looked at."""
         return sorted({place.step for place in self._places(job)})
+
+    def sizes(self, job: str) -> dict[int, int]:
+        """How many bytes the checkpoints of each step take, by their manifests; what has none that is whole takes 0."""
+        found: dict[int, int] = {}
+        for place in self._places(job):
+            if (job, place) not in self._sizes:
+                size = contents.size(self._files, self._home(job) / place.name)
+                self._sizes[job, place] = size
+            found[place.step] = found.get(place.step, 0) + self._sizes[job, place]
+        return found
 
     def read(self, job: str, step: int) -> tuple[Manifest, Iterator[Named]]:
         """The checkpoint of a step: its manifest, and its tensors in `write_order`, one file in memory at a time.
@@ -169,11 +180,26 @@ class CheckpointStore:
         """Remove all checkpoints of a job. If it is interrupted anywhere, calling it again does the rest."""
         with storing("checkpoints to be removed"):
             self._put_away(job, self._places(job))
-            home = self._home(job)
-            self._clean(home, WRITING, GONE)
-            with suppress(FileNotFoundError):
-                self._files.remove_folder(home)
-                self._files.sync_folder(self._folder)
+        self.remove_home(self.home_of(job))
+
+    def homes(self) -> list[str]:
+        """The names of the folders of jobs that are there."""
+        with storing("checkpoints"), suppress(FileNotFoundError):
+            return self._files.names(self._folder)
+        return []
+
+    def home_of(self, job: str) -> str:
+        """The name of a job's folder."""
+        return self._home(job).name
+
+    def remove_home(self, name: str) -> None:
+        """Remove a folder that no job has. If it is interrupted anywhere, calling it again does the rest."""
+        home = self._folder / name
+        with storing("checkpoints to be removed"), suppress(FileNotFoundError):
+            for checkpoint in self._files.names(home):
+                self._discard(home / checkpoint)
+            self._files.remove_folder(home)
+            self._files.sync_folder(self._folder)
 
     # ---- writing
 
@@ -220,6 +246,7 @@ class CheckpointStore:
             with suppress(FileNotFoundError):  # another process puts it away too
                 self._files.rename(home / place.name, home / f"{GONE}{secrets.token_hex(8)}")
             self._whole.discard((job, place))
+            self._sizes.pop((job, place), None)
         self._files.sync_folder(home)
 
     def _clean(self, folder: Path, *prefixes: str) -> None:

@@ -336,7 +336,7 @@ class Runner:
         )
         rows, self._rows = tuple(self._rows), []
         progressed = e.Progressed(self._is_of.job, self._is_of.number, step, rows=rows)
-        best = [measures.best_step] if measures.best_step >= 0 else []
+        best = [spec.first_step, *([measures.best_step] if measures.best_step >= 0 else [])]
         writing.begin(draft, calls.capture(), progressed, last=spec.checkpoints.keep_last, best=best)
 
     def _say(self, event: e.Event) -> None:

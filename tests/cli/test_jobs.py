@@ -45,10 +45,10 @@ def test_a_job_is_shown_by_name_and_by_id(telegrad: Telegrad, done: str) -> None
 
     assert set(found) == JOB | {"metrics", "checkpoints"}
     assert found["metrics"]["loss"] == pytest.approx(1 / 6)
-    assert found["checkpoints"] == [4, 6]
+    assert found["checkpoints"] == [0, 4, 6]
     assert "state      SUCCEEDED (DONE)\n" in said
     assert re.search(r"^computes   telegrad .*numpy", said, re.MULTILINE)
-    assert "kept       checkpoints of the steps 4, 6\n" in said
+    assert "kept       checkpoints of the steps 0, 4, 6\n" in said
 
 
 def test_a_job_that_is_not_there_is_one_sentence_and_exit_6(telegrad: Telegrad, keeper: str) -> None:

@@ -119,12 +119,12 @@ def test_a_job_is_forked_and_rewound(telegrad: Telegrad, done: str) -> None:
 
     fork = shape(telegrad("jobs", "fork", *asked, "--at-step", "4", "--name", "forked", "--steps", "9", "--json"))
     ended = telegrad("jobs", "wait", "forked", "--server", done)
-    back = telegrad("jobs", "rewind", "forked", "4", "--server", done)
+    back = telegrad("jobs", "rewind", "forked", "6", "--server", done)
     unknown = telegrad("jobs", "fork", *asked, "--steps", "9", "--set", "lr=1")
 
     assert (fork["name"], fork["last_step"], fork["step"]) == ("forked", 9, 4)
     assert ended.exit_code == 0
-    assert back.exit_code == 6 and "no checkpoint of step 4" in back.stderr
+    assert back.exit_code == 6 and "no checkpoint of step 6" in back.stderr
     assert unknown.exit_code != 0 and "no number 'lr' that a fork could change" in unknown.stderr
     assert telegrad("jobs", "fork", *asked, "--set", "lr").exit_code == 2
     assert telegrad("jobs", "rewind", "forked", "9", "--server", done).stdout == "forked goes on from step 9\n"

@@ -14,6 +14,7 @@ from telegrad_server.datasets import Catalog
 from telegrad_server.forking import Forking
 from telegrad_server.jobs import events as e
 from telegrad_server.journal import Journal
+from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
 
 from tests.jobs.specs import small_spec

@@ -34,10 +34,11 @@ def test_checkpoints_are_listed_with_the_best_one(telegrad: Telegrad, digits: st
     said = telegrad("checkpoints", "list", "digits", "--server", digits).stdout.splitlines()
 
     assert found == [
+        {"step": 0, "epoch": 0.0, "is_best": False},
         {"step": PER_EPOCH, "epoch": 1.0, "is_best": True},
         {"step": 3 * PER_EPOCH, "epoch": 3.0, "is_best": False},
     ]
-    assert said[0].split() == ["4", "after", "1", "epochs", "the", "best", "loss"]
+    assert said[1].split() == ["4", "after", "1", "epochs", "the", "best", "loss"]
 
 
 def test_a_module_of_a_checkpoint_is_a_file_that_pytorch_loads(telegrad: Telegrad, digits: str, tmp_path: Path) -> None:
@@ -105,8 +106,8 @@ def test_a_damaged_checkpoint_is_found_by_the_server(telegrad: Telegrad, hurt: t
     got = telegrad("checkpoints", "get", "done", str(folder / "x"), "--step", "6", "--server", address)
 
     assert before.exit_code == 0
-    assert before.stdout.split() == ["4", "whole", "6", "whole"]
+    assert before.stdout.split() == ["0", "whole", "4", "whole", "6", "whole"]
     assert after.exit_code == got.exit_code == 9
     found = shape(after)
-    assert (found["whole"], found["damaged"][0]["step"], found["damaged"][0]["file"]) == ([4], 6, shard.name)
+    assert (found["whole"], found["damaged"][0]["step"], found["damaged"][0]["file"]) == ([0, 4], 6, shard.name)
     assert not (folder / "x").exists()

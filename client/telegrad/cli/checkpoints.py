@@ -27,7 +27,7 @@ def checkpoints() -> None:
 @asks_a_server_by_option
 @json_option
 def list_(target: Target, job: str, as_json: bool) -> None:
-    """List the checkpoints of JOB by step. The server keeps the last ones, and the best one if it was told to."""
+    """List the checkpoints of JOB by step. The server keeps the first, the last ones, and the best one if told to."""
     with things_of(target) as there:
         found = Job(there.jobs, there.jobs.get(job))
         info, steps = found.info, found.checkpoints

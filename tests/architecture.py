@@ -85,9 +85,15 @@ SERVER = {
     "telegrad_server.ledger": (
         "telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints", "telegrad_server.journal",
     ),
+    "telegrad_server.keeper": (
+        *PURE, "telegrad.wire.job_codec", "telegrad.wire.job_spec", "telegrad_server.checkpoints",
+        "telegrad_server.config", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.journal",
+        "telegrad_server.ledger",
+    ),
     "telegrad_server.loops": (
-        *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
-        "telegrad_server.failpoints", "telegrad_server.jobs", "telegrad_server.worker",
+        *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
+        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",
+        "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.web": (
         *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",

@@ -103,6 +103,16 @@ class Config:
         "", "datasets that all tenants can read, as in digits=/data/digits.npz,faces=/data/faces?size=64x64"
     )
     max_tenant_dataset_bytes: int = _setting(1 << 40, "bytes of datasets that one tenant may put")
+    max_tenant_checkpoint_bytes: int = _setting(
+        1 << 40, "bytes of checkpoints that one tenant's jobs may come to take; more jobs are refused"
+    )
+    ended_job_seconds: float = _setting(0.0, "so long after its end a job is removed with its checkpoints; 0: never")
+    stray_seconds: float = _setting(86400.0, "so long files stay that the journal knows no job of")
+    job_grace_seconds: float = _setting(5.0, "a server that is to stop waits so long for jobs to write a checkpoint")
+    journal_backup: str | None = _setting(
+        None, "where copies of the journal are written, one over the other", metavar="FILE"
+    )
+    journal_backup_seconds: float = _setting(3600.0, "how often")
     worker_jobs: int = _setting(1, "jobs that a gateway gives to one worker at a time; others wait in the line")
     cache_dir: str | None = _setting(
         None,
@@ -152,7 +162,8 @@ def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> 
     parser = argparse.ArgumentParser(
         prog="telegrad-server",
         description="Runs graphs for telegrad clients.",
-        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server.",
+        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server;"
+        " telegrad-server journal checks or copies what a server has written of its jobs.",
     )
     for setting in fields(Config):
         more: dict[str, Any] = dict(setting.metadata)

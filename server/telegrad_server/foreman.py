@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from telegrad.errors import GraphError, JobError, NotFound, TelegradError
@@ -28,6 +28,7 @@ from telegrad.wire.jobs import (
     CheckpointHeader,
     CheckpointReport,
     DamagedCheckpoint,
+    Fork,
     JobEvent,
     JobInfo,
     JobNews,
@@ -40,13 +41,18 @@ from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
+from telegrad_server.forking import Forking
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job, State, Wish
 from telegrad_server.jobs.sites import choose
 from telegrad_server.jobs.spec import check_spec
 from telegrad_server.journal import Journal
+from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
 from telegrad_server.loops import Assignment, Progress
+
+KEEP_SECONDS = 1.0
+"""How often workers and room are looked after."""
 
 Tensors = Sequence[tuple[str, Callable[[], memoryview]]]
 """Of checkpoint 0: names, and what gives the bytes when their turn has come."""
@@ -78,6 +84,7 @@ class Foreman:
         *,
         clock: Callable[[], float] = time.time,
         reached: Reached = nothing,
+        rules: Rules | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
@@ -89,6 +96,10 @@ class Foreman:
         self._outline = lru_cache(OUTLINES)(self._outlined)
         journal = Journal(folder / "journal.db", reached=reached)
         self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
+        rules = Rules() if rules is None else rules
+        self._keeper = Keeper(self._ledger, self.store, catalog, folder, rules=rules, clock=clock)
+        self._is_stopping = threading.Event()
+        self._forking = Forking(self._ledger, self.store, catalog, self._keeper, forget=self._forget)
 
     # ---- life
 
@@ -103,9 +114,14 @@ class Foreman:
         self._thread.start()
         self.look()
 
-    def stop(self) -> None:
-        """Stop what does not outlive this process as it stands; the journal says that it was no fault of the jobs."""
+    def stop(self, grace_seconds: float = 0.0) -> None:
+        """Stop what does not outlive this process: at a checkpoint, if it writes one within the grace, else as it is.
+
+        The journal says that it was no fault of the jobs.
+        """
+        self._is_stopping.set()
         if not self._floor.outlives:
+            self._drain(time.monotonic() + grace_seconds)
             for job in self._ledger.placed():
                 self.lose(job, Verdict("DRAINED", "the server was stopped"))
         self._work.put(None)
@@ -114,14 +130,18 @@ class Foreman:
         self._floor.close()
         self._ledger.journal.close()
 
+    def _drain(self, until: float) -> None:
+        """Let jobs come to a checkpoint. They are told again and again: a loop may be about to begin."""
+        while time.monotonic() < until and (placed := self._ledger.placed()):
+            for job in placed:
+                self._floor.order(job.worker, job.id, job.assignment, "stop_at_checkpoint")
+            time.sleep(0.05)
+
     def tick(self) -> None:
-        """Look whether workers have lost jobs, and whether there is room on the disk for those that wait for it."""
+        """Look whether workers have lost jobs."""
         for job in self._ledger.placed():
             if (verdict := self._floor.verdict(job)) is not None:
                 self.lose(job, verdict)
-        for job in self._ledger.without_room():
-            if self._ledger.journal.keep_reserve():
-                self._ledger.tell(e.StorageBack(job))
 
     # ---- what the floor says and asks
 
@@ -181,11 +201,13 @@ class Foreman:
             raise GraphError("forks are made by the server, from a checkpoint of its own", reason="JOB_INVALID")
         job = secrets.token_hex(16)
         submitted = e.Submitted.of(job, tenant, spec, data, request_id=request_id)
+        self._keeper.check_room(tenant, spec)
         try:
-            for source in _sources(spec):
-                self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-            self._write_first(job, spec, digest, tensors)
-            facts = self._ledger.tell(submitted, specs={digest: data})
+            with self._keeper.arriving(job):
+                for source in spec.sources:
+                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
+                self._write_first(job, spec, digest, tensors)
+                facts = self._ledger.tell(submitted, specs={digest: data})
         except BaseException:
             self._forget(e.Forget(job, tenant))
             raise
@@ -258,6 +280,8 @@ class Foreman:
         job = self._ledger.find(tenant, key)
         spec = self._spec(job)
         longer = replace(spec, loop=replace(spec.loop, epochs=epochs, steps=steps))
+        if job.reason == "EARLY_STOPPED" and longer.early_stopping is not None:
+            longer = replace(longer, early_stopping=replace(longer.early_stopping, since=job.step))
         missing = set(longer.loop.sizes(spec.data.rows)) - {call.rows for call in spec.steps}
         if missing:
             raise GraphError(
@@ -266,6 +290,17 @@ class Foreman:
         data = encode_spec(longer)
         digest = spec_digest(data)
         self._ledger.tell(e.Extended(job.id, digest, longer.last_step, request_id, digest), specs={digest: data})
+        return self.find(tenant, job.id)
+
+    def fork(self, tenant: str, key: str, request_id: str, fork: Fork) -> JobInfo:
+        """A new job that goes on from a checkpoint of this one."""
+        job = self._ledger.find(tenant, key)
+        return self.find(tenant, self._forking.fork(job, self._spec(job), fork, request_id))
+
+    def rewind(self, tenant: str, key: str, request_id: str, step: int) -> JobInfo:
+        """Let the job go on from an earlier checkpoint; what came after it is gone."""
+        job = self._ledger.find(tenant, key)
+        self._forking.rewind(job, step, request_id)
         return self.find(tenant, job.id)
 
     # ---- look-ups
@@ -343,6 +378,7 @@ class Foreman:
             live_metrics=dict(progress.values),
             best_metric=outline.best_metric,
             best_mode=outline.best_mode,
+            fingerprint=job.fingerprint,
         )
 
     def _outlined(self, digest: str) -> _Outline:
@@ -361,16 +397,28 @@ class Foreman:
         self.look()
 
     def _carry_out(self) -> None:
-        while (command := self._work.get()) is not None:
+        kept_at = -KEEP_SECONDS
+        while True:
+            command: e.Command | str | None = "keep"
+            with suppress(Empty):
+                command = self._work.get(timeout=max(0.01, kept_at + KEEP_SECONDS - time.monotonic()))
+            if command is None:
+                return
             try:
                 self._act(command)
+                if time.monotonic() - kept_at >= KEEP_SECONDS:
+                    kept_at = time.monotonic()
+                    self.tick()
+                    self._keeper.round()
             except TelegradError:
                 logging.exception("jobs: %s could not be carried out", command)
 
     def _act(self, command: e.Command | str) -> None:
         match command:
-            case str():
+            case "place" if not self._is_stopping.is_set():
                 self._place()
+            case str():
+                pass
             case e.Assign():
                 self._begin(command)
             case e.StopNow() | e.Release():
@@ -381,7 +429,7 @@ class Foreman:
                 spec = decode_spec(self._ledger.journal.spec(command.spec))
                 self._floor.order(command.worker, command.job, command.assignment, spec)
             case e.Discard():
-                self.store.rewind(command.job, command.step)
+                self._forking.discard(command)
             case e.Forget():
                 self._forget(command)
 
@@ -432,6 +480,9 @@ class Follower:
         events = self._foreman.events(self._tenant, self._job, self._event)
         rows = self._foreman.metrics(self._tenant, self._job, self._step)
         self._event = max([self._event, *[event.number for event in events]])
+        if any(event.kind == "Rewound" for event in events):  # steps come again, of another timeline
+            self._step = min([self._step, *[int(x.details["step"]) for x in events if x.kind == "Rewound"]])
+            rows = self._foreman.metrics(self._tenant, self._job, self._step)
         self._step = max([self._step, *[row.step for row in rows]])
         if rows:
             self._seen = None  # there may be more than one answer holds
@@ -448,7 +499,3 @@ def _details(event: e.Event) -> dict[str, str]:
     hidden = ("job", "tenant", "spec", "request_id", "request_digest", "rows")
     found = {f.name: str(getattr(event, f.name)) for f in fields(event) if f.name not in hidden}
     return {name: value for name, value in found.items() if value}
-
-
-def _sources(spec: JobSpec) -> list[DataSource]:
-    return [spec.data, *([spec.validation.data] if spec.validation is not None else [])]

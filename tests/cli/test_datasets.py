@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import telegrad as tg
+from telegrad import safetensors
 
 from tests.cli.conftest import Telegrad, completed, shape
 from tests.server.test_service import start, stop
@@ -30,6 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def files(tmp_path: Path) -> Path:
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "labels.npy", Y)
+    safetensors.save_file({"x": X, "y": Y}, tmp_path / "t.safetensors")
     np.savez_compressed(tmp_path / "both.npz", x=X, y=Y)
     return tmp_path
 
@@ -41,12 +43,14 @@ def rows(address: str, name: str) -> dict[str, list[object]]:
 
 def test_files_become_columns(telegrad: Telegrad, store: str, files: Path) -> None:
     one = shape(telegrad("datasets", "put", "one", str(files / "both.npz"), "--server", store, "--json"))
+    three = shape(telegrad("datasets", "put", "three", str(files / "t.safetensors"), "--server", store, "--json"))
     two = telegrad(
         "datasets", "put", "two", str(files / "x.npy"), f"y={files / 'labels.npy'}", "--server", store, "--json"
     )
 
     assert rows(store, "one") == rows(store, "two") == {"x": X.tolist(), "y": Y.tolist()}
     assert one["digest"] == shape(two)["digest"]
+    assert {name: column["shape"] for name, column in three["columns"].items()} == {"x": [4], "y": []}
     assert one["columns"] == {"x": {"dtype": "float32", "shape": [4]}, "y": {"dtype": "int64", "shape": []}}
     assert (one["rows"], one["bytes"], one["source"]) == (6, X.nbytes + Y.nbytes, None)
 

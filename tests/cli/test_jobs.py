@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # a server in a proce
 ROOT = Path(__file__).resolve().parents[2]
 JOB = {
     "id", "name", "state", "reason", "message", "line", "step", "live_step", "last_step", "steps_per_epoch",
-    "position", "restarts", "worker", "submitted_at", "changed_at", "steps_per_second", "live_metrics",
+    "position", "restarts", "worker", "fingerprint", "submitted_at", "changed_at", "steps_per_second", "live_metrics",
 }  # fmt: skip
 
 
@@ -47,6 +47,7 @@ def test_a_job_is_shown_by_name_and_by_id(telegrad: Telegrad, done: str) -> None
     assert found["metrics"]["loss"] == pytest.approx(1 / 6)
     assert found["checkpoints"] == [4, 6]
     assert "state      SUCCEEDED (DONE)\n" in said
+    assert re.search(r"^computes   telegrad .*numpy", said, re.MULTILINE)
     assert "kept       checkpoints of the steps 4, 6\n" in said
 
 
@@ -113,6 +114,22 @@ def test_a_job_is_paused_goes_on_is_extended_and_cancelled(telegrad: Telegrad, k
     assert telegrad("jobs", "extend", *asked).exit_code == 2
 
 
+def test_a_job_is_forked_and_rewound(telegrad: Telegrad, done: str) -> None:
+    asked = ("done", "--server", done)
+
+    fork = shape(telegrad("jobs", "fork", *asked, "--at-step", "4", "--name", "forked", "--steps", "9", "--json"))
+    ended = telegrad("jobs", "wait", "forked", "--server", done)
+    back = telegrad("jobs", "rewind", "forked", "4", "--server", done)
+    unknown = telegrad("jobs", "fork", *asked, "--steps", "9", "--set", "lr=1")
+
+    assert (fork["name"], fork["last_step"], fork["step"]) == ("forked", 9, 4)
+    assert ended.exit_code == 0
+    assert back.exit_code == 6 and "no checkpoint of step 4" in back.stderr
+    assert unknown.exit_code != 0 and "no number 'lr' that a fork could change" in unknown.stderr
+    assert telegrad("jobs", "fork", *asked, "--set", "lr").exit_code == 2
+    assert telegrad("jobs", "rewind", "forked", "9", "--server", done).stdout == "forked goes on from step 9\n"
+
+
 def test_a_terminal_has_a_bar(done: str) -> None:
     terminal, own = pty.openpty()
     command = [sys.executable, "-m", "telegrad.cli", "jobs", "watch", "done", "--server", done]
@@ -141,6 +158,36 @@ def test_metrics_are_drawn_and_told(telegrad: Telegrad, done: str) -> None:
     assert told["loss"]["step"] == [1, 2, 3, 4, 5, 6]
     assert told["loss"]["value"] == [pytest.approx(1 / k) for k in range(1, 7)]
     assert unknown.exit_code == 6 and "no metric 'lr' is recorded" in unknown.stderr
+
+
+def test_a_job_is_forked_and_taken_back(telegrad: Telegrad, done: str) -> None:
+    submitted(done, "parent", steps=6, checkpoint_every=2, keep_checkpoints=4)
+    at = ("--server", done)
+    telegrad("jobs", "wait", "parent", *at)
+
+    forked = shape(
+        telegrad("jobs", "fork", "parent", "--at-step", "2", "--name", "child", "--steps", "8", *at, "--json")
+    )
+    child = telegrad("jobs", "wait", "child", *at, "--json")
+    rewound = telegrad("jobs", "rewind", "parent", "4", *at)
+    again = telegrad("jobs", "wait", "parent", *at, "--json")
+
+    assert (forked["name"], forked["last_step"]) == ("child", 8)
+    assert (child.exit_code, shape(child)["step"]) == (0, 8)
+    assert rewound.stdout == "parent goes on from step 4\n"
+    assert (again.exit_code, shape(again)["step"]) == (0, 6)
+    told = telegrad("jobs", "plot", "child", "loss", *at, "--json")
+    assert shape(told)["metrics"]["loss"]["value"][-1] == pytest.approx(1 / 8)
+
+
+def test_a_fork_that_cannot_be_is_a_sentence(telegrad: Telegrad, done: str) -> None:
+    at = ("--server", done)
+
+    assert telegrad("jobs", "fork", "done", "--at-step", "3", *at).exit_code == 6
+    assert telegrad("jobs", "rewind", "done", "3", *at).exit_code == 6
+    assert telegrad("jobs", "fork", "done", "--set", "lr=fast", *at).exit_code == 2
+    unknown = telegrad("jobs", "fork", "done", "--set", "lr=0.1", *at)
+    assert unknown.exit_code == 1 and "lr" in unknown.stderr and len(unknown.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

@@ -130,6 +130,29 @@ def test_a_job_behind_a_gateway_has_the_bits_of_the_loop_by_hand(tmp_path: Path,
             assert job.checkpoints[-1] == 5 * PER_EPOCH
 
 
+def test_a_job_behind_a_gateway_is_forked_rewound_and_looked_into(tmp_path: Path, unhurt: tg.Session) -> None:
+    with gateway("--workers", "1", "--data-dir", str(tmp_path / "data")) as running:
+        wait_for(running, 1)
+        with tg.connect(running.address, seed=SEED, new=True) as session:
+            job = submitted(session, "first", epochs=5)
+            assert_ends_as_by_hand(job, unhurt, epochs=5)
+            losses, weight = job.history["loss"]["value"].tolist(), job.state_dict()["model.0.weight"]
+            fork = job.fork(at_step=14, name="second").wait(timeout_seconds=60)
+            assert fork.history["loss"]["value"].tolist() == losses[14:]
+            job.rewind(14)
+            assert job.wait(timeout_seconds=60).history["loss"]["value"].tolist() == losses
+            assert (job.state_dict()["model.0.weight"] == weight).all()
+            assert (fork.state_dict()["model.0.weight"] == weight).all()
+            w = tg.Variable(3.0, name="w")
+
+            def step(x: tg.Tensor) -> tg.Tensor:
+                w.assign(w - 1.0)
+                return tg.log(w * (x * x).sum()).mean()
+
+            with pytest.raises(tg.errors.JobFailed, match=r"from log\(float32\[\]\) at .*test_jobs\.py"):
+                session.submit(step, data=points(), steps=6, batch_size=BATCH).wait(timeout_seconds=60)
+
+
 def test_a_killed_workers_job_goes_on_at_another_one(cluster: Cluster, unhurt: tg.Session) -> None:
     cluster.start("one")
     with cluster.session() as session:

@@ -25,6 +25,8 @@ from telegrad_server.compiler.rebuild import without_dead_code
 from tests.compiler.graphs import NARROW, WIDE, RandomGraph, arrays_for, interpret, same_bits
 
 VECTOR = Type((3,), t.float32)
+EXACT = [step for step in OPTIMISATIONS if step.kind == "exact"]
+ROUNDING = [step for step in OPTIMISATIONS if step.kind == "rounding"]
 
 
 def graph(text: str) -> Graph:
@@ -276,7 +278,7 @@ def test_dead_code_goes_and_inputs_stay() -> None:
 
 
 @pytest.mark.parametrize("sizes", [NARROW, WIDE])
-@pytest.mark.parametrize("step", OPTIMISATIONS, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", EXACT, ids=lambda step: step.name)
 def test_an_exact_pass_changes_no_bit(step: object, sizes: tuple[int, int]) -> None:
     for seed in range(40):
         low = RandomGraph(seed, sizes=sizes).build(50)
@@ -290,11 +292,11 @@ def test_an_exact_pass_changes_no_bit(step: object, sizes: tuple[int, int]) -> N
             assert same_bits(before, found), f"seed {seed}"
 
 
-def test_all_passes_together_change_no_bit_and_keep_the_signature() -> None:
+def test_all_exact_passes_together_change_no_bit_and_keep_the_signature() -> None:
     for seed in range(60):
         g = RandomGraph(seed).build(60)
         low = optimise(g, without=[step.name for step in OPTIMISATIONS])
-        after = optimise(g)
+        after = optimise(g, without=[step.name for step in ROUNDING])
         arrays = arrays_for(g, seed)
 
         assert (after.inputs, after.output_types) == (g.inputs, g.output_types)

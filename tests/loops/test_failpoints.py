@@ -63,7 +63,7 @@ def test_a_job_ends_as_if_its_server_had_not_died_there(
 
         assert first.ended() == -signal.SIGKILL
         standing(folder, undisturbed)
-        second = Life(folder, port=first.port)
+        second = Life(folder, "--stray-seconds", "0", port=first.port)
         job = submitting.result(timeout=120)  # the client has asked again, if it was not answered
 
     with tg.connect(second.address, new=True) as session:
@@ -74,8 +74,9 @@ def test_a_job_ends_as_if_its_server_had_not_died_there(
     ended = standing(folder, undisturbed)
     assert ended is not None
     assert ended.state.value == "SUCCEEDED"
-    home = CheckpointStore(folder / "checkpoints")._home(job)
-    assert [name for name in os.listdir(home) if "-" in name] == []  # nothing half there
+    store = CheckpointStore(folder / "checkpoints")
+    assert store.homes() == [store.home_of(job)]  # nothing of a submission that was cut off
+    assert [name for name in os.listdir(folder / "checkpoints" / store.home_of(job)) if "-" in name] == []
 
 
 def submit(address: str) -> str:

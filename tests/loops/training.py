@@ -57,10 +57,11 @@ def by_hand(
     *,
     steps: int,
     seed: int,
+    first: int = 0,
     read: Callable[[Any], Any] = lambda loss: loss,
 ) -> list[float]:
     losses: list[Any] = []
-    for k in range(steps):
+    for k in range(first, steps):
         epoch, number = divmod(k, PER_EPOCH)
         places = np.arange(number * BATCH, min((number + 1) * BATCH, ROWS))
         rows = permuted(places, rows=ROWS, seed=seed, epoch=epoch)

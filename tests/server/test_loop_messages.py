@@ -27,9 +27,18 @@ EVENTS = [
 def test_events(event: e.Event) -> None:
     who = pb.LoopAssignment(worker="w", incarnation="i", job="j", number=3)
 
-    data = messages.event_to_proto(event, who).SerializeToString()
+    (message,) = messages.event_to_proto(event, who)
 
-    assert messages.event_from_proto(pb.TellLoopEventRequest.FromString(data)) == event
+    said = pb.TellLoopEventRequest.FromString(message.SerializeToString())
+    assert messages.event_from_proto(said) == event
+
+
+def test_many_rows_go_in_several_messages() -> None:
+    rows = tuple([e.Row(step, 0, "loss", 0.5, 1.0) for step in range(messages.MOST_ROWS + 3)])
+
+    first, second = messages.event_to_proto(e.Progressed("j", 3, len(rows), rows=rows), pb.LoopAssignment())
+
+    assert (len(first.rows), len(second.rows), first.row_count) == (messages.MOST_ROWS, 3, len(rows))
 
 
 def test_what_no_loop_says_is_refused() -> None:

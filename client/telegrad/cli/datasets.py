@@ -16,6 +16,7 @@ from telegrad.cli.target import Target, asks_a_server_by_option
 from telegrad.cli.things import complete_dataset, things_of
 from telegrad.datasets import Dataset, Datasets
 from telegrad.errors import DTypeError
+from telegrad.safetensors import load_file
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -75,8 +76,8 @@ def show(target: Target, name: str, as_json: bool) -> None:
 def put(target: Target, name: str, files: tuple[str, ...], as_json: bool) -> None:
     """Keep the arrays of FILE... under NAME; their first axes are equal.
 
-    FILE is digits.npz, whose arrays are columns; x.npy, a column x; or COLUMN=FILE.npy. What is there already is not
-    sent again, and an upload that was cut off goes on where it was. Nothing is unpickled.
+    FILE is digits.npz or digits.safetensors, whose arrays are columns; x.npy, a column x; or COLUMN=FILE.npy. What is
+    there already is not sent again, and an upload that was cut off goes on where it was. Nothing is unpickled.
     """
     columns = read_columns(files)
     with things_of(target) as there:
@@ -117,7 +118,7 @@ def verify(target: Target, name: str, as_json: bool) -> None:
 
 
 def read_columns(files: tuple[str, ...]) -> Mapping[str, npt.NDArray[Any]]:
-    """The arrays in .npy and .npz files by column. UsageError for another file, or a column that comes twice."""
+    """The arrays in files by column. UsageError for a file of another kind, or a column that comes twice."""
     columns: dict[str, npt.NDArray[Any]] = {}
     for text in files:
         column, is_named, path = text.rpartition("=")
@@ -131,9 +132,13 @@ def read_columns(files: tuple[str, ...]) -> Mapping[str, npt.NDArray[Any]]:
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    if path.suffix not in (".npy", ".npz"):
-        raise click.UsageError(f"{path} is no .npy or .npz file; others are registered by the server's operator")
+    if path.suffix not in (".npy", ".npz", ".safetensors"):
+        raise click.UsageError(
+            f"{path} is no .npy, .npz or .safetensors file; others are registered by the server's operator"
+        )
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         if path.suffix == ".npy":
             return {path.stem: np.lib.format.open_memmap(path, mode="r")}
         with zipfile.ZipFile(path) as archive:

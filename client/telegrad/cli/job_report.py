@@ -49,6 +49,7 @@ def job_shape(job: JobInfo) -> Shape:
         "position": job.position or None,
         "restarts": job.restarts,
         "worker": job.worker or None,
+        "fingerprint": job.fingerprint or None,
         "submitted_at": job.submitted_at,
         "changed_at": job.changed_at,
         "steps_per_second": job.steps_per_second or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from telegrad.cli.following import logs, plot, wait, watch
+from telegrad.cli.forking import fork, rewind
 from telegrad.cli.job_report import job_argument, job_shape, moment, numbers, say
 from telegrad.cli.report import Reporting, json_option, write_json
 from telegrad.cli.target import Target, asks_a_server_by_option
@@ -75,6 +76,7 @@ def show(target: Target, job: str, as_json: bool) -> None:
         ("speed", f"{info.steps_per_second:.3g} steps/s{_left(info)}" if info.steps_per_second else ""),
         ("metrics", "  ".join([f"{name} {value:.4g}" for name, value in newest.items()])),
         ("worker", info.worker),
+        ("computes", info.fingerprint),
         ("restarts", str(info.restarts) if info.restarts else ""),
         ("submitted", moment(info.submitted_at)),
         ("changed", moment(info.changed_at)),
@@ -119,8 +121,8 @@ def extend(target: Target, job: str, in_epochs: int | None, in_steps: int | None
     say(info, f"trains until step {info.last_step}", as_json)
 
 
-for following in (watch, wait, logs, plot):
-    jobs.add_command(following)
+for more in (watch, wait, logs, plot, fork, rewind):
+    jobs.add_command(more)
 
 
 def _left(job: JobInfo) -> str:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from telegrad.errors import GraphError, JobFailed, NotFound, TimedOut
 from telegrad.jobs.checkpoint import Checkpoint
-from telegrad.wire.jobs import JobEvent, JobInfo, JobNews, MetricRow
+from telegrad.wire.jobs import Fork, JobEvent, JobInfo, JobNews, MetricRow
+from telegrad.wire.naming import check_name
 
 if TYPE_CHECKING:
     from telegrad.nn.module import Module
@@ -197,6 +198,37 @@ class Job:
         if (epochs is None) == (steps is None):
             raise GraphError("extend takes either epochs or steps, in all")
         self._info = self._calls.extend(self.id, secrets.token_hex(16), epochs=epochs, steps=steps)
+        return self
+
+    def fork(
+        self,
+        at_step: int | None = None,
+        *,
+        name: str | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        **numbers: float,
+    ) -> Job:
+        """A new job that goes on from a checkpoint of this one: the newest, or that of ``at_step``.
+
+        It ends when this one does, or after so many ``epochs`` or ``steps`` counted from this one's beginning. Numbers
+        of the optimizer's may be others: ``job.fork(lr=1e-4, weight_decay=0.0)``. With the same numbers it does what
+        this one does from there, bit for bit. NotFound if the step has no checkpoint; GraphError for a number that the
+        job does not have: a schedule of the step is part of its graph.
+        """
+        if epochs is not None and steps is not None:
+            raise GraphError("fork takes epochs or steps, counted from the first job's beginning, and not both")
+        name = check_name(name or f"{self.name[:96]}-fork-{secrets.token_hex(3)}", what="a job")
+        given = {number: float(value) for number, value in numbers.items()}
+        fork = Fork(name=name, step=at_step, epochs=epochs, steps=steps, numbers=given)
+        return Job(self._calls, self._calls.fork(self.id, secrets.token_hex(16), fork))
+
+    def rewind(self, step: int) -> Job:
+        """Let it go on from an earlier checkpoint of its own; what it has made and recorded since is gone.
+
+        Also one that has ended. One that is paused stays so. NotFound if the step has no checkpoint.
+        """
+        self._info = self._calls.rewind(self.id, secrets.token_hex(16), step)
         return self
 
     # ---- what it has made

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.datasets import Column, Description, Missing
-from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, JobInfo, JobNews
+from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, Fork, JobInfo, JobNews
 from telegrad.wire.messages import Command, ErrorRecord, Event
 
 Deliver = Callable[[Event], None]
@@ -133,6 +133,14 @@ class JobCalls(Protocol):
 
     def extend(self, job: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
         """Let it end later."""
+        ...
+
+    def fork(self, job: str, request_id: str, fork: Fork) -> JobInfo:
+        """Make a new job that goes on from a checkpoint of this one."""
+        ...
+
+    def rewind(self, job: str, request_id: str, step: int) -> JobInfo:
+        """Let it go on from an earlier checkpoint."""
         ...
 
     def checkpoints(self, job: str) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telegrad.wire.arrays import array_from
-from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, JobInfo, JobNews
+from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, Fork, JobInfo, JobNews
 
 LOOK_SECONDS = 0.05
 """How long to wait before looking again whether a job has news."""
@@ -62,6 +62,12 @@ class LocalJobs:
 
     def extend(self, job: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
         return self._foreman.extend(self._tenant, job, request_id, epochs=epochs, steps=steps)
+
+    def fork(self, job: str, request_id: str, fork: Fork) -> JobInfo:
+        return self._foreman.fork(self._tenant, job, request_id, fork)
+
+    def rewind(self, job: str, request_id: str, step: int) -> JobInfo:
+        return self._foreman.rewind(self._tenant, job, request_id, step)
 
     def checkpoints(self, job: str) -> list[int]:
         return self._foreman.checkpoints(self._tenant, job)

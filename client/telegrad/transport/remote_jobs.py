@@ -16,8 +16,14 @@ from telegrad.errors import ServerUnavailable, TelegradError
 from telegrad.transport.channel import error_of
 from telegrad.transport.patience import Patience, as_unavailable
 from telegrad.transport.remote_checkpoints import read_checkpoint
-from telegrad.wire.job_messages import info_from_proto, news_from_proto, report_from_proto, tensor_to_proto
-from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, JobInfo, JobNews
+from telegrad.wire.job_messages import (
+    fork_to_proto,
+    info_from_proto,
+    news_from_proto,
+    report_from_proto,
+    tensor_to_proto,
+)
+from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, Fork, JobInfo, JobNews
 from telegrad.wire.v1 import jobs_pb2 as pb
 from telegrad.wire.v1 import jobs_pb2_grpc as services
 
@@ -77,7 +83,8 @@ class RemoteJobs:
                     news = news_from_proto(message)
                     patience.heard()
                     after_event = max([after_event, *[event.number for event in news.events]])
-                    from_step = max([from_step, *[row.step + 1 for row in news.rows]])
+                    back = [int(event.details["step"]) for event in news.events if event.kind == "Rewound"]
+                    from_step = max([min([from_step, *back]), *[row.step + 1 for row in news.rows]])
                     has_ended = news.job.has_ended
                     yield news
                 if has_ended:
@@ -101,6 +108,14 @@ class RemoteJobs:
     def extend(self, job: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
         request = pb.ExtendJobRequest(job=job, request_id=request_id, epochs=epochs, steps=steps)
         return info_from_proto(self._call(self._stub.ExtendJob, request).job)
+
+    def fork(self, job: str, request_id: str, fork: Fork) -> JobInfo:
+        request = fork_to_proto(job, request_id, fork)
+        return info_from_proto(self._call(self._stub.ForkJob, request, timeout=max(self._timeout, SUBMIT_SECONDS)).job)
+
+    def rewind(self, job: str, request_id: str, step: int) -> JobInfo:
+        request = pb.RewindJobRequest(job=job, request_id=request_id, step=step)
+        return info_from_proto(self._call(self._stub.RewindJob, request).job)
 
     def checkpoints(self, job: str) -> list[int]:
         return [*self._call(self._stub.ListCheckpoints, pb.ListCheckpointsRequest(job=job)).steps]

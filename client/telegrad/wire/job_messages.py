@@ -9,6 +9,7 @@ from telegrad.wire.jobs import (
     CheckpointReport,
     DamagedCheckpoint,
     FirstTensor,
+    Fork,
     JobEvent,
     JobInfo,
     JobNews,
@@ -50,6 +51,7 @@ def info_to_proto(info: JobInfo) -> pb.JobInfo:
         live_metrics=info.live_metrics,
         best_metric=info.best_metric,
         best_mode=info.best_mode,
+        fingerprint=info.fingerprint,
     )
 
 
@@ -75,6 +77,7 @@ def info_from_proto(message: pb.JobInfo) -> JobInfo:
         live_metrics=dict(message.live_metrics),
         best_metric=message.best_metric,
         best_mode=message.best_mode,
+        fingerprint=message.fingerprint,
     )
 
 
@@ -105,6 +108,30 @@ def tensor_to_proto(tensor: FirstTensor) -> pb.FirstTensor:
 def tensor_from_proto(message: pb.FirstTensor) -> FirstTensor:
     """The tensor in a message."""
     return FirstTensor(message.name, message.data if message.HasField("data") else None, message.ticket)
+
+
+def fork_to_proto(job: str, request_id: str, fork: Fork) -> pb.ForkJobRequest:
+    """A request for a fork of a job."""
+    return pb.ForkJobRequest(
+        job=job,
+        request_id=request_id,
+        name=fork.name,
+        step=fork.step,
+        epochs=fork.epochs,
+        steps=fork.steps,
+        numbers=fork.numbers,
+    )
+
+
+def fork_from_proto(message: pb.ForkJobRequest) -> Fork:
+    """What the fork shall be."""
+    return Fork(
+        name=message.name,
+        step=message.step if message.HasField("step") else None,
+        epochs=message.epochs if message.HasField("epochs") else None,
+        steps=message.steps if message.HasField("steps") else None,
+        numbers=dict(message.numbers),
+    )
 
 
 def header_to_proto(header: CheckpointHeader) -> pb.CheckpointHeader:

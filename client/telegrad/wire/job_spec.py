@@ -362,6 +362,11 @@ class JobSpec:
         return self.loop.last_step(self.data.rows)
 
     @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The data that it needs."""
+        return (self.data, *([self.validation.data] if self.validation is not None else []))
+
+    @property
     def first_step(self) -> int:
         """The number of its first checkpoint: 0, or that of the step which it was forked at."""
         return self.parent.step if self.parent is not None else 0

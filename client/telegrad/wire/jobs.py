@@ -40,6 +40,7 @@ class JobInfo:
     live_metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     best_metric: str = ""  # of which the best checkpoint is kept
     best_mode: str = ""
+    fingerprint: str = ""  # of the worker that has it, or had it last: versions, and the device by its name
 
     @property
     def has_ended(self) -> bool:
@@ -79,6 +80,21 @@ class JobNews:
     job: JobInfo
     events: tuple[JobEvent, ...]
     rows: tuple[MetricRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """What a fork shall be.
+
+    ``step`` None: from the newest checkpoint; neither ``epochs`` nor ``steps``: to the same end. ``numbers``
+    are those that shall be others, by the names that the program gave them: "lr".
+    """
+
+    name: str
+    step: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)

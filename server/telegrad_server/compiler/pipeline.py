@@ -22,6 +22,7 @@ from telegrad_server.compiler.places import place_of_input, with_moves
 from telegrad_server.compiler.plan import Plan, make_plan
 from telegrad_server.compiler.replicas import Share, divided
 from telegrad_server.compiler.shards import sharded
+from telegrad_server.compiler.transposed import transposed_products
 
 
 class Place(NamedTuple):
@@ -48,6 +49,7 @@ LOWERING: tuple[Pass, ...] = (
 """What turns a graph as the client writes it into one that can run."""
 
 OPTIMISATIONS: tuple[Pass, ...] = (
+    Pass("transposed_products", "rounding", transposed_products),
     Pass("fold", "exact", fold),
     Pass("common_subexpressions", "exact", common_subexpressions),
     Pass("remove_barriers", "exact", remove_barriers),
@@ -56,6 +58,13 @@ OPTIMISATIONS: tuple[Pass, ...] = (
 """What makes it cheaper; a graph runs without any of them."""
 
 PASSES = LOWERING + OPTIMISATIONS
+
+
+def lowered(graph: Graph) -> Graph:
+    """The graph as it can run: gradients are ops like others, and keep the origins of what they are of."""
+    for step in LOWERING:
+        graph = in_regions(step.run(graph), step.run)
+    return graph
 
 
 def optimise(graph: Graph, *, without: Collection[str] = ()) -> Graph:

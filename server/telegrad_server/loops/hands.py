@@ -17,6 +17,7 @@ import numpy.typing as npt
 from telegrad.errors import ServerUnavailable, TelegradError
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, type_of
+from telegrad.wire.codec import function_id
 from telegrad.wire.status import to_record
 
 from telegrad_server.worker import Worker
@@ -94,7 +95,7 @@ class Hands:
     def __init__(self, worker: Worker, tenant: str, functions: Mapping[bytes, bytes]) -> None:
         self._worker = worker
         self._tenant = tenant
-        self._functions = functions
+        self._functions = dict(functions)
         self._lock = threading.Lock()
         self._answers: dict[int, Answer] = {}
         self._sequence = 0
@@ -136,6 +137,12 @@ class Hands:
             upload.write(array_bytes(array))
             upload.finish()
         return name
+
+    def knows(self, data: bytes) -> bytes:
+        """The id of a function with these bytes, which can be run from now on."""
+        function = function_id(data)
+        self._functions[function] = data
+        return function
 
     def run(self, function: bytes, operands: Sequence[Operand], results: Sequence[int]) -> None:
         """Call a function: a name for each result, or 0 where it is not wanted."""

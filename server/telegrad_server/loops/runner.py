@@ -74,12 +74,20 @@ class Progress:
     values: dict[str, float] = field(default_factory=dict[str, float])
 
 
-class _Stop(Exception):
+class Stop(Exception):
     """The loop ends here, and this is what there is to say; None: nothing."""
 
     def __init__(self, event: e.Event | None) -> None:
         super().__init__()
         self.event = event
+
+
+class NotFinite(Exception):
+    """The loop ends here, for a metric of a step, or of the validation after it, is not finite."""
+
+    def __init__(self, metric: str, value: float, step: int, *, is_validation: bool) -> None:
+        super().__init__()
+        self.metric, self.value, self.step, self.is_validation = metric, value, step, is_validation
 
 
 class Runner:
@@ -119,8 +127,10 @@ class Runner:
         job, number = self._is_of.job, self._is_of.number
         try:
             self._loop()
-        except _Stop as stop:
+        except Stop as stop:
             return stop.event
+        except NotFinite as found:
+            return self._diagnosed(found)
         except Ended as ended:
             return e.Lost(job, number, "DRAINED" if ended.record.reason == "DRAINING" else "WORKER_LOST", str(ended))
         except Broken as broken:
@@ -139,7 +149,24 @@ class Runner:
         job, number = self._is_of.job, self._is_of.number
         if record.reason == "DEVICE_OOM":
             return e.Lost(job, number, "WORKER_OOM", record.message)
-        return e.Failed(job, number, record.reason, record.message, _line(self._spec, record))
+        return e.Failed(job, number, record.reason, record.message, line_of(self._spec, record.function, record.node))
+
+    def _diagnosed(self, found: NotFinite) -> e.Event:
+        """What there is to say of a metric that is not finite: which, and where that began."""
+        from telegrad_server.loops.diagnosis import diagnose  # it runs the loop again, with a runner
+
+        finding = diagnose(
+            self._is_of, found, worker=self._worker, dataset=self._dataset, store=self._store, orders=self._orders
+        )
+        why = f" ({finding.message})" if finding is not None else ""
+        message = (
+            f"the metric {found.metric} was {found.value} at step {found.step}{why}; the last checkpoint is from"
+            " before: look at the data, or submit again with a smaller learning rate"
+        )
+        job, number = self._is_of.job, self._is_of.number
+        if self._spec.on_nonfinite == "pause":
+            return e.Paused(job, number, "NONFINITE", message)
+        return e.Failed(job, number, "NONFINITE", message, finding.line if finding is not None else "")
 
     # ---- the loop
 
@@ -171,7 +198,7 @@ class Runner:
         while True:
             spec = self._spec = self._orders.spec or self._spec
             if self._orders.stop_now.is_set():
-                raise _Stop(e.Cancelled(self._is_of.job, self._is_of.number))
+                raise Stop(e.Cancelled(self._is_of.job, self._is_of.number))
             is_early = measures.is_enough
             must_leave = self._orders.leave.is_set()
             must_stop = must_leave or self._orders.stop_at_checkpoint.is_set()
@@ -183,9 +210,10 @@ class Runner:
                 job, number = self._is_of.job, self._is_of.number
                 if must_stop and step < spec.last_step and not is_early:
                     left = e.Lost(job, number, "DRAINED", "its worker is to go")
-                    raise _Stop(left if must_leave else e.Paused(job, number, "ASKED"))
-                raise _Stop(e.Succeeded(job, number, step, is_early))
+                    raise Stop(left if must_leave else e.Paused(job, number, "ASKED"))
+                raise Stop(e.Succeeded(job, number, step, is_early))
             step += 1
+            self._before(hands, calls, measures, batches, step)
             place = spec.loop.batch(step, spec.data.rows)
             call = calls.steps[place.rows]
             batch = batches.of(spec, step)
@@ -202,6 +230,9 @@ class Runner:
                 rehearsal.end()
                 self._save(hands, calls, measures, writing, step)
                 saved, saved_at = step, time.monotonic()
+
+    def _before(self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, step: int) -> None:
+        """What is to be done before a step: nothing."""
 
     def _is_due(self, step: int, saved_at: float) -> bool:
         rule, per_epoch = self._spec.checkpoints, self._spec.loop.steps_per_epoch(self._spec.data.rows)
@@ -229,19 +260,10 @@ class Runner:
         self._rows += [e.Row(step, epoch, name, value, now) for name, value in values.items()]
         self.progress.values.update(values)
 
-    def _check_finite(self, step: int, values: dict[str, float]) -> None:
-        wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if not wrong or self._spec.on_nonfinite == "keep":
-            return
-        name, value = next(iter(wrong.items()))
-        message = (
-            f"the metric {name} was {value} at step {step}; the last checkpoint is from before: look at the data, or"
-            " submit again with a smaller learning rate"
-        )
-        job, number = self._is_of.job, self._is_of.number
-        if self._spec.on_nonfinite == "pause":
-            raise _Stop(e.Paused(job, number, "NONFINITE", message))
-        raise _Stop(e.Failed(job, number, "NONFINITE", message))
+    def _check_finite(self, step: int, values: dict[str, float], *, is_validation: bool = False) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value) and self._spec.on_nonfinite != "keep":
+                raise NotFinite(name, value, step, is_validation=is_validation)
 
     # ---- the ends of epochs, and validation
 
@@ -281,6 +303,7 @@ class Runner:
             reduction.add(done.values(), done.metrics, done.rows)
         values = reduction.result(validation.calls[0].metrics)
         self._record(step, epoch, values)
+        self._check_finite(step, values, is_validation=True)
         is_best = measures.reduce(values, step)
         self._call_all(calls, measures, spec.after_validation, step, epoch)
         return is_best
@@ -313,7 +336,7 @@ class Runner:
         )
         rows, self._rows = tuple(self._rows), []
         progressed = e.Progressed(self._is_of.job, self._is_of.number, step, rows=rows)
-        best = [measures.best_step] if measures.best_step >= 0 else []
+        best = [spec.first_step, *([measures.best_step] if measures.best_step >= 0 else [])]
         writing.begin(draft, calls.capture(), progressed, last=spec.checkpoints.keep_last, best=best)
 
     def _say(self, event: e.Event) -> None:
@@ -362,13 +385,13 @@ class _Writing:
         self._store.keep(draft.job, last=last, best=best)
 
 
-def _line(spec: JobSpec, record: ErrorRecord) -> str:
-    """The user's line of the node that failed, as far as it is known."""
+def line_of(spec: JobSpec, function_id: bytes, node: int) -> str:
+    """The user's line of a function's node, as far as it is known."""
     for function in spec.functions:
-        if function.id == record.function and 0 <= record.node < len(function.lines):
-            line = function.lines[record.node]
+        if function.id == function_id and 0 <= node < len(function.lines):
+            line = function.lines[node]
             return f"{line.file}:{line.number}" if line is not None else ""
     return ""
 
 
-__all__ = ["Assignment", "Orders", "Progress", "Runner"]
+__all__ = ["Assignment", "NotFinite", "Orders", "Progress", "Runner", "Stop", "line_of"]

@@ -10,6 +10,7 @@ from telegrad_server.executors import pick_executor
 from telegrad_server.failpoints import chosen
 from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
+from telegrad_server.keeper import Rules
 from telegrad_server.roles.hardware import OneWorker
 from telegrad_server.roles.page import open_page
 from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, say, stopping
@@ -25,7 +26,8 @@ async def run(config: Config) -> int:
     datasets = catalog(config)
     jobs = None
     if config.data_dir is not None and datasets is not None:
-        jobs = Foreman(Here(worker, reached=reached), datasets, Path(config.data_dir), reached=reached)
+        floor = Here(worker, reached=reached)
+        jobs = Foreman(floor, datasets, Path(config.data_dir), reached=reached, rules=Rules.of(config))
     tokens = gate(config)
     server = Server(worker, config, Access(tokens), catalog=datasets, foreman=jobs)
     port = await server.start()

@@ -24,6 +24,7 @@ from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
 from telegrad_server.datasets.cache import Cache
 from telegrad_server.executors import Executor, pick_executor
+from telegrad_server.failpoints import chosen
 from telegrad_server.roles.running import STOP_SECONDS, reachable, say, stopping
 from telegrad_server.seats import Neighbours
 from telegrad_server.service import Server, TicketAccess
@@ -95,7 +96,7 @@ async def run(config: Config) -> int:
         lease=lease,
         cache=Cache(Path(cache_dir), most_bytes=config.cache_bytes),
     )
-    shift = WorkShift(worker, vault, lease)
+    shift = WorkShift(worker, vault, lease, reached=chosen(config.failpoints, testing=config.testing))
     shift.start()
     say(f"telegrad-server worker {facts.worker} listening on {config.host}:{port}, joining {config.gateway}")
     draining = asyncio.create_task(drained.wait())

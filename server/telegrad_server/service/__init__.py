@@ -83,15 +83,13 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._worker.tick()
-            if self._foreman is not None:
-                await asyncio.to_thread(self._foreman.tick)
 
     async def stop(self, grace_seconds: float) -> None:
         """Answer no new calls, end the sessions, and wait for calls under way."""
         if self._ticking is not None:
             self._ticking.cancel()
         if self._foreman is not None:
-            await asyncio.to_thread(self._foreman.stop)
+            await asyncio.to_thread(self._foreman.stop, self._config.job_grace_seconds)
         await asyncio.to_thread(self._worker.stop)
         self._health.end()
         await self._server.stop(grace_seconds)

@@ -37,7 +37,9 @@ from telegrad_server.cluster.pool import Pool
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
+from telegrad_server.failpoints import chosen
 from telegrad_server.foreman import Foreman
+from telegrad_server.keeper import Rules
 from telegrad_server.metrics import Endpoint, gateway_figures
 from telegrad_server.service.away import Away
 from telegrad_server.service.datasets import Datasets
@@ -95,7 +97,8 @@ class Gateway:
         self._foreman: Foreman | None = None
         inside = [Workers(self, key).handlers()]
         if catalog is not None and config.data_dir is not None:
-            self._foreman = Foreman(self._away, catalog, Path(config.data_dir))
+            reached = chosen(config.failpoints, testing=config.testing)
+            self._foreman = Foreman(self._away, catalog, Path(config.data_dir), reached=reached, rules=Rules.of(config))
             inside.append(Loops(self._foreman, self._away, self.members, key).handlers())
         self._server = new_server(
             config,

@@ -11,6 +11,7 @@ import grpc
 from telegrad.errors import ResourceError
 from telegrad.wire import stream
 from telegrad.wire.job_messages import (
+    fork_from_proto,
     header_to_proto,
     info_to_proto,
     news_to_proto,
@@ -58,6 +59,8 @@ class Jobs:
                 "ResumeJob": unary(self.resume_job, pb.ResumeJobRequest),
                 "CancelJob": unary(self.cancel_job, pb.CancelJobRequest),
                 "ExtendJob": unary(self.extend_job, pb.ExtendJobRequest),
+                "ForkJob": unary(self.fork_job, pb.ForkJobRequest),
+                "RewindJob": unary(self.rewind_job, pb.RewindJobRequest),
                 "ListCheckpoints": unary(self.list_checkpoints, pb.ListCheckpointsRequest),
                 "ReadCheckpoint": streaming(self.read_checkpoint, pb.ReadCheckpointRequest),
                 "VerifyCheckpoints": unary(self.verify_checkpoints, pb.VerifyCheckpointsRequest),
@@ -135,6 +138,18 @@ class Jobs:
             extend, TENANT.get(), request.job, request.request_id, epochs=epochs, steps=steps
         )
         return pb.ExtendJobResponse(job=info_to_proto(info))
+
+    async def fork_job(self, request: pb.ForkJobRequest, context: Any) -> pb.ForkJobResponse:
+        """Makes one that goes on from a checkpoint of another."""
+        fork, asked = self._foreman.fork, fork_from_proto(request)
+        info = await asyncio.to_thread(fork, TENANT.get(), request.job, request.request_id, asked)
+        return pb.ForkJobResponse(job=info_to_proto(info))
+
+    async def rewind_job(self, request: pb.RewindJobRequest, context: Any) -> pb.RewindJobResponse:
+        """Lets one go on from an earlier checkpoint."""
+        rewind = self._foreman.rewind
+        info = await asyncio.to_thread(rewind, TENANT.get(), request.job, request.request_id, request.step)
+        return pb.RewindJobResponse(job=info_to_proto(info))
 
     async def list_checkpoints(self, request: pb.ListCheckpointsRequest, context: Any) -> pb.ListCheckpointsResponse:
         """Tells which checkpoints there are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from telegrad.errors import GraphError
@@ -17,7 +17,9 @@ from telegrad_server.loops import Assignment, Order, Progress
 
 Said = e.Started | e.Progressed | e.Paused | e.Cancelled | e.Failed | e.Succeeded | e.Lost
 
-_ROW = ("step", "epoch", "name", "value", "time_seconds")
+MOST_ROWS = 20_000
+"""In a message: with the longest names they stay far below what one may hold."""
+
 _READ: dict[str, Callable[[str, int, pb.TellLoopEventRequest], Said]] = {
     "Started": lambda job, number, r: e.Started(job, number, r.step, r.message),
     "Progressed": lambda job, number, r: e.Progressed(job, number, r.step, rows=tuple(map(_row, r.rows))),
@@ -29,21 +31,20 @@ _READ: dict[str, Callable[[str, int, pb.TellLoopEventRequest], Said]] = {
 }
 
 
-def event_to_proto(event: e.Event, who: pb.LoopAssignment) -> pb.TellLoopEventRequest:
-    """What a loop says, as a message."""
+def event_to_proto(event: e.Event, who: pb.LoopAssignment) -> list[pb.TellLoopEventRequest]:
+    """What a loop says, as a message, and more of them with the rows that it has no room for."""
     assert isinstance(event, Said)
+    more: list[pb.TellLoopEventRequest] = []
     said = pb.TellLoopEventRequest(assignment=who, kind=type(event).__name__, message=getattr(event, "message", ""))
     match event:
         case e.Started():
             said.step = event.step
         case e.Progressed():
             said.step = event.step
-            said.rows.extend(
-                [
-                    jobs.MetricRow(step=r.step, epoch=r.epoch, name=r.name, value=r.value, time_seconds=r.at)
-                    for r in event.rows
-                ]
-            )
+            said.row_count = len(event.rows)
+            said.rows.extend(_rows(event.rows[:MOST_ROWS]))
+            for first in range(MOST_ROWS, len(event.rows), MOST_ROWS):
+                more.append(pb.TellLoopEventRequest(rows=_rows(event.rows[first : first + MOST_ROWS])))
         case e.Paused() | e.Lost():
             said.reason = event.why
         case e.Failed():
@@ -52,7 +53,11 @@ def event_to_proto(event: e.Event, who: pb.LoopAssignment) -> pb.TellLoopEventRe
             said.step, said.is_early = event.step, event.is_early
         case e.Cancelled():
             pass
-    return said
+    return [said, *more]
+
+
+def _rows(rows: Sequence[e.Row]) -> list[jobs.MetricRow]:
+    return [jobs.MetricRow(step=r.step, epoch=r.epoch, name=r.name, value=r.value, time_seconds=r.at) for r in rows]
 
 
 def event_from_proto(message: pb.TellLoopEventRequest) -> Said:

@@ -64,7 +64,9 @@ class Loops:
                 "WorkShift": grpc.stream_stream_rpc_method_handler(
                     guarded(self.work_shift), reader(pb.WorkShiftRequest), _serialized
                 ),
-                "TellLoopEvent": unary(self.tell, pb.TellLoopEventRequest),
+                "TellLoopEvent": grpc.stream_unary_rpc_method_handler(
+                    guarded(self.tell), reader(pb.TellLoopEventRequest), _serialized
+                ),
                 "RestoreCheckpoint": streaming(self.restore, pb.RestoreCheckpointRequest),
                 "StoreCheckpoint": grpc.stream_unary_rpc_method_handler(guarded(self.store), _read_store, _serialized),
                 "KeepCheckpoints": unary(self.keep, pb.KeepCheckpointsRequest),
@@ -135,10 +137,18 @@ class Loops:
 
     # ---- what loops say
 
-    async def tell(self, request: pb.TellLoopEventRequest) -> pb.TellLoopEventResponse:
+    async def tell(self, requests: Any, context: Any) -> pb.TellLoopEventResponse:
         """Makes it a fact."""
-        await self._job(request.assignment)
-        await asyncio.to_thread(self._foreman.tell, event_from_proto(request))
+        self._admit(context)
+        said = await next_of(context, seconds=IDLE_SECONDS)
+        if said is None:
+            raise GraphError("nothing was said", reason="MALFORMED_MESSAGE")
+        await self._job(said.assignment)
+        while (more := await next_of(context, seconds=IDLE_SECONDS)) is not None:
+            said.rows.extend(more.rows)
+        if len(said.rows) != said.row_count:
+            raise ServerUnavailable("what a loop said broke off; say it again")
+        await asyncio.to_thread(self._foreman.tell, event_from_proto(said))
         return pb.TellLoopEventResponse()
 
     # ---- checkpoints

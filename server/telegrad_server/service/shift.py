@@ -12,6 +12,7 @@ from telegrad.errors import TelegradError
 from telegrad.wire.v1 import loops_pb2 as pb
 
 from telegrad_server.cluster.lease import Lease
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.loops import Assignment, Hall
 from telegrad_server.service.loop_messages import order_from_proto, progress_to_proto
 from telegrad_server.service.relay import error_of
@@ -31,10 +32,10 @@ WITHOUT_JOBS_SECONDS = 5.0
 class WorkShift:
     """Runs a gateway's jobs on a worker, from `start` until `stop`."""
 
-    def __init__(self, worker: Worker, vault: Vault, lease: Lease) -> None:
+    def __init__(self, worker: Worker, vault: Vault, lease: Lease, *, reached: Reached = nothing) -> None:
         self._vault = vault
         self._lease = lease
-        self._hall = Hall(worker, vault, ended=lambda: None)
+        self._hall = Hall(worker, vault, ended=lambda: None, reached=reached)
         self._thread = threading.Thread(target=self._work, name="telegrad-shift", daemon=True)
 
     def start(self) -> None:

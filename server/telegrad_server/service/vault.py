@@ -81,8 +81,9 @@ class Vault:
     def tell(self, event: e.Event) -> object:
         """Make what a loop says a fact."""
         number = getattr(event, "assignment", 0)
-        message = event_to_proto(event, self._who(event.job, number))
-        return self.ask(lambda: self._unary(self.stub.TellLoopEvent, message))
+        messages = event_to_proto(event, self._who(event.job, number))
+        tell = self.stub.TellLoopEvent
+        return self.ask(lambda: tell(iter(messages), timeout=CALL_SECONDS, metadata=self.metadata))
 
     def keeper(self, assignment: Assignment) -> Keeper:
         """The checkpoints of a job, at the gateway."""
@@ -119,9 +120,6 @@ class Vault:
     def store(self, parts: Iterator[bytes]) -> object:
         """Send a checkpoint, as messages that are bytes already."""
         return self._store(parts, metadata=self.metadata)
-
-    def _unary(self, method: Any, message: Any) -> Any:
-        return method(message, timeout=CALL_SECONDS, metadata=self.metadata)
 
     def ask(self, call: Callable[[], _Answer]) -> _Answer:
         """What the call returns, made again while the gateway is not there. JobError (JOB_FENCED) when it is over."""

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobInfo(_message.Message):
-    __slots__ = ("id", "name", "state", "reason", "message", "line", "step", "last_step", "steps_per_epoch", "position", "restarts", "worker", "submit_time", "change_time", "live_step", "steps_per_second", "live_metrics", "best_metric", "best_mode")
+    __slots__ = ("id", "name", "state", "reason", "message", "line", "step", "last_step", "steps_per_epoch", "position", "restarts", "worker", "submit_time", "change_time", "live_step", "steps_per_second", "live_metrics", "best_metric", "best_mode", "fingerprint")
     class LiveMetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class JobInfo(_message.Message):
     LIVE_METRICS_FIELD_NUMBER: _ClassVar[int]
     BEST_METRIC_FIELD_NUMBER: _ClassVar[int]
     BEST_MODE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: str
@@ -57,7 +58,8 @@ class JobInfo(_message.Message):
     live_metrics: _containers.ScalarMap[str, float]
     best_metric: str
     best_mode: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., line: _Optional[str] = ..., step: _Optional[int] = ..., last_step: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ..., position: _Optional[int] = ..., restarts: _Optional[int] = ..., worker: _Optional[str] = ..., submit_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., live_step: _Optional[int] = ..., steps_per_second: _Optional[float] = ..., live_metrics: _Optional[_Mapping[str, float]] = ..., best_metric: _Optional[str] = ..., best_mode: _Optional[str] = ...) -> None: ...
+    fingerprint: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., line: _Optional[str] = ..., step: _Optional[int] = ..., last_step: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ..., position: _Optional[int] = ..., restarts: _Optional[int] = ..., worker: _Optional[str] = ..., submit_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., live_step: _Optional[int] = ..., steps_per_second: _Optional[float] = ..., live_metrics: _Optional[_Mapping[str, float]] = ..., best_metric: _Optional[str] = ..., best_mode: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class JobEvent(_message.Message):
     __slots__ = ("number", "time", "kind", "details")
@@ -213,6 +215,53 @@ class ExtendJobRequest(_message.Message):
     def __init__(self, job: _Optional[str] = ..., request_id: _Optional[str] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class ExtendJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: JobInfo
+    def __init__(self, job: _Optional[_Union[JobInfo, _Mapping]] = ...) -> None: ...
+
+class ForkJobRequest(_message.Message):
+    __slots__ = ("job", "request_id", "name", "step", "epochs", "steps", "numbers")
+    class NumbersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    request_id: str
+    name: str
+    step: int
+    epochs: int
+    steps: int
+    numbers: _containers.ScalarMap[str, float]
+    def __init__(self, job: _Optional[str] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., step: _Optional[int] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., numbers: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class ForkJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: JobInfo
+    def __init__(self, job: _Optional[_Union[JobInfo, _Mapping]] = ...) -> None: ...
+
+class RewindJobRequest(_message.Message):
+    __slots__ = ("job", "request_id", "step")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    request_id: str
+    step: int
+    def __init__(self, job: _Optional[str] = ..., request_id: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+
+class RewindJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: JobInfo

@@ -100,7 +100,7 @@ class ExtendLoop(_message.Message):
     def __init__(self, spec: _Optional[bytes] = ...) -> None: ...
 
 class TellLoopEventRequest(_message.Message):
-    __slots__ = ("assignment", "kind", "step", "reason", "message", "line", "is_early", "rows")
+    __slots__ = ("assignment", "kind", "step", "reason", "message", "line", "is_early", "rows", "row_count")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class TellLoopEventRequest(_message.Message):
     LINE_FIELD_NUMBER: _ClassVar[int]
     IS_EARLY_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     assignment: LoopAssignment
     kind: str
     step: int
@@ -117,7 +118,8 @@ class TellLoopEventRequest(_message.Message):
     line: str
     is_early: bool
     rows: _containers.RepeatedCompositeFieldContainer[_jobs_pb2.MetricRow]
-    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., kind: _Optional[str] = ..., step: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., line: _Optional[str] = ..., is_early: bool = ..., rows: _Optional[_Iterable[_Union[_jobs_pb2.MetricRow, _Mapping]]] = ...) -> None: ...
+    row_count: int
+    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., kind: _Optional[str] = ..., step: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., line: _Optional[str] = ..., is_early: bool = ..., rows: _Optional[_Iterable[_Union[_jobs_pb2.MetricRow, _Mapping]]] = ..., row_count: _Optional[int] = ...) -> None: ...
 
 class TellLoopEventResponse(_message.Message):
     __slots__ = ()

@@ -41,7 +41,7 @@ class LoopsStub(object):
                 request_serializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.WorkShiftRequest.SerializeToString,
                 response_deserializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.WorkShiftResponse.FromString,
                 _registered_method=True)
-        self.TellLoopEvent = channel.unary_unary(
+        self.TellLoopEvent = channel.stream_unary(
                 '/telegrad.wire.v1.Loops/TellLoopEvent',
                 request_serializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.TellLoopEventRequest.SerializeToString,
                 response_deserializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.TellLoopEventResponse.FromString,
@@ -80,8 +80,8 @@ class LoopsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def TellLoopEvent(self, request, context):
-        """Makes what a loop says a fact, which lasts when this answers.
+    def TellLoopEvent(self, request_iterator, context):
+        """Makes what a loop says a fact, which lasts when this answers. Messages after the first one hold more rows of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +123,7 @@ def add_LoopsServicer_to_server(servicer, server):
                     request_deserializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.WorkShiftRequest.FromString,
                     response_serializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.WorkShiftResponse.SerializeToString,
             ),
-            'TellLoopEvent': grpc.unary_unary_rpc_method_handler(
+            'TellLoopEvent': grpc.stream_unary_rpc_method_handler(
                     servicer.TellLoopEvent,
                     request_deserializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.TellLoopEventRequest.FromString,
                     response_serializer=telegrad_dot_wire_dot_v1_dot_loops__pb2.TellLoopEventResponse.SerializeToString,
@@ -189,7 +189,7 @@ class Loops(object):
             _registered_method=True)
 
     @staticmethod
-    def TellLoopEvent(request,
+    def TellLoopEvent(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -199,8 +199,8 @@ class Loops(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/telegrad.wire.v1.Loops/TellLoopEvent',
             telegrad_dot_wire_dot_v1_dot_loops__pb2.TellLoopEventRequest.SerializeToString,

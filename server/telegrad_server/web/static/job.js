@@ -320,7 +320,7 @@ export function job(key, context) {
       make: (step) => ({ node: h("i", { title: `checkpoint of step ${whole(step)}` }) }),
       update: (entry, step) => { entry.node.style.left = `${(100 * Math.min(1, step / known.last_step)).toFixed(2)}%`; },
     });
-    say(kept, checkpoints.length ? `${plural(checkpoints.length, "checkpoint")} kept, of steps ${checkpoints.map(whole).join(", ")}.` : "None yet.");
+    say(kept, checkpoints.length ? `${plural(checkpoints.length, "checkpoint")} kept, of step${checkpoints.length > 1 ? "s" : ""} ${checkpoints.map(whole).join(", ")}.` : "None yet.");
     say(code.firstChild, `job = session.jobs["${known.name}"]\njob.history["loss"]["value"]\njob.load_state(model, optimizer)`);
     const marks = events.filter((event) => event.kind === "Started" && Number(event.details.assignment) > 1).map((event) => ({ step: Number(event.details.step ?? 0), text: `began again at step ${event.details.step ?? 0}` }));
     drawCurves(marks);

@@ -14,6 +14,7 @@ from telegrad_server.datasets import Catalog
 from telegrad_server.forking import Forking
 from telegrad_server.jobs import events as e
 from telegrad_server.journal import Journal
+from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
 
 from tests.jobs.specs import small_spec
@@ -48,7 +49,9 @@ def house(tmp_path: Path) -> Iterator[House]:
     commands: list[e.Command] = []
     ledger = Ledger(Journal(tmp_path / "journal.db"), act=commands.append, clock=lambda: 5.0)
     store = CheckpointStore(tmp_path / "checkpoints")
-    forking = Forking(ledger, store, Catalog(tmp_path / "datasets"), forget=lambda command: None)
+    catalog = Catalog(tmp_path / "datasets")
+    keeper = Keeper(ledger, store, catalog, tmp_path, rules=Rules(), clock=lambda: 5.0)
+    forking = Forking(ledger, store, catalog, keeper, forget=lambda command: None)
     spec = small_spec()
     data = encode_spec(spec)
     ledger.tell(e.Submitted.of("j", "t", spec, data), specs={spec_digest(data): data})

@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
+from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from telegrad.errors import GraphError, JobError, NotFound, TelegradError
 from telegrad.ir.types import Type
@@ -41,7 +43,7 @@ from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
 from telegrad_server.forking import Forking
 from telegrad_server.jobs import events as e
-from telegrad_server.jobs.job import Job, Wish
+from telegrad_server.jobs.job import Job, State, Wish
 from telegrad_server.jobs.sites import choose
 from telegrad_server.jobs.spec import check_spec
 from telegrad_server.journal import Journal
@@ -57,6 +59,18 @@ KEEP_SECONDS = 1.0
 
 Tensors = Sequence[tuple[str, Callable[[], memoryview]]]
 """Of checkpoint 0: names, and what gives the bytes when their turn has come."""
+
+
+OUTLINES = 4096
+"""Of so many specs it is remembered what lists of jobs say: a spec never changes, and may be large."""
+
+
+class _Outline(NamedTuple):
+    """What of a spec is said whenever somebody asks how a job stands."""
+
+    steps_per_epoch: int
+    best_metric: str
+    best_mode: str
 
 
 class Foreman:
@@ -83,6 +97,7 @@ class Foreman:
         self._demands: dict[str, Demand] = {}
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._outline = lru_cache(OUTLINES)(self._outlined)
         journal = Journal(folder / "journal.db", reached=reached)
         self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
         rules = Rules() if rules is None else rules
@@ -343,9 +358,10 @@ class Foreman:
         return CheckpointReport(report.whole, tuple(damaged))
 
     def _standing(self, job: Job) -> JobInfo:
-        place = next((place for place in self._ledger.line() if place.job == job.id), None)
+        waiting = self._ledger.line() if job.state is State.QUEUED else ()
+        place = next((place for place in waiting if place.job == job.id), None)
         progress = (self._floor.progress(job) if job.is_placed else None) or Progress(job.step)
-        spec = self._spec(job)
+        outline = self._outline(job.spec)
         return JobInfo(
             id=job.id,
             name=job.name,
@@ -355,7 +371,7 @@ class Foreman:
             line=job.line,
             step=job.step,
             last_step=job.last_step,
-            steps_per_epoch=spec.loop.steps_per_epoch(spec.data.rows),
+            steps_per_epoch=outline.steps_per_epoch,
             position=place.position if place is not None else 0,
             restarts=job.restarts,
             worker=job.worker,
@@ -364,9 +380,16 @@ class Foreman:
             live_step=max(progress.step, job.step),
             steps_per_second=progress.steps_per_second,
             live_metrics=dict(progress.values),
-            best_metric=spec.keep_best.metric if spec.keep_best is not None else "",
-            best_mode=spec.keep_best.mode if spec.keep_best is not None else "",
+            best_metric=outline.best_metric,
+            best_mode=outline.best_mode,
             fingerprint=job.fingerprint,
+        )
+
+    def _outlined(self, digest: str) -> _Outline:
+        spec = decode_spec(self._ledger.journal.spec(digest))
+        best = spec.keep_best
+        return _Outline(
+            spec.loop.steps_per_epoch(spec.data.rows), best.metric if best else "", best.mode if best else ""
         )
 
     def _spec(self, job: Job) -> JobSpec:

@@ -81,10 +81,13 @@ def test_a_gateway_shows_its_workers_and_the_sessions_and_jobs_on_them(tmp_path:
             assert x.sum().item() == 1000
             wait_until(lambda: any(s["bytes"] >= 4000 for s in ask("sessions")["sessions"]), seconds=30)
             (held,) = ask("sessions")["sessions"]
+            wait_until(lambda: len(ask("cluster")["devices"]) == 2, seconds=60)
             devices = {device["worker"]: device for device in ask("cluster")["devices"]}
             assert held["id"] and held["scopes"][0]["tensors"] >= 1
             assert devices[held["worker"]]["own_bytes"] == held["bytes"]
-            assert all(0 < d["used_bytes"] < d["memory_bytes"] for d in devices.values())
+            wait_until(
+                lambda: all(0 < d["used_bytes"] < d["memory_bytes"] for d in ask("cluster")["devices"]), seconds=30
+            )
             job = train(session, "clusters", epochs=100_000)
             wait_until(lambda: "loss" in ask(f"jobs/{job.id}/metrics")["series"], seconds=60)
             (listed,) = ask("jobs")["jobs"]

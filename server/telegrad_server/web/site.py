@@ -28,6 +28,9 @@ MOST_JOBS = 200
 MOST_ROWS = 10_000
 """A source gives this many rows of metrics at once, or a step's more; who gets as many asks again."""
 
+MOST_EVENTS = 5_000
+"""So many events are told at once, the oldest of those that are asked for."""
+
 POST_HEADER = "x-telegrad"
 """A POST carries it. A page from elsewhere would have to ask first whether it may, and is not answered."""
 
@@ -176,7 +179,8 @@ class Site:
         book, tenant = self._book, call.caller.tenant
         info = book.find(tenant, call.key)
         events = book.events(tenant, info.id, call.whole("after", 0) or 0)
-        return views.job_page(info, book.checkpoints(tenant, info.id), events)
+        told = views.job_page(info, book.checkpoints(tenant, info.id), events[:MOST_EVENTS])
+        return {**told, "more": len(events) > MOST_EVENTS}
 
     def _metrics(self, call: _Call) -> views.Json:
         after = call.whole("after_step", -1)

@@ -194,7 +194,7 @@ export function job(key, context) {
   const shared = { step: null, changed: () => panels.forEach((panel) => panel.chart.drawCross()) };
   const panels = [];
   const curves = new Curves();
-  let events = [];
+  const events = [];
   let smooth = null;
   let known = null;
 
@@ -270,10 +270,13 @@ export function job(key, context) {
   }
 
   async function refresh() {
-    const after = events.at(-1)?.number ?? 0;
-    const news = await get(`api/jobs/${encodeURIComponent(key)}?after=${after}`);
-    if (news.events.some((event) => event.kind === "Rewound")) curves.clear();
-    events = [...events, ...news.events.filter((event) => event.number > after)];
+    let news;
+    do {
+      const after = events.at(-1)?.number ?? 0;
+      news = await get(`api/jobs/${encodeURIComponent(key)}?after=${after}`);
+      if (news.events.some((event) => event.kind === "Rewound")) curves.clear();
+      events.push(...news.events.filter((event) => event.number > after));
+    } while (news.more);
     known = news.job;
     for (let round = 0; round < MOST_ROUNDS && known.step > curves.through; round += 1) {
       const found = await get(`api/jobs/${encodeURIComponent(known.id)}/metrics?after_step=${curves.through}`);
@@ -317,7 +320,7 @@ export function job(key, context) {
       make: (step) => ({ node: h("i", { title: `checkpoint of step ${whole(step)}` }) }),
       update: (entry, step) => { entry.node.style.left = `${(100 * Math.min(1, step / known.last_step)).toFixed(2)}%`; },
     });
-    say(kept, checkpoints.length ? `${plural(checkpoints.length, "checkpoint")} kept, of steps ${checkpoints.map(whole).join(", ")}.` : "None yet.");
+    say(kept, checkpoints.length ? `${plural(checkpoints.length, "checkpoint")} kept, of step${checkpoints.length > 1 ? "s" : ""} ${checkpoints.map(whole).join(", ")}.` : "None yet.");
     say(code.firstChild, `job = session.jobs["${known.name}"]\njob.history["loss"]["value"]\njob.load_state(model, optimizer)`);
     const marks = events.filter((event) => event.kind === "Started" && Number(event.details.assignment) > 1).map((event) => ({ step: Number(event.details.step ?? 0), text: `began again at step ${event.details.step ?? 0}` }));
     drawCurves(marks);

@@ -31,14 +31,14 @@ FROM python:3.11-slim-bookworm
 # The folders of volumes belong to the user already in the image: Docker makes a new volume like what it covers.
 RUN useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin telegrad && \
     install -d -o telegrad -g telegrad -m 0700 /etc/telegrad /var/lib/telegrad \
-    /var/lib/telegrad/journal /var/lib/telegrad/checkpoints /var/lib/telegrad/kernels
+    /var/lib/telegrad/data /var/lib/telegrad/cache /var/lib/telegrad/kernels
 COPY --from=build /opt/telegrad /opt/telegrad
 ENV PATH=/opt/telegrad/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0
 USER 10001:10001
 WORKDIR /var/lib/telegrad
-EXPOSE 50051 9464
+EXPOSE 50051 50080 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["telegrad-server", "health"]
 ENTRYPOINT ["telegrad-server"]

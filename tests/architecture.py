@@ -69,8 +69,9 @@ SERVER = {
     ),
     **dict.fromkeys(
         ("telegrad_server.cluster.tickets", "telegrad_server.cluster.lease", "telegrad_server.cluster.launcher",
-         "telegrad_server.cluster.machine", "telegrad_server.cluster.members"), PURE,
+         "telegrad_server.cluster.machine"), PURE,
     ),
+    "telegrad_server.cluster.members": (*PURE, "telegrad_server.sights"),
     "telegrad_server.cluster.placement": (*PURE, "telegrad_server.cluster.members"),
     "telegrad_server.cluster.pool": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.nodes"),
     "telegrad_server.cluster.local": (*PURE, "telegrad_server.cluster.launcher", "telegrad_server.cluster.tied"),
@@ -84,10 +85,21 @@ SERVER = {
     "telegrad_server.ledger": (
         "telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints", "telegrad_server.journal",
     ),
+    "telegrad_server.keeper": (
+        *PURE, "telegrad.wire.job_codec", "telegrad.wire.job_spec", "telegrad_server.checkpoints",
+        "telegrad_server.config", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.journal",
+        "telegrad_server.ledger",
+    ),
     "telegrad_server.loops": (
-        *PURE, "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints", "telegrad_server.datasets",
+        *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
+        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",
         "telegrad_server.jobs", "telegrad_server.worker",
     ),
+    "telegrad_server.web": (
+        *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",
+        "telegrad_server.sights",
+    ),
+    "telegrad_server.sights": (),
     "telegrad_server.tree": (),
     "telegrad_server.compiler": (
         "telegrad.ir", "telegrad.ops", "telegrad.autodiff", "telegrad.errors", "telegrad.wire.arrays",
@@ -111,6 +123,7 @@ OWNERS = {
         "telegrad.transport.channel",
         "telegrad.transport.remote_datasets",
         "telegrad.transport.remote_jobs",
+        "telegrad.transport.remote_checkpoints",
         "telegrad.transport.hello",
         "telegrad.wire.v1",
         "telegrad_server.service",
@@ -118,6 +131,7 @@ OWNERS = {
     ),
     "grpc_health": ("telegrad_server.service", "telegrad_server.probe"),
     "prometheus_client": ("telegrad_server.metrics",),
+    "h11": ("telegrad_server.web",),
     "cryptography": ("telegrad_server.secrets_folder",),
     "google.protobuf": ("telegrad.wire", "telegrad_server.service"),
     "cupy": ("telegrad_server.executors",),

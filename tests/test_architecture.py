@@ -70,6 +70,8 @@ def test_no_module_has_grown_past_a_second_idea() -> None:
         nn.utils.parametrizations,
         tg.models,
         tg.safetensors,
+        tg.training,
+        tg.training.metrics,
         errors,
     ],
     ids=lambda m: m.__name__,
@@ -104,7 +106,7 @@ def _inherited_doc(cls: type, name: str) -> bool:
 
 
 def test_everything_public_is_there() -> None:
-    for module in (tg, nn, nn.functional, nn.utils, optim, tg.models, tg.safetensors):
+    for module in (tg, nn, nn.functional, nn.utils, optim, tg.models, tg.safetensors, tg.training):
         missing = [name for name in module.__all__ if not hasattr(module, name)]
         assert missing == []
         assert len(set(module.__all__)) == len(module.__all__)

@@ -123,10 +123,30 @@ def test_environments_set_settings_that_exist() -> None:
 def test_only_the_gateway_is_published_and_on_loopback_unless_told() -> None:
     published = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
 
-    assert published == {"gateway": ["${TELEGRAD_PUBLISH:-127.0.0.1}:${TELEGRAD_PORT:-50051}:50051"]}
+    web = f"127.0.0.1:${{TELEGRAD_WEB_PORT:-{Config.web_port}}}:{Config.web_port}"
+    assert published == {"gateway": ["${TELEGRAD_PUBLISH:-127.0.0.1}:${TELEGRAD_PORT:-50051}:50051", web]}
     assert COMPOSE["networks"]["cluster"]["internal"] is True
     inside = {name for name, service in COMPOSE["services"].items() if service.get("networks") == ["cluster"]}
     assert inside == {"worker", "worker-gpu", "prometheus"}
+
+
+def test_what_volumes_cover_is_made_in_the_image() -> None:
+    """Docker makes a new volume like the folder that it covers: of the server's user."""
+    made = re.search(r"install -d (.*?)\nCOPY", (ROOT / "deploy/server.Dockerfile").read_text(), re.DOTALL)
+    mounts = [mount.split(":") for service in OURS.values() for mount in service["volumes"]]
+
+    assert made
+    assert {folder for _, folder, *_ in mounts} <= set(made[1].split())
+    assert {name for name, *_ in mounts} <= set(COMPOSE["volumes"])
+
+
+def test_the_gateway_keeps_jobs_in_a_volume_with_ray_and_without() -> None:
+    option = "--data-dir=/var/lib/telegrad/data"
+
+    assert "data:/var/lib/telegrad/data" in OURS["gateway"]["volumes"]
+    assert option in OURS["gateway"]["command"] and option in WITHOUT_RAY["gateway"]["command"]
+    cache = COMPOSE["x-telegrad"]["environment"]["TELEGRAD_SERVER_CACHE_DIR"]
+    assert f"cache:{cache}" in OURS["worker"]["volumes"]
 
 
 @pytest.mark.parametrize("name", list(COMPOSE["services"]))

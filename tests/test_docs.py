@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 from dataclasses import fields
@@ -46,6 +48,36 @@ def test_the_python_in_a_page_runs(page: Path, tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_first_five_minutes_are_as_the_readme_says(tmp_path: Path) -> None:
+    """All of it, with another port, since 50051 may be taken, and without pip."""
+    section = re.split(r"^## ", (ROOT / "README.md").read_text(), flags=re.MULTILINE)[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        section = section.replace("50051", str(free.getsockname()[1]))
+    assert section.startswith("The first five minutes\n")
+    for name, text in re.findall(r"^```python (\S+)\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
+        (tmp_path / name).write_text(text)
+    console = re.findall(r"^```console\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    installing, serving, *commands = [line.partition("  #")[0].strip() for line in "".join(console).splitlines()]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "XDG_CONFIG_HOME": str(tmp_path / "config"), "COLUMNS": "200"}
+
+    with subprocess.Popen(shlex.split(serving), cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None and b"listening" in server.stdout.readline()
+            said = [
+                subprocess.check_output(line, shell=True, cwd=tmp_path, env=environment, text=True, timeout=100)
+                for line in commands
+            ]
+        finally:
+            server.terminate()
+
+    assert installing.startswith("pip install")
+    assert "digits SUCCEEDED" in said[2] and "2280/2280" in said[2]
+    assert "SUCCEEDED" in said[3]
+    assert float(said[4]) < 0.1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

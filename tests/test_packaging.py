@@ -98,6 +98,15 @@ def test_the_wheel_holds_both_packages_and_no_tests(wheel: Path) -> None:
     assert {n for n in names if not n.endswith(".dist-info")} == {"telegrad", "telegrad_server"}
 
 
+def test_the_wheel_holds_all_files_of_the_web_page(wheel: Path) -> None:
+    import zipfile
+
+    folder = "telegrad_server/web/static"
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(folder)}
+
+    assert names == {f"{folder}/{path.name}" for path in (ROOT / "server" / folder).iterdir()}
+
+
 def test_installing_alone_gives_the_thin_client(python: Path) -> None:
     code = (
         "from importlib.metadata import distributions;"

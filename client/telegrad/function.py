@@ -150,9 +150,9 @@ class Trace:
             value = self._numbers[key] = apply(literal_op(number, dtype), (), origin=caller())[0]
         return self.tensor(value)
 
-    def live(self, type: Type, getter: Callable[[], bytes], *, weak: bool = False) -> Tensor:
+    def live(self, type: Type, getter: Callable[[], bytes], *, weak: bool = False, name: str = "") -> Tensor:
         """A tensor whose bytes are asked for at every call."""
-        return self.tensor(Value(Leaf(type, Live(getter))), weak=weak)
+        return self.tensor(Value(Leaf(type, Live(getter, name))), weak=weak)
 
     def live_key(self, getter: Callable[[], bytes]) -> Tensor:
         """The key of the call's random numbers."""
@@ -222,12 +222,12 @@ def guard(getter: Callable[[], Hashable]) -> Any:
     return value
 
 
-def live_number(getter: Callable[[], float]) -> Tensor | float:
+def live_number(getter: Callable[[], float], name: str = "") -> Tensor | float:
     """The number that ``getter`` gives now; in a trace a 0-d tensor that is asked for at every call."""
     trace = context.TRACE.get()
     if trace is None:
         return getter()
-    return trace.live(_WEAK_FLOAT, lambda: np.float64(getter()).tobytes(), weak=True)
+    return trace.live(_WEAK_FLOAT, lambda: np.float64(getter()).tobytes(), weak=True, name=name)
 
 
 _WEAK_FLOAT = Type((), types.float64)

@@ -83,9 +83,13 @@ class Argument:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Live:
-    """Bytes that are asked for at every call: a learning rate, the key of the call's random numbers."""
+    """Bytes that are asked for at every call: a learning rate, the key of the call's random numbers.
+
+    ``name`` is what the program calls a number of its own, such as "lr": a job keeps it.
+    """
 
     getter: Callable[[], bytes]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

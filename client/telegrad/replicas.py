@@ -90,10 +90,10 @@ class _Trace(Trace):
         self.replication = setting
         self.getters: list[Callable[[], bytes]] = []
 
-    def live(self, type: Type, getter: Callable[[], bytes], *, weak: bool = False) -> Tensor:
+    def live(self, type: Type, getter: Callable[[], bytes], *, weak: bool = False, name: str = "") -> Tensor:
         """A tensor whose bytes are asked for at every call, once for both traces."""
         self.getters.append(getter)
-        return super().live(type, getter, weak=weak)
+        return super().live(type, getter, weak=weak, name=name)
 
     def live_key(self, getter: Callable[[], bytes]) -> Tensor:
         """The key of the call's random numbers, once for both traces."""

@@ -45,9 +45,13 @@ def save_file(
     Written beside it, synced and renamed. Raises DTypeError for elements that the format does not know, OSError if the
     file cannot be written.
     """
+    write_blocks(filename, _blocks(tensors, metadata))
+
+
+def write_blocks(filename: Path, blocks: Iterator[bytes | memoryview]) -> None:
+    """Write a file block by block, each when it comes: as `save_file`, complete or the one before."""
     path = os.fspath(filename)
     part = f"{path}.{secrets.token_hex(4)}.part"
-    blocks = _blocks(tensors, metadata)
     header = next(blocks)  # before anything is written: it refuses what cannot be saved
     try:
         with open(part, "xb") as file:

@@ -130,6 +130,7 @@ class Session:
         validate: Callable[..., Any] | None = None,
         validation_data: Dataset | Mapping[str, npt.ArrayLike | Tensor] | None = None,
         validate_every_steps: int = 0,
+        validate_every_epochs: int = 1,
         checkpoint_every: int = 0,
         checkpoint_seconds: float = 0.0,
         keep_checkpoints: int = 2,
@@ -142,14 +143,15 @@ class Session:
         """A job that trains on the server until it is done, whatever becomes of this program (docs/jobs.md).
 
         ``step`` is called with a batch of each column of ``data`` that one of its arguments is named for; it returns
-        one number, which is recorded as "loss", or a dict of numbers. The model, the optimizer and everything else that
+        one number, which is recorded as "loss", or a dict of numbers and of pairs (sum, count), of which the mean over
+        what was counted is recorded. The model, the optimizer and everything else that
         it captures are copied as they are now; the job and this session then share nothing.
 
         The loop ends after ``epochs`` or ``steps``. ``seed`` decides the order of rows and the random numbers; None:
         they are those that a loop in this session would have drawn. A checkpoint is written after each epoch, or
         every ``checkpoint_every`` steps or ``checkpoint_seconds``. ``validate``, a function like ``step`` without an
-        update, goes through ``validation_data`` after each epoch, or every ``validate_every_steps``; its metrics are
-        called "val/loss". ``on_nonfinite`` says what a metric of NaN or infinity does.
+        update, goes through ``validation_data`` every ``validate_every_epochs`` or ``validate_every_steps``; its
+        metrics are called "val/loss". ``on_nonfinite`` says what a metric of NaN or infinity does.
 
         Raises GraphError for a loop that does not fit together, JobError (JOB_NAME_TAKEN), QuotaExceeded, StorageFull.
         """
@@ -169,6 +171,7 @@ class Session:
             validate=validate,
             validation_data=validation_data,
             validate_every_steps=validate_every_steps,
+            validate_every_epochs=validate_every_epochs,
             checkpoint_every=checkpoint_every,
             checkpoint_seconds=checkpoint_seconds,
             keep_checkpoints=keep_checkpoints,

@@ -34,7 +34,8 @@ def check_exposure(config: Config) -> None:
     if config.role == "worker":  # its callers show tickets
         _check(config.host, tls | key)
         return
-    _check(config.host, tls | {"a token (--token-file FILE)": config.token_file})
+    for host in filter(None, (config.host, config.web_host)):
+        _check(host, tls | {"a token (--token-file FILE)": config.token_file})
     if config.role == "gateway":
         inner = {"TLS (--cluster-cert FILE --cluster-cert-key FILE)": config.cluster_cert}
         _check(config.cluster_host, inner | key)
@@ -50,10 +51,12 @@ def _check(host: str, needed: dict[str, str | None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose call it is, and the weight of the tenant's sessions where they compete for a device."""
+    """Whose call it is, the weight of the tenant's sessions where they compete for a device, and whether the token is
+    only for looking."""
 
     tenant: str
     weight: float = 1.0
+    may_only_read: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Gate:
 
     @classmethod
     def from_file(cls, path: str) -> Gate:
-        """The tokens in a file with lines ``token tenant`` or ``token tenant weight``.
+        """The tokens in a file with lines ``token tenant`` or ``token tenant weight``, and ``read`` behind those of who
+        may look and change nothing.
 
         ``sha256:`` and a token's hash may stand in its place, so that the file gives no token away.
         AccessError if others may read the file, or it holds none.
@@ -78,20 +82,15 @@ class Gate:
         if stat.S_IMODE(mode) & 0o077:
             raise AccessError(f"the token file {path} can be read by others; run chmod 600 {path}")
         for number, parts in enumerate(lines, 1):
-            if not 2 <= len(parts) <= 3 or not _is_token(parts[0]) or not _is_weight(parts[2:]):
+            if not _is_entry(parts):
                 raise AccessError(
                     f"entry {number} of the token file must be a token of 16 characters or more (or sha256: and 64"
                     " hexadecimal digits), and a tenant; then"
-                    " perhaps the tenant's weight, from 0.01 to 100"
+                    " perhaps the tenant's weight, from 0.01 to 100, and the word read for a token that only reads"
                 )
         if not lines:
             raise AccessError(f"the token file {path} holds no token")
-        return cls(
-            tuple(
-                (_digest(token), Caller(tenant, float(weight[0]) if weight else 1.0))
-                for token, tenant, *weight in lines
-            )
-        )
+        return cls(tuple((_digest(token), _caller(tenant, more)) for token, tenant, *more in lines))
 
     def caller_of(self, authorization: str | None) -> Caller:
         """Who sends an ``authorization`` header. AccessError if the token is missing or wrong."""
@@ -106,8 +105,21 @@ class Gate:
         return found[0]
 
 
+READ = "read"
+"""What stands behind a token that may look and change nothing."""
+
 HASHED = "sha256:"
 """What a token's hash begins with, where it stands in the file in the token's place."""
+
+
+def _is_entry(words: list[str]) -> bool:
+    weight = words[2:-1] if words[2:] and words[-1] == READ else words[2:]
+    return len(words) >= 2 and len(weight) <= 1 and _is_token(words[0]) and _is_weight(weight)
+
+
+def _caller(tenant: str, more: list[str]) -> Caller:
+    weight = next((float(word) for word in more if word != READ), 1.0)
+    return Caller(tenant, weight, may_only_read=READ in more)
 
 
 def _is_token(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""``telegrad-server``: a server, or with a first word ``init`` or ``health`` that command. Loads only what it needs."""
+"""``telegrad-server``: a server, or a command: ``init``, ``health``, ``journal``. Loads only what it needs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from telegrad.errors import TelegradError
+from telegrad.errors import NotFound, TelegradError
 
 from telegrad_server.config import VARIABLES, Config
 
-EXTRA = ("cryptography", "grpc_health", "prometheus_client")
+EXTRA = ("cryptography", "grpc_health", "h11", "prometheus_client")
 """What the thin client does without, and a server does not."""
 
 
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return init(rest, os.environ)
             case ["health", *rest]:
                 return health(rest, os.environ)
+            case ["journal", *rest]:
+                return journal(rest, os.environ)
             case _:
                 from telegrad_server.main import main as serve  # NumPy and the executors: a probe does without
 
@@ -67,6 +69,39 @@ def init(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     print(f"server  telegrad-server --secrets-dir {folder}")
     print(f"client  TELEGRAD_TOKEN_FILE={folder / 'client.token'} telegrad hello grpcs://HOST:{Config.port}", end="")
     print(f" --ca-cert {folder / 'ca.pem'}")
+    return 0
+
+
+def journal(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Check or copy the journal of a server that does not run. DataCorrupt if it is damaged."""
+    from telegrad_server.journal import Journal
+
+    folder = environ.get(VARIABLES + "DATA_DIR")
+    parser = argparse.ArgumentParser(
+        prog="telegrad-server journal",
+        description="Checks every row of a server's journal, or writes a checked copy. A server that runs has its own"
+        " open: stop it, or let it write copies with --journal-backup.",
+    )
+    parser.add_argument("command", choices=("check", "backup"))
+    parser.add_argument("copy", metavar="FILE", type=Path, nargs="?", help="where a backup is written")
+    parser.add_argument("--data-dir", metavar="DIR", default=folder, required=folder is None)
+    options = parser.parse_args(arguments)
+    if (options.copy is None) == (options.command == "backup"):
+        parser.error("backup wants a FILE, and check none")
+    path = Path(options.data_dir) / "journal.db"
+    if not path.exists():
+        raise NotFound(f"there is no journal {path}; --data-dir is the server's own")
+    found = Journal(path)
+    try:
+        entries = found.replay()
+        if options.copy is not None:
+            found.backup(options.copy)
+    finally:
+        found.close()
+    jobs = {entry.event.job for entry in entries}
+    print(f"whole   {path}: {len(entries)} events of {len(jobs)} jobs")
+    if options.copy is not None:
+        print(f"copied  {options.copy}")
     return 0
 
 

@@ -90,7 +90,9 @@ class Config:
     )
     worker_lease_seconds: float = _setting(10.0, "a worker that cannot reach the gateway for so long is given up")
     token_file: str | None = _setting(
-        None, 'lines "token tenant" or "token tenant weight", readable by the owner only', metavar="FILE"
+        None,
+        'lines "token tenant" or "token tenant weight", and "read" behind those that may only look; mode 0600',
+        metavar="FILE",
     )
     data_dir: str | None = _setting(
         None,
@@ -101,10 +103,35 @@ class Config:
         "", "datasets that all tenants can read, as in digits=/data/digits.npz,faces=/data/faces?size=64x64"
     )
     max_tenant_dataset_bytes: int = _setting(1 << 40, "bytes of datasets that one tenant may put")
+    max_tenant_checkpoint_bytes: int = _setting(
+        1 << 40, "bytes of checkpoints that one tenant's jobs may come to take; more jobs are refused"
+    )
+    ended_job_seconds: float = _setting(0.0, "so long after its end a job is removed with its checkpoints; 0: never")
+    stray_seconds: float = _setting(86400.0, "so long files stay that the journal knows no job of")
+    job_grace_seconds: float = _setting(5.0, "a server that is to stop waits so long for jobs to write a checkpoint")
+    journal_backup: str | None = _setting(
+        None, "where copies of the journal are written, one over the other", metavar="FILE"
+    )
+    journal_backup_seconds: float = _setting(3600.0, "how often")
+    worker_jobs: int = _setting(1, "jobs that a gateway gives to one worker at a time; others wait in the line")
+    cache_dir: str | None = _setting(
+        None,
+        "where a worker keeps the datasets of its jobs; none: in a folder that goes with it",
+        metavar="DIR",
+    )
+    cache_bytes: int = _setting(64 << 30, "bytes of datasets there; the ones longest unused go")
     metrics_host: str | None = _setting(
         None, "the address at which Prometheus reads metrics, without TLS and token; none serves none", metavar="HOST"
     )
     metrics_port: int = _setting(9464, "its port; 0 takes a free one")
+    testing: Literal["on", "off"] = _setting(
+        "off", "whether tests may let this server fail; never on where it matters", choices=("on", "off")
+    )
+    failpoints: str = _setting("", "where it fails, as in job.step=kill:3; only with --testing on")
+    web_host: str | None = _setting(
+        None, "the address of the web page, with the TLS and the tokens of host; none serves none", metavar="HOST"
+    )
+    web_port: int = _setting(50080, "its port; 0 takes a free one")
 
     def with_secrets(self) -> Config:
         """With those files of ``secrets_dir`` that the role needs, where no others are given."""
@@ -135,7 +162,8 @@ def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> 
     parser = argparse.ArgumentParser(
         prog="telegrad-server",
         description="Runs graphs for telegrad clients.",
-        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server.",
+        epilog="telegrad-server init DIR makes certificates and tokens; telegrad-server health asks a server;"
+        " telegrad-server journal checks or copies what a server has written of its jobs.",
     )
     for setting in fields(Config):
         more: dict[str, Any] = dict(setting.metadata)

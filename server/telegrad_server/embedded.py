@@ -10,6 +10,7 @@ from pathlib import Path
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
+from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
 from telegrad_server.worker import Worker
 
@@ -50,7 +51,7 @@ def open_foreman(backend: str = "auto") -> Foreman:
 
 @lru_cache
 def _foreman(folder: Path, backend: str) -> Foreman:
-    foreman = Foreman(open_worker(backend), _catalog(folder), folder)
+    foreman = Foreman(Here(open_worker(backend)), _catalog(folder), folder)
     foreman.start()
     atexit.register(foreman.stop)
     return foreman

@@ -13,7 +13,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 
-from telegrad.errors import TelegradError
+from telegrad.errors import AccessError, TelegradError
 
 NAMES = ("job.accept", "journal.before_commit", "journal.after_commit", "job.applied", "job.assign")
 """Those of a job's journal, in the order an event passes them."""
@@ -33,7 +33,13 @@ CHECKPOINT_NAMES = (
 )
 """Those of a checkpoint, in the order of its life."""
 
-_ALL = (*NAMES, *CHECKPOINT_NAMES)
+LOOP_NAMES = (
+    "job.step",  # before a step is commanded
+    "job.covered",  # a checkpoint lasts, and the journal does not know it
+)
+"""Those of a job's loop, in the order a step and its checkpoint pass them."""
+
+ALL_NAMES = (*NAMES, *CHECKPOINT_NAMES, *LOOP_NAMES)
 
 Reached = Callable[[str], None]
 """Called with its name where a place is reached."""
@@ -53,9 +59,10 @@ class Failpoints:
         for item in filter(None, text.split(",")):
             name, _, action = item.partition("=")
             word, _, count = action.partition(":")
-            if name not in _ALL or word not in ("kill", "full") or not (count or "1").isdigit():
+            if name not in ALL_NAMES or word not in ("kill", "full") or not (count or "1").isdigit():
                 raise TelegradError(
-                    f"failpoint {item!r} is not NAME=kill, NAME=kill:N or NAME=full:N, with one of {', '.join(_ALL)}"
+                    f"failpoint {item!r} is not NAME=kill, NAME=kill:N or NAME=full:N, with one of"
+                    f" {', '.join(ALL_NAMES)}"
                 )
             (self._kills if word == "kill" else self._full)[name] = int(count or 1)
 
@@ -65,3 +72,12 @@ class Failpoints:
             os.kill(os.getpid(), signal.SIGKILL)
         if self._reached[name] <= self._full.get(name, 0):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def chosen(text: str, *, testing: str) -> Reached:
+    """What a server's settings ask for. AccessError if they ask for failpoints where nobody tests."""
+    if not text:
+        return nothing
+    if testing != "on":
+        raise AccessError("--failpoints end the server's process: they are for tests, which say --testing on as well")
+    return Failpoints(text)

@@ -1,7 +1,7 @@
-"""The foreman of one worker's jobs: takes them in, has them written down, and lets runners run them.
+"""The foreman: takes jobs in, has them written down, and lets a floor of workers run them.
 
-What lasts is the ledger's, the checkpoint store's and the catalog's; here are the threads. Commands of the ledger are
-carried out on a thread of the foreman's own, since they come in the middle of telling it something.
+What lasts is the ledger's, the checkpoint store's and the catalog's; where loops run is the floor's. Commands of the
+ledger are carried out on a thread of the foreman's own, since they come in the middle of telling it something.
 """
 
 from __future__ import annotations
@@ -10,93 +10,163 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NamedTuple
+from queue import Empty, SimpleQueue
 
 from telegrad.errors import GraphError, JobError, NotFound, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.codec import decode_function
 from telegrad.wire.job_codec import decode_spec, encode_spec, spec_digest
 from telegrad.wire.job_spec import DataSource, JobSpec
-from telegrad.wire.jobs import CheckpointHeader, JobEvent, JobInfo, JobNews, MetricRow
+from telegrad.wire.jobs import (
+    CheckpointHeader,
+    CheckpointReport,
+    DamagedCheckpoint,
+    Fork,
+    JobEvent,
+    JobInfo,
+    JobNews,
+    MetricRow,
+)
 
 from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
+from telegrad_server.checkpoints.failing import FailingFiles
+from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
+from telegrad_server.failpoints import Reached, nothing
+from telegrad_server.floor import Floor, Verdict
+from telegrad_server.forking import Forking
 from telegrad_server.jobs import events as e
-from telegrad_server.jobs.job import Job
+from telegrad_server.jobs.job import Job, Wish
+from telegrad_server.jobs.sites import choose
 from telegrad_server.jobs.spec import check_spec
 from telegrad_server.journal import Journal
+from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
-from telegrad_server.loops import Assignment, Orders, Progress, Runner
-from telegrad_server.worker import Worker
+from telegrad_server.loops import Assignment, Progress
 
-HERE = "here"
-"""What the journal calls the worker of a server that has one."""
+KEEP_SECONDS = 1.0
+"""How often workers and room are looked after."""
 
-Tensors = Sequence[tuple[str, memoryview]]
-
-
-class _Running(NamedTuple):
-    runner: Runner
-    orders: Orders
-    assignment: Assignment
-    thread: threading.Thread
+Tensors = Sequence[tuple[str, Callable[[], memoryview]]]
+"""Of checkpoint 0: names, and what gives the bytes when their turn has come."""
 
 
 class Foreman:
-    """Jobs on a worker, under a folder. `start` begins to run them; after `stop` they go on when it starts anew.
+    """Jobs on a floor of workers, under a folder. `start` begins to run them; after `stop` the next one goes on.
 
     DataCorrupt or ResourceError if the journal cannot be opened. Every method may be called by any thread.
     """
 
     def __init__(
-        self, worker: Worker, catalog: Catalog, folder: Path, *, clock: Callable[[], float] = time.time
+        self,
+        floor: Floor,
+        catalog: Catalog,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        reached: Reached = nothing,
+        rules: Rules | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._worker = worker
+        self._floor = floor
         self._catalog = catalog
-        self._store = CheckpointStore(folder / "checkpoints")
-        self._lock = threading.Lock()
-        self._running: dict[str, _Running] = {}
+        self.store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
+        """Where the checkpoints of all jobs are."""
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._ledger = Ledger(Journal(folder / "journal.db"), act=self._work.put, clock=clock, heard=self._heard)
+        journal = Journal(folder / "journal.db", reached=reached)
+        self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
+        rules = Rules() if rules is None else rules
+        self._keeper = Keeper(self._ledger, self.store, catalog, folder, rules=rules, clock=clock)
+        self._is_stopping = threading.Event()
+        self._forking = Forking(self._ledger, self.store, catalog, self._keeper, forget=self._forget)
 
     # ---- life
 
     def start(self) -> None:
         """Go on with what an earlier process had under way, and run what is queued."""
-        for job in self._ledger.placed():
-            self._ledger.tell(e.Lost(job.id, job.assignment, message="the server was started anew"))
+        if not self._floor.outlives:
+            for job in self._ledger.placed():
+                self.lose(job, Verdict("WORKER_LOST", "the server was started anew"))
         self._ledger.recover()
+        self._floor.open(self)
         self._thread = threading.Thread(target=self._carry_out, name="telegrad-foreman", daemon=True)
         self._thread.start()
-        self._work.put("place")
+        self.look()
 
-    def stop(self) -> None:
-        """Stop every job as it stands; the journal says that it was no fault of theirs."""
-        for job in self._ledger.placed():
-            self._ledger.tell(e.Lost(job.id, job.assignment, "DRAINED", "the server was stopped"))
+    def stop(self, grace_seconds: float = 0.0) -> None:
+        """Stop what does not outlive this process: at a checkpoint, if it writes one within the grace, else as it is.
+
+        The journal says that it was no fault of the jobs.
+        """
+        self._is_stopping.set()
+        if not self._floor.outlives:
+            self._drain(time.monotonic() + grace_seconds)
+            for job in self._ledger.placed():
+                self.lose(job, Verdict("DRAINED", "the server was stopped"))
         self._work.put(None)
         if self._thread is not None:
             self._thread.join()
-        with self._lock:
-            running = list(self._running.values())
-        for one in running:
-            one.orders.stop_now.set()
-        for one in running:
-            one.thread.join()
+        self._floor.close()
         self._ledger.journal.close()
 
+    def _drain(self, until: float) -> None:
+        """Let jobs come to a checkpoint. They are told again and again: a loop may be about to begin."""
+        while time.monotonic() < until and (placed := self._ledger.placed()):
+            for job in placed:
+                self._floor.order(job.worker, job.id, job.assignment, "stop_at_checkpoint")
+            time.sleep(0.05)
+
     def tick(self) -> None:
-        """Look whether there is room on the disk again for jobs that wait for it."""
-        for job in self._ledger.without_room():
-            if self._ledger.journal.keep_reserve():
-                self._ledger.tell(e.StorageBack(job))
+        """Look whether workers have lost jobs."""
+        for job in self._ledger.placed():
+            if (verdict := self._floor.verdict(job)) is not None:
+                self.lose(job, verdict)
+
+    # ---- what the floor says and asks
+
+    def tell(self, event: e.Event) -> object:
+        """Make what a loop says a fact."""
+        return self._ledger.tell(event)
+
+    def keeper(self, assignment: Assignment) -> CheckpointStore:
+        """The store, of which a loop uses its own job's."""
+        return self.store
+
+    def dataset(self, assignment: Assignment, digest: str) -> Dataset:
+        """The data of a job."""
+        return self.data(assignment.tenant, digest)
+
+    def data(self, tenant: str, digest: str) -> Dataset:
+        """A dataset of a tenant's. NotFound."""
+        return self._catalog.open_digest(tenant, digest)
+
+    def placed(self) -> list[Job]:
+        """The jobs that workers have."""
+        return self._ledger.placed()
+
+    def lose(self, job: Job, verdict: Verdict) -> None:
+        """The job's worker no longer has it."""
+        with suppress(JobError, NotFound):  # it ended meanwhile
+            self._ledger.tell(e.Lost(job.id, job.assignment, verdict.why, verdict.message))
+
+    def remind(self, job: Job) -> None:
+        """Tell the job's loop once more what it was asked to do, and of its end."""
+        at = (job.id, job.worker, job.assignment)
+        self._work.put(e.Extend(*at, job.spec))
+        if job.wish is Wish.CANCEL:
+            self._work.put(e.StopNow(*at))
+        elif job.wish is Wish.PAUSE:
+            self._work.put(e.StopAtCheckpoint(*at))
+
+    def look(self) -> None:
+        """There may be room for a job now."""
+        self._work.put("place")
 
     # ---- what users ask for
 
@@ -116,11 +186,13 @@ class Foreman:
             raise GraphError("forks are made by the server, from a checkpoint of its own", reason="JOB_INVALID")
         job = secrets.token_hex(16)
         submitted = e.Submitted.of(job, tenant, spec, data, request_id=request_id)
+        self._keeper.check_room(tenant, spec)
         try:
-            for source in _sources(spec):
-                self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-            self._write_first(job, spec, digest, tensors)
-            facts = self._ledger.tell(submitted, specs={digest: data})
+            with self._keeper.arriving(job):
+                for source in spec.sources:
+                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
+                self._write_first(job, spec, digest, tensors)
+                facts = self._ledger.tell(submitted, specs={digest: data})
         except BaseException:
             self._forget(e.Forget(job, tenant))
             raise
@@ -142,10 +214,21 @@ class Foreman:
 
     def _write_first(self, job: str, spec: JobSpec, digest: str, tensors: Tensors) -> None:
         types = {slot.name: slot.type for slot in (*spec.state, *spec.constants)}
-        wrong = [name for name, view in tensors if name not in types or len(view) != types[name].nbytes]
-        if wrong or len(tensors) != len(types):
-            what = f"the tensor {wrong[0]!r} is not" if wrong else f"{len(tensors)} tensors are not all of"
-            raise GraphError(f"checkpoint 0: {what} what the job's spec says", reason="JOB_INVALID")
+        given = dict(tensors)
+        if wrong := given.keys() ^ types.keys():
+            raise GraphError(
+                f"checkpoint 0: the tensor {min(wrong)!r} is not what the job's spec says", reason="JOB_INVALID"
+            )
+
+        def read() -> Iterator[tuple[str, Type, memoryview]]:
+            for name in write_order(types):
+                view = given[name]()
+                if len(view) != types[name].nbytes:
+                    raise GraphError(
+                        f"checkpoint 0: the tensor {name!r} is not what the job's spec says", reason="JOB_INVALID"
+                    )
+                yield name, types[name], view
+
         draft = Draft(
             job=job,
             step=spec.first_step,
@@ -154,11 +237,11 @@ class Foreman:
             calls=0,
             seed=spec.seed,
             spec_digest=digest,
-            fingerprint=self._worker.hello().fingerprint,
+            fingerprint="",  # no worker has computed it
             metrics={},
             tensors=types,
         )
-        self._store.write(draft, [(name, types[name], view) for name, view in tensors])
+        self.store.write(draft, read())
 
     def pause(self, tenant: str, key: str) -> JobInfo:
         """Let the job stop at a checkpoint and wait."""
@@ -182,6 +265,8 @@ class Foreman:
         job = self._ledger.find(tenant, key)
         spec = self._spec(job)
         longer = replace(spec, loop=replace(spec.loop, epochs=epochs, steps=steps))
+        if job.reason == "EARLY_STOPPED" and longer.early_stopping is not None:
+            longer = replace(longer, early_stopping=replace(longer.early_stopping, since=job.step))
         missing = set(longer.loop.sizes(spec.data.rows)) - {call.rows for call in spec.steps}
         if missing:
             raise GraphError(
@@ -190,6 +275,17 @@ class Foreman:
         data = encode_spec(longer)
         digest = spec_digest(data)
         self._ledger.tell(e.Extended(job.id, digest, longer.last_step, request_id, digest), specs={digest: data})
+        return self.find(tenant, job.id)
+
+    def fork(self, tenant: str, key: str, request_id: str, fork: Fork) -> JobInfo:
+        """A new job that goes on from a checkpoint of this one."""
+        job = self._ledger.find(tenant, key)
+        return self.find(tenant, self._forking.fork(job, self._spec(job), fork, request_id))
+
+    def rewind(self, tenant: str, key: str, request_id: str, step: int) -> JobInfo:
+        """Let the job go on from an earlier checkpoint; what came after it is gone."""
+        job = self._ledger.find(tenant, key)
+        self._forking.rewind(job, step, request_id)
         return self.find(tenant, job.id)
 
     # ---- look-ups
@@ -221,7 +317,7 @@ class Foreman:
 
     def checkpoints(self, tenant: str, key: str) -> list[int]:
         """The steps of which there is a checkpoint."""
-        return self._store.steps(self._ledger.find(tenant, key).id)
+        return self.store.steps(self._ledger.find(tenant, key).id)
 
     def checkpoint(
         self, tenant: str, key: str, step: int | None
@@ -229,18 +325,22 @@ class Foreman:
         """A checkpoint's tensors, in the header's order; None: of the newest one. NotFound, DataCorrupt."""
         job = self._ledger.find(tenant, key)
         if step is None:
-            latest = self._store.latest(job.id)
+            latest = self.store.latest(job.id)
             manifest, tensors = latest.manifest, latest.tensors
         else:
-            manifest, tensors = self._store.read(job.id, step)
+            manifest, tensors = self.store.read(job.id, step)
         order = tuple([(name, manifest.tensors[name]) for name in write_order(manifest.tensors)])
-        return CheckpointHeader(manifest.step, order), tensors
+        return CheckpointHeader(manifest.step, order, manifest.digest), tensors
+
+    def verify(self, tenant: str, key: str) -> CheckpointReport:
+        """Read every byte of a job's checkpoints again."""
+        report = self.store.verify(self._ledger.find(tenant, key).id)
+        damaged = [DamagedCheckpoint(d.step, d.file, d.expected, d.found, d.message) for d in report.damaged]
+        return CheckpointReport(report.whole, tuple(damaged))
 
     def _standing(self, job: Job) -> JobInfo:
         place = next((place for place in self._ledger.line() if place.job == job.id), None)
-        with self._lock:
-            running = self._running.get(job.id)
-        progress = running.runner.progress if running is not None and job.is_placed else Progress(job.step)
+        progress = (self._floor.progress(job) if job.is_placed else None) or Progress(job.step)
         spec = self._spec(job)
         return JobInfo(
             id=job.id,
@@ -260,6 +360,9 @@ class Foreman:
             live_step=max(progress.step, job.step),
             steps_per_second=progress.steps_per_second,
             live_metrics=dict(progress.values),
+            best_metric=spec.keep_best.metric if spec.keep_best is not None else "",
+            best_mode=spec.keep_best.mode if spec.keep_best is not None else "",
+            fingerprint=job.fingerprint,
         )
 
     def _spec(self, job: Job) -> JobSpec:
@@ -268,87 +371,70 @@ class Foreman:
     # ---- carrying out
 
     def _heard(self, event: e.Event) -> None:
-        self._work.put("place")
+        self.look()
 
     def _carry_out(self) -> None:
-        while (command := self._work.get()) is not None:
+        kept_at = -KEEP_SECONDS
+        while True:
+            command: e.Command | str | None = "keep"
+            with suppress(Empty):
+                command = self._work.get(timeout=max(0.01, kept_at + KEEP_SECONDS - time.monotonic()))
+            if command is None:
+                return
             try:
                 self._act(command)
+                if time.monotonic() - kept_at >= KEEP_SECONDS:
+                    kept_at = time.monotonic()
+                    self.tick()
+                    self._keeper.round()
             except TelegradError:
                 logging.exception("jobs: %s could not be carried out", command)
 
     def _act(self, command: e.Command | str) -> None:
         match command:
-            case str():
+            case "place" if not self._is_stopping.is_set():
                 self._place()
+            case str():
+                pass
             case e.Assign():
                 self._begin(command)
-            case e.StopNow():
-                self._order(command.job, command.assignment, lambda orders: orders.stop_now.set())
+            case e.StopNow() | e.Release():
+                self._floor.order(command.worker, command.job, command.assignment, "stop")
             case e.StopAtCheckpoint():
-                self._order(command.job, command.assignment, lambda orders: orders.stop_at_checkpoint.set())
+                self._floor.order(command.worker, command.job, command.assignment, "stop_at_checkpoint")
             case e.Extend():
                 spec = decode_spec(self._ledger.journal.spec(command.spec))
-                self._order(command.job, command.assignment, lambda orders: setattr(orders, "spec", spec))
-            case e.Release():
-                self._order(command.job, command.assignment, lambda orders: orders.stop_now.set())
+                self._floor.order(command.worker, command.job, command.assignment, spec)
             case e.Discard():
-                self._store.rewind(command.job, command.step)
+                self._forking.discard(command)
             case e.Forget():
                 self._forget(command)
 
     def _place(self) -> None:
-        """Give the jobs that may run to the worker."""
+        """Give the jobs that may run to workers."""
+        sites = self._floor.sites()
+        taken = Counter([job.worker for job in self._ledger.placed()])
         for place in self._ledger.line():
-            if place.may_run:
-                try:
-                    self._ledger.place(place.job, worker=HERE, fingerprint=self._worker.hello().fingerprint)
-                except JobError as error:
-                    self._ledger.note(place.job, error.message)
+            if not place.may_run:
+                continue
+            found = choose(sites, taken, fingerprint=self._ledger.fingerprint(place.job))
+            if isinstance(found, str):
+                self._ledger.note(place.job, found)
+                continue
+            try:
+                self._ledger.place(place.job, worker=found.worker, fingerprint=found.fingerprint)
+                taken[found.worker] += 1
+            except TelegradError as error:  # of a strict job, or it was cancelled meanwhile
+                self._ledger.note(place.job, error.message)
 
     def _begin(self, command: e.Assign) -> None:
         job = next((job for job in self._ledger.placed() if job.id == command.job), None)
         if job is None or job.assignment != command.assignment:
             return  # it was cancelled meanwhile
-        with self._lock:
-            former = self._running.get(job.id)
-        if former is not None:
-            former.orders.stop_now.set()
-            former.thread.join()
-        assignment = Assignment(job.id, job.tenant, job.assignment, job.step, self._spec(job))
-        orders = Orders()
-        runner = Runner(
-            assignment,
-            worker=self._worker,
-            dataset=lambda digest: self._open(job.tenant, digest),
-            store=self._store,
-            tell=self._ledger.tell,
-            orders=orders,
-        )
-        thread = threading.Thread(target=self._run, args=(runner, job.id), name="telegrad-job", daemon=True)
-        with self._lock:
-            self._running[job.id] = _Running(runner, orders, assignment, thread)
-        thread.start()
-
-    def _open(self, tenant: str, digest: str) -> Dataset:
-        return self._catalog.open_digest(tenant, digest)
-
-    def _run(self, runner: Runner, job: str) -> None:
-        runner.run()
-        with self._lock:
-            known = self._running.get(job)
-            if known is not None and known.runner is runner:
-                del self._running[job]
-        self._work.put("place")
-
-    def _order(self, job: str, assignment: int, give: Callable[[Orders], None]) -> None:
-        with self._lock:
-            running = self._running.get(job)
-        if running is not None and running.assignment.number == assignment:
-            give(running.orders)
+        self._floor.begin(job.worker, Assignment(job.id, job.tenant, job.assignment, job.step, self._spec(job)))
 
     def _forget(self, command: e.Forget) -> None:
-        self._store.remove(command.job)
+        self.store.remove(command.job)
         with suppress(NotFound):
             self._catalog.let_go(command.tenant, by=f"job-{command.job}")
 
@@ -371,6 +457,9 @@ class Follower:
         events = self._foreman.events(self._tenant, self._job, self._event)
         rows = self._foreman.metrics(self._tenant, self._job, self._step)
         self._event = max([self._event, *[event.number for event in events]])
+        if any(event.kind == "Rewound" for event in events):  # steps come again, of another timeline
+            self._step = min([self._step, *[int(x.details["step"]) for x in events if x.kind == "Rewound"]])
+            rows = self._foreman.metrics(self._tenant, self._job, self._step)
         self._step = max([self._step, *[row.step for row in rows]])
         if rows:
             self._seen = None  # there may be more than one answer holds
@@ -387,7 +476,3 @@ def _details(event: e.Event) -> dict[str, str]:
     hidden = ("job", "tenant", "spec", "request_id", "request_digest", "rows")
     found = {f.name: str(getattr(event, f.name)) for f in fields(event) if f.name not in hidden}
     return {name: value for name, value in found.items() if value}
-
-
-def _sources(spec: JobSpec) -> list[DataSource]:
-    return [spec.data, *([spec.validation.data] if spec.validation is not None else [])]

@@ -103,6 +103,11 @@ class Ledger:
         with self._lock:
             return self._jobs.all(tenant)
 
+    def every(self) -> list[Job]:
+        """The jobs of all tenants, in the order they were submitted."""
+        with self._lock:
+            return self._jobs.in_order()
+
     def earlier(self, tenant: str, request_id: str, digest: str) -> Job | None:
         """The job that this request has had its effect on; GraphError (REQUEST_ID_REUSED) if it asked for another."""
         with self._lock:
@@ -117,6 +122,11 @@ class Ledger:
         """The jobs that workers have."""
         with self._lock:
             return self._jobs.placed()
+
+    def fingerprint(self, job: str) -> str:
+        """That of the worker that a job began on; empty if it has not begun, or is not there."""
+        with self._lock:
+            return self._jobs.fingerprint(job)
 
     def without_room(self) -> list[str]:
         """The jobs that wait for room on the disk."""

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from telegrad.errors import AccessError, ConnectionFailed, ResourceError, VersionMismatch
+from telegrad.errors import TelegradError
 
 from telegrad_server.access import check_exposure
 from telegrad_server.config import Config, read_config
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = read_config(arguments, os.environ)
     try:
         return _run(config)
-    except (AccessError, ResourceError, ConnectionFailed, VersionMismatch) as error:
+    except TelegradError as error:
         print(f"telegrad-server: {error.message}", file=sys.stderr)
         return 2
     except OSError as error:

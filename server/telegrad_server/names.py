@@ -285,6 +285,11 @@ class Names:
         assert not self._early.keys() & self._entries.keys()
         assert not self._unwanted.keys() & self._entries.keys()
 
+    def bytes_of(self, names: Iterable[int]) -> int:
+        """The bytes of some names' values, each value counted once."""
+        values = {id(stored): stored.nbytes for name in names if (stored := self._entries[name].stored) is not None}
+        return sum(values.values())
+
     def stored(self) -> Iterable[Stored]:
         """Every value that a name or an early upload holds, once for each holder."""
         yield from (entry.stored for entry in self._entries.values() if entry.stored is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from telegrad.errors import SessionError
 from telegrad.wire.messages import ROOT_SCOPE
@@ -30,6 +30,18 @@ class ScopeTree:
 
     def __contains__(self, scope: int) -> bool:
         return scope in self._parent
+
+    def all(self) -> Iterable[int]:
+        """Every scope, in the order they were opened."""
+        return self._parent
+
+    def parent(self, scope: int) -> int:
+        """The scope around one; that of the session's own scope is itself."""
+        return self._parent[scope]
+
+    def names_in(self, scope: int) -> Collection[int]:
+        """The names that live in a scope itself."""
+        return self._names[scope]
 
     def open(self, scope: int, parent: int) -> None:
         """A new scope; SessionError if the number is taken or the parent is not open."""

@@ -32,6 +32,7 @@ from telegrad.wire.status import to_record
 from telegrad_server import __version__
 from telegrad_server.answers import Grant, Hello
 from telegrad_server.bug import bug
+from telegrad_server.census import census, validate_accounts
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
@@ -42,6 +43,7 @@ from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
 from telegrad_server.sessions import Execute, Outcome, Session, Task
+from telegrad_server.sights import SessionSight
 from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
 from telegrad_server.uploads import Upload
@@ -63,7 +65,7 @@ class Worker:
         self._config = config
         self._executor = executor
         self._clock = clock
-        self._lease = lease or Lease.forever()
+        self.lease = lease or Lease.forever()
         self._neighbours = neighbours
         self._busy_seconds = 0.0
         self.offers = Offers(executor.to_host)
@@ -189,7 +191,7 @@ class Worker:
             return grant
 
     def _check_lease(self) -> None:
-        if not self._lease.is_running:
+        if not self.lease.is_running:
             raise ServerUnavailable("the worker cannot reach its gateway and has stopped; it goes on when it can")
 
     def _seat(self, tenant: str, session_id: str, secret: bytes) -> Seat:
@@ -380,6 +382,11 @@ class Worker:
         with self._lock:
             return self._tenants.held_bytes(tenant)
 
+    def census(self, tenant: str | None = None) -> list[SessionSight]:
+        """A tenant's sessions, or all, and what they hold."""
+        with self._lock:
+            return census(self._seats.values(), self._clock(), tenant)
+
     def is_idle(self) -> bool:
         """Whether nothing is computed, and nothing waits that could be."""
         with self._lock:
@@ -388,12 +395,7 @@ class Worker:
     def validate(self) -> None:
         """Assert the invariants of every session, and that the accounts add up."""
         with self._lock:
-            for seat in self._seats.values():
-                seat.session.validate()
-                if seat.session.under_way is None:
-                    room = sum(upload.type.nbytes for upload in seat.uploads)
-                    assert seat.session.account.nbytes == seat.session.held_bytes() + room
-            assert self._tenants.nbytes == sum(seat.session.account.nbytes for seat in self._seats.values())
+            validate_accounts(self._seats.values(), self._tenants)
 
     # ---- bulk
 
@@ -571,7 +573,7 @@ class Worker:
         seat.paused_seconds = 0.0
         seat.claim.used += seconds / seat.claim.weight
         self._busy_seconds += seconds
-        may_commit = self._lease.wait()
+        may_commit = self.lease.wait()
         with self._lock:  # once for a turn, from one to the next
             self._line.give_back()
             if isinstance(task, Execute):

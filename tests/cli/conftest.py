@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import telegrad as tg
 from click.testing import CliRunner, Result
 from telegrad.cli import cli
 from telegrad_server.secrets_folder import make_secrets, today
@@ -102,3 +105,45 @@ def expired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running, address = start("--secrets-dir", str(folder))
     yield Server(f"grpcs://{address}", folder)
     stop(running)
+
+
+@pytest.fixture(scope="session")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that keeps jobs and datasets."""
+    running, address = start("--data-dir", str(tmp_path_factory.mktemp("kept")))
+    yield f"grpc://{address}"
+    stop(running)
+
+
+def submitted(address: str, name: str, *, steps: int, value: float = 1.0, **options: Any) -> None:
+    """Leave a job at a server: it counts its steps, and returns ``value`` over the number of the step."""
+    with tg.connect(address, new=True) as session:
+        w = tg.Variable(np.float32(0.0), name="w")
+
+        def step(x: tg.Tensor) -> tg.Tensor:
+            w.assign(w + 1.0)
+            return (x * value / w).mean()
+
+        session.submit(
+            step, data={"x": np.ones((8, 1), np.float32)}, steps=steps, batch_size=4, name=name, **options
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def done(keeper: str) -> str:
+    """A server with the job "done", which has succeeded."""
+    submitted(keeper, "done", steps=6, checkpoint_every=2)
+    with tg.connect(keeper, new=True) as session:
+        session.jobs["done"].wait(timeout_seconds=120)
+    return keeper
+
+
+def completed(words: str, last: str) -> list[str]:
+    """What a shell is offered for the last word of a command line."""
+    program = "import sys\nfrom telegrad.cli import main\nsys.exit(main())"
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "_TELEGRAD_COMPLETE": "bash_complete", "COMP_WORDS": f"telegrad {words} {last}",
+             "COMP_CWORD": str(len(words.split()) + 1)},
+    )  # fmt: skip
+    return [line.partition(",")[2] for line in said.stdout.splitlines() if line]

@@ -2,61 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import telegrad as tg
 from telegrad.cli.report import JOB_EXITS, NOT_ENDED
 
-from tests.cli.conftest import Telegrad, shape
-from tests.server.test_service import start, stop
+from tests.cli.conftest import Telegrad, completed, shape, submitted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # a server in a process of its own
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = {
     "id", "name", "state", "reason", "message", "line", "step", "live_step", "last_step", "steps_per_epoch",
-    "position", "restarts", "worker", "submitted_at", "changed_at", "steps_per_second", "live_metrics",
+    "position", "restarts", "worker", "fingerprint", "submitted_at", "changed_at", "steps_per_second", "live_metrics",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that keeps jobs and datasets."""
-    running, address = start("--data-dir", str(tmp_path_factory.mktemp("kept")))
-    yield f"grpc://{address}"
-    stop(running)
-
-
-def submitted(address: str, name: str, *, steps: int, value: float = 1.0, **options: Any) -> None:
-    """Leave a job at a server: it counts its steps, and returns ``value`` over the number of the step."""
-    with tg.connect(address, new=True) as session:
-        w = tg.Variable(np.float32(0.0), name="w")
-
-        def step(x: tg.Tensor) -> tg.Tensor:
-            w.assign(w + 1.0)
-            return (x * value / w).mean()
-
-        session.submit(
-            step, data={"x": np.ones((8, 1), np.float32)}, steps=steps, batch_size=4, name=name, **options
-        )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def done(keeper: str) -> str:
-    """A server with the job "done", which has succeeded."""
-    submitted(keeper, "done", steps=6, checkpoint_every=2)
-    with tg.connect(keeper, new=True) as session:
-        session.jobs["done"].wait(timeout_seconds=120)
-    return keeper
 
 
 def test_jobs_are_listed_with_how_they_stand(telegrad: Telegrad, done: str) -> None:
@@ -75,9 +43,11 @@ def test_a_job_is_shown_by_name_and_by_id(telegrad: Telegrad, done: str) -> None
     found = shape(telegrad("jobs", "show", "done", "--server", done, "--json"))
     said = telegrad("jobs", "show", found["id"], "--server", done).stdout
 
-    assert set(found) == JOB | {"checkpoints"}
+    assert set(found) == JOB | {"metrics", "checkpoints"}
+    assert found["metrics"]["loss"] == pytest.approx(1 / 6)
     assert found["checkpoints"] == [4, 6]
     assert "state      SUCCEEDED (DONE)\n" in said
+    assert re.search(r"^computes   telegrad .*numpy", said, re.MULTILINE)
     assert "kept       checkpoints of the steps 4, 6\n" in said
 
 
@@ -144,32 +114,100 @@ def test_a_job_is_paused_goes_on_is_extended_and_cancelled(telegrad: Telegrad, k
     assert telegrad("jobs", "extend", *asked).exit_code == 2
 
 
-def test_an_interrupt_leaves_the_job_alone(keeper: str) -> None:
-    submitted(keeper, "left", steps=1_000_000, checkpoint_every=50)
-    command = [sys.executable, "-m", "telegrad.cli", "jobs", "watch", "left", "--server", keeper, "--json"]
+def test_a_job_is_forked_and_rewound(telegrad: Telegrad, done: str) -> None:
+    asked = ("done", "--server", done)
+
+    fork = shape(telegrad("jobs", "fork", *asked, "--at-step", "4", "--name", "forked", "--steps", "9", "--json"))
+    ended = telegrad("jobs", "wait", "forked", "--server", done)
+    back = telegrad("jobs", "rewind", "forked", "4", "--server", done)
+    unknown = telegrad("jobs", "fork", *asked, "--steps", "9", "--set", "lr=1")
+
+    assert (fork["name"], fork["last_step"], fork["step"]) == ("forked", 9, 4)
+    assert ended.exit_code == 0
+    assert back.exit_code == 6 and "no checkpoint of step 4" in back.stderr
+    assert unknown.exit_code != 0 and "no number 'lr' that a fork could change" in unknown.stderr
+    assert telegrad("jobs", "fork", *asked, "--set", "lr").exit_code == 2
+    assert telegrad("jobs", "rewind", "forked", "9", "--server", done).stdout == "forked goes on from step 9\n"
+
+
+def test_a_terminal_has_a_bar(done: str) -> None:
+    terminal, own = pty.openpty()
+    command = [sys.executable, "-m", "telegrad.cli", "jobs", "watch", "done", "--server", done]
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160"}
+    running = subprocess.Popen(command, stdout=own, stderr=own, env=env)
+    os.close(own)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal's end is told
+        while more := os.read(terminal, 65536):
+            said += more
+    os.close(terminal)
+
+    assert running.wait(timeout=60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.decode())
+    assert re.search(r"done SUCCEEDED ━+ epoch 3/3  step 6/6  loss 0\.1667", text)
+    assert "done has succeeded at step 6: loss 0.1667" in text
+
+
+def test_metrics_are_drawn_and_told(telegrad: Telegrad, done: str) -> None:
+    said = telegrad("jobs", "plot", "done", "loss", "--server", done)
+    told = shape(telegrad("jobs", "plot", "done", "loss", "--server", done, "--json"))["metrics"]
+    unknown = telegrad("jobs", "plot", "done", "lr", "--server", done)
+
+    assert said.stdout.splitlines()[0] == "loss"
+    assert said.stdout.splitlines()[1].lstrip().startswith("1 ┤")
+    assert told["loss"]["step"] == [1, 2, 3, 4, 5, 6]
+    assert told["loss"]["value"] == [pytest.approx(1 / k) for k in range(1, 7)]
+    assert unknown.exit_code == 6 and "no metric 'lr' is recorded" in unknown.stderr
+
+
+def test_a_job_is_forked_and_taken_back(telegrad: Telegrad, done: str) -> None:
+    submitted(done, "parent", steps=6, checkpoint_every=2, keep_checkpoints=4)
+    at = ("--server", done)
+    telegrad("jobs", "wait", "parent", *at)
+
+    forked = shape(
+        telegrad("jobs", "fork", "parent", "--at-step", "2", "--name", "child", "--steps", "8", *at, "--json")
+    )
+    child = telegrad("jobs", "wait", "child", *at, "--json")
+    rewound = telegrad("jobs", "rewind", "parent", "4", *at)
+    again = telegrad("jobs", "wait", "parent", *at, "--json")
+
+    assert (forked["name"], forked["last_step"]) == ("child", 8)
+    assert (child.exit_code, shape(child)["step"]) == (0, 8)
+    assert rewound.stdout == "parent goes on from step 4\n"
+    assert (again.exit_code, shape(again)["step"]) == (0, 6)
+    told = telegrad("jobs", "plot", "child", "loss", *at, "--json")
+    assert shape(told)["metrics"]["loss"]["value"][-1] == pytest.approx(1 / 8)
+
+
+def test_a_fork_that_cannot_be_is_a_sentence(telegrad: Telegrad, done: str) -> None:
+    at = ("--server", done)
+
+    assert telegrad("jobs", "fork", "done", "--at-step", "3", *at).exit_code == 6
+    assert telegrad("jobs", "rewind", "done", "3", *at).exit_code == 6
+    assert telegrad("jobs", "fork", "done", "--set", "lr=fast", *at).exit_code == 2
+    unknown = telegrad("jobs", "fork", "done", "--set", "lr=0.1", *at)
+    assert unknown.exit_code == 1 and "lr" in unknown.stderr and len(unknown.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_interrupt_leaves_the_job_alone(keeper: str, options: tuple[str, ...]) -> None:
+    name = f"left{len(options)}"  # the other one may not have stopped yet
+    submitted(keeper, name, steps=1_000_000, checkpoint_every=50)
+    command = [sys.executable, "-u", "-m", "telegrad.cli", "jobs", "watch", name, "--server", keeper, *options]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stdout is not None
     running.stdout.readline()
 
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    told, said = running.communicate(timeout=60)
 
     assert running.returncode == 130
     assert "Traceback" not in said
+    assert bool(options) or f"telegrad jobs watch {name}" in told.splitlines()[-1]
     with tg.connect(keeper, new=True) as session:
-        assert session.jobs["left"].state in ("QUEUED", "STARTING", "RUNNING")
-        session.jobs["left"].cancel()
-
-
-def completed(words: str, last: str) -> list[str]:
-    """What a shell is offered for the last word of a command line."""
-    program = "import sys\nfrom telegrad.cli import main\nsys.exit(main())"
-    said = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "_TELEGRAD_COMPLETE": "bash_complete", "COMP_WORDS": f"telegrad {words} {last}",
-             "COMP_CWORD": str(len(words.split()) + 1)},
-    )  # fmt: skip
-    return [line.partition(",")[2] for line in said.stdout.splitlines() if line]
+        assert session.jobs[name].state in ("QUEUED", "STARTING", "RUNNING")
+        session.jobs[name].cancel()
 
 
 def test_a_shell_completes_the_names_of_jobs(done: str) -> None:

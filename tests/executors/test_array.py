@@ -107,6 +107,24 @@ def test_a_training_step_finds_its_memory_again(executor: ArrayExecutor) -> None
     assert len(seen) == 2  # the version that is read and the one that is written
 
 
+def test_a_training_step_finds_its_memory_again_beside_checkpoints(executor: ArrayExecutor) -> None:
+    w = new_input(LARGE)
+    plan = compile_function(Function(Graph.of([w], [w - w * 0.1]), ((0, 0),)))
+    value = given(LARGE)
+    seen: set[int] = set()
+    for _ in range(4):
+        read = executor.to_host(value)
+        before = bytes(read)
+        for _ in range(5):
+            (value,) = executor.run(plan, [value])
+            seen.add(value.ctypes.data)
+        assert bytes(read) == before
+        del read
+
+    assert len(seen) == 3  # and the version that is being written to the disk
+    assert executor.cached_bytes >= 2 * LARGE.nbytes
+
+
 def test_small_plans_of_all_kinds_of_outputs(executor: ArrayExecutor) -> None:
     x = new_input(Type((2, 3), t.float32))
     seven = x.literal(7.0, t.float32)

@@ -25,7 +25,18 @@ def check(spec: JobSpec) -> None:
     check_spec(spec, decode=decode_function, columns=lambda data: COLUMNS)
 
 
-@pytest.mark.parametrize("spec", [small_spec(), full_spec(), small_spec(loop=Loop(32, steps=9, shuffle=False))])
+def later_spec() -> JobSpec:
+    """With what came after the first specs were written."""
+    spec = full_spec()
+    closing = spec.after_validation[0]
+    outputs = (Metric("seen", "sum", over="count"), Metric("count", "sum"))
+    named = replace(closing, inputs=(*closing.inputs[:3], Literal(b"\x00\x00\x00\x3f", "lr")), outputs=outputs)
+    return replace(spec, early_stopping=EarlyStopping("val/loss", "min", 3, since=4), after_validation=(named,))
+
+
+@pytest.mark.parametrize(
+    "spec", [small_spec(), full_spec(), later_spec(), small_spec(loop=Loop(32, steps=9, shuffle=False))]
+)
 def test_a_spec_comes_back_from_its_bytes(spec: JobSpec) -> None:
     data = encode_spec(spec)
 
@@ -121,6 +132,8 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "id": (lambda: Call(b"", 1, (), ()), "32 bytes"),
     "metric name": (lambda: Metric("a b"), "must be letters, digits"),
     "metric twice": (lambda: Call(bytes(32), 1, (), (Metric("a"), Metric("a"))), "there twice"),
+    "mean over": (lambda: Metric("a", over="b"), "is a quotient of sums"),
+    "over nothing": (lambda: Call(bytes(32), 1, (), (Metric("a", "sum", "b"),)), "is over b, which is no sum"),
     "column without rows": (lambda: Call(bytes(32), 0, (Column("x"),), ()), "needs rows"),
     "every": (lambda: Every(1, "days"), "steps, epochs"),  # type: ignore[arg-type]
     "validation": (

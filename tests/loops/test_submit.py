@@ -72,7 +72,7 @@ def test_validation_is_recorded_and_the_best_checkpoint_stays(session: tg.Sessio
     assert history["val/loss"]["step"].tolist() == [4, 8, 12, 16]
     assert history["epoch/loss"]["epoch"].tolist() == [0, 1, 2, 3]
     best = int(history["val/loss"]["step"][history["val/loss"]["value"].argmin()])
-    assert set(job.checkpoints) == {best, 16}
+    assert set(job.checkpoints) == {0, best, 16}
     assert model(tg.asarray(data["x"])).shape == (100, 3)
 
 

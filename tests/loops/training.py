@@ -51,13 +51,21 @@ def made(width: int = 16) -> Made:
     return Made(model, optimizer, step, evaluate)
 
 
-def by_hand(step: Callable[..., Any], data: dict[str, npt.NDArray[Any]], *, steps: int, seed: int) -> list[float]:
+def by_hand(
+    step: Callable[..., Any],
+    data: dict[str, npt.NDArray[Any]],
+    *,
+    steps: int,
+    seed: int,
+    first: int = 0,
+    read: Callable[[Any], Any] = lambda loss: loss,
+) -> list[float]:
     losses: list[Any] = []
-    for k in range(steps):
+    for k in range(first, steps):
         epoch, number = divmod(k, PER_EPOCH)
         places = np.arange(number * BATCH, min((number + 1) * BATCH, ROWS))
         rows = permuted(places, rows=ROWS, seed=seed, epoch=epoch)
-        losses.append(step(data["x"][rows], data["y"][rows]))
+        losses.append(read(step(data["x"][rows], data["y"][rows])))
     return [float(loss.item()) for loss in losses]
 
 

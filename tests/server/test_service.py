@@ -15,11 +15,15 @@ import grpc
 import pytest
 import telegrad as tg
 from telegrad.errors import AccessError
+from telegrad.wire.v1 import datasets_pb2, jobs_pb2, sessions_pb2
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad_server import service
 from telegrad_server.access import Gate, check_exposure
 from telegrad_server.config import Config, read_config
 from telegrad_server.main import main
+from telegrad_server.service.edge import READ_METHODS
+
+from tests.server.test_front import Front
 
 TOKEN = "telegrad_token_of_alice"
 
@@ -238,3 +242,48 @@ def test_garbage_on_the_socket_harms_nobody(guarded: str) -> None:
             raw.sendall(garbage)
 
     assert isinstance(call(guarded, "Hello", b""), bytes)
+
+
+def test_a_token_that_may_only_read_is_told_apart_and_keeps_its_weight(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.touch(mode=0o600)
+    file.write_text(f"{TOKEN}1 alice\n{TOKEN}2 alice read\n{TOKEN}3 alice 2.5 read\n{TOKEN}4 read\n")
+
+    callers = [Gate.from_file(str(file)).caller_of(f"Bearer {TOKEN}{n}") for n in (1, 2, 3, 4)]
+
+    assert [caller.may_only_read for caller in callers] == [False, True, True, False]
+    assert [caller.weight for caller in callers] == [1.0, 1.0, 2.5, 1.0]
+    assert [caller.tenant for caller in callers] == ["alice", "alice", "alice", "read"]
+    for line in (f"{TOKEN} alice read 2", f"{TOKEN} alice write", f"{TOKEN} alice read read", f"{TOKEN} alice 1 2"):
+        file.write_text(line)
+        with pytest.raises(AccessError, match="entry 1"):
+            Gate.from_file(str(file))
+
+
+def test_over_grpc_a_token_that_may_only_read_opens_no_session_and_reads_datasets(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.touch(mode=0o600)
+    file.write_text(f"{TOKEN}1 alice\n{TOKEN}2 alice read\n")
+    front = Front(Gate.from_file(str(file)))
+    try:
+        with pytest.raises(AccessError, match="may only read") as caught:
+            tg.connect(f"grpc://127.0.0.1:{front.port}", token=f"{TOKEN}2")
+        assert caught.value.reason == "ACCESS_DENIED"
+        tg.connect(f"grpc://127.0.0.1:{front.port}", token=f"{TOKEN}1").close()
+    finally:
+        front.close()
+
+
+def test_the_page_beyond_loopback_needs_tls_and_a_token() -> None:
+    with pytest.raises(AccessError, match=r"0\.0\.0\.0 can be reached"):
+        check_exposure(Config(web_host="0.0.0.0"))
+    check_exposure(Config(web_host="127.0.0.1"))
+    check_exposure(Config(web_host="0.0.0.0", tls_cert="c", tls_key="k", token_file="t"))
+
+
+def test_every_call_that_a_reading_token_may_make_exists() -> None:
+    services = [module.DESCRIPTOR.services_by_name for module in (sessions_pb2, jobs_pb2, datasets_pb2)]
+    known = {f"/{s.full_name}/{m.name}" for found in services for s in found.values() for m in s.methods}
+
+    assert {name for name in READ_METHODS if not name.startswith("/grpc.")} <= known
+    assert not [name for name in READ_METHODS if any(w in name for w in ("Put", "Delete", "Submit", "Cancel", "Open"))]

@@ -1,17 +1,22 @@
-"""``telegrad jobs watch``, ``wait`` and ``logs``: following a job, and ending as it did."""
+"""``telegrad jobs watch``, ``wait``, ``logs`` and ``plot``: following a job, and ending as it did."""
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import click
+import numpy.typing as npt
 
 from telegrad.cli.job_report import event_shape, job_argument, job_shape, moment, row_shape
-from telegrad.cli.report import JOB_EXITS, NOT_ENDED, Reporting, json_option, write_json
+from telegrad.cli.report import JOB_EXITS, NOT_ENDED, Reporting, Shape, json_option, number, write_json
 from telegrad.cli.target import Target, asks_a_server_by_option
 from telegrad.cli.things import things_of
 from telegrad.errors import JobFailed
 from telegrad.jobs import Job
+from telegrad.jobs.plotting import as_text, chosen
 from telegrad.wire.jobs import JobEvent, JobInfo
 
 PATIENCE_SECONDS = 600.0
@@ -36,9 +41,9 @@ def watch(target: Target, job: str, as_json: bool) -> None:
             if not found.info.has_ended:  # Ctrl-C, which watch takes for a farewell
                 click.get_current_context().exit(130)
             _end(found)
-        for news in there.jobs.watch(found.id):
+        for news in found.news():
             write_json(job_shape(news.job))
-        _end(Job(there.jobs, there.jobs.get(found.id)))
+        _end(found)
 
 
 @click.command("wait", cls=Reporting)
@@ -100,3 +105,23 @@ def logs(target: Target, job: str, follow: bool, after: int, with_metrics: bool,
                     write_json(row_shape(item))
                 else:
                     click.echo(f"{moment(item.at)}         step {item.step}  {item.name} {item.value:.6g}")
+
+
+@click.command("plot", cls=Reporting)
+@job_argument
+@click.argument("metrics", nargs=-1, metavar="[METRIC]...")
+@asks_a_server_by_option
+@json_option
+def plot(target: Target, job: str, metrics: tuple[str, ...], as_json: bool) -> None:
+    """Draw JOB's metrics so far as text, its losses if no METRIC is named. With --json their numbers."""
+    with things_of(target) as there:
+        history = Job(there.jobs, there.jobs.get(job)).history
+    names = chosen(history, metrics)
+    if as_json:
+        write_json({"job": job, "metrics": {name: _numbers(history[name]) for name in names}})
+    else:
+        click.echo(as_text(history, names, width=shutil.get_terminal_size().columns))
+
+
+def _numbers(columns: Mapping[str, npt.NDArray[Any]]) -> Shape:
+    return {name: [number(x) for x in column.tolist()] for name, column in columns.items()}

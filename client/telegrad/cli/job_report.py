@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -28,19 +28,6 @@ def say(info: JobInfo, done: str, as_json: bool) -> None:
         click.echo(f"{info.name} {done}")
 
 
-def epochs(job: JobInfo) -> str:
-    """The epoch that is trained on, from 1, of how many."""
-    if not job.steps_per_epoch:
-        return ""
-    in_all = -(-job.last_step // job.steps_per_epoch)
-    return f"{min(job.live_step // job.steps_per_epoch + 1, in_all)}/{in_all}"
-
-
-def metrics(job: JobInfo) -> str:
-    """The newest metrics."""
-    return "  ".join([f"{name} {value:.4g}" for name, value in job.live_metrics.items()])
-
-
 def moment(seconds: float) -> str:
     """A time of the day and its date, here."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
@@ -62,11 +49,17 @@ def job_shape(job: JobInfo) -> Shape:
         "position": job.position or None,
         "restarts": job.restarts,
         "worker": job.worker or None,
+        "fingerprint": job.fingerprint or None,
         "submitted_at": job.submitted_at,
         "changed_at": job.changed_at,
         "steps_per_second": job.steps_per_second or None,
-        "live_metrics": {name: number(value) for name, value in job.live_metrics.items()},
+        "live_metrics": numbers(job.live_metrics),
     }
+
+
+def numbers(metrics: Mapping[str, float]) -> Shape:
+    """Metrics by name in JSON's shape."""
+    return {name: number(value) for name, value in metrics.items()}
 
 
 def event_shape(event: JobEvent) -> Shape:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import click
 
-from telegrad.cli.following import logs, wait, watch
-from telegrad.cli.job_report import epochs, job_argument, job_shape, metrics, moment, say
+from telegrad.cli.following import logs, plot, wait, watch
+from telegrad.cli.forking import fork, rewind
+from telegrad.cli.job_report import job_argument, job_shape, moment, numbers, say
 from telegrad.cli.report import Reporting, json_option, write_json
 from telegrad.cli.target import Target, asks_a_server_by_option
 from telegrad.cli.things import things_of
+from telegrad.jobs import Job
+from telegrad.jobs.progress import duration, epochs, metrics
+from telegrad.wire.jobs import JobInfo
 
 STATES = ("QUEUED", "STARTING", "RUNNING", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -56,10 +60,10 @@ def list_(target: Target, states: tuple[str, ...], as_json: bool) -> None:
 def show(target: Target, job: str, as_json: bool) -> None:
     """Say how JOB stands: state and reason, how far it is, its newest metrics, its checkpoints."""
     with things_of(target) as there:
-        info = there.jobs.get(job)
-        steps = there.jobs.checkpoints(info.id)
+        found = Job(there.jobs, there.jobs.get(job))
+        newest, info, steps = found.metrics, found.info, found.checkpoints
     if as_json:
-        write_json({**job_shape(info), "checkpoints": steps})
+        write_json({**job_shape(info), "metrics": numbers(newest), "checkpoints": steps})
         return
     rows = [
         ("name", info.name),
@@ -69,9 +73,10 @@ def show(target: Target, job: str, as_json: bool) -> None:
         ("place", f"number {info.position} in the line" if info.position else ""),
         ("step", f"{info.live_step} of {info.last_step}; the last checkpoint is of step {info.step}"),
         ("epoch", epochs(info)),
-        ("speed", f"{info.steps_per_second:.3g} steps/s" if info.steps_per_second else ""),
-        ("metrics", metrics(info)),
+        ("speed", f"{info.steps_per_second:.3g} steps/s{_left(info)}" if info.steps_per_second else ""),
+        ("metrics", "  ".join([f"{name} {value:.4g}" for name, value in newest.items()])),
         ("worker", info.worker),
+        ("computes", info.fingerprint),
         ("restarts", str(info.restarts) if info.restarts else ""),
         ("submitted", moment(info.submitted_at)),
         ("changed", moment(info.changed_at)),
@@ -102,21 +107,24 @@ _told("cancel", "ends; its checkpoints stay", "End JOB. Its checkpoints stay.")
 
 @jobs.command("extend", cls=Reporting)
 @job_argument
-@click.option("--epochs", type=click.IntRange(min=1), help="End after so many epochs in all.")
-@click.option("--steps", type=click.IntRange(min=1), help="End after so many steps in all.")
+@click.option("--epochs", "in_epochs", type=click.IntRange(min=1), help="End after so many epochs in all.")
+@click.option("--steps", "in_steps", type=click.IntRange(min=1), help="End after so many steps in all.")
 @asks_a_server_by_option
 @json_option
-def extend(target: Target, job: str, epochs: int | None, steps: int | None, as_json: bool) -> None:
+def extend(target: Target, job: str, in_epochs: int | None, in_steps: int | None, as_json: bool) -> None:
     """Let JOB train for longer, also one that has succeeded: until --epochs or --steps in all."""
-    from telegrad.jobs import Job
-
-    if (epochs is None) == (steps is None):
+    if (in_epochs is None) == (in_steps is None):
         raise click.UsageError("give either --epochs or --steps, in all")
     with things_of(target) as there:
-        found = Job(there.jobs, there.jobs.get(job)).extend(epochs=epochs, steps=steps)
+        found = Job(there.jobs, there.jobs.get(job)).extend(epochs=in_epochs, steps=in_steps)
         info = found.refresh()
     say(info, f"trains until step {info.last_step}", as_json)
 
 
-for following in (watch, wait, logs):
-    jobs.add_command(following)
+for more in (watch, wait, logs, plot, fork, rewind):
+    jobs.add_command(more)
+
+
+def _left(job: JobInfo) -> str:
+    """How long it will take, of a job that is running."""
+    return f", {duration((job.last_step - job.live_step) / job.steps_per_second)} left" if not job.has_ended else ""

@@ -16,6 +16,7 @@ import click
 from telegrad.errors import (
     AccessError,
     ConnectionFailed,
+    DataCorrupt,
     NotFound,
     ResourceError,
     ServerBug,
@@ -32,6 +33,7 @@ EXITS: tuple[tuple[type[TelegradError], int], ...] = (
     (NotFound, 6),
     (ResourceError, 7),
     (ServerBug, 8),
+    (DataCorrupt, 9),
     (TelegradError, 1),
 )
 """Exit statuses by kind of error; the first that fits. 0 is done, 2 a wrong command line, 130 an interrupt."""

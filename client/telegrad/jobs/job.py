@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from telegrad.errors import GraphError, JobFailed, NotFound, TimedOut
-from telegrad.jobs.naming import module_tensors, optimizer_tensors
-from telegrad.tensor import Variable
-from telegrad.wire.jobs import JobEvent, JobInfo, MetricRow
+from telegrad.jobs.checkpoint import Checkpoint
+from telegrad.wire.jobs import Fork, JobEvent, JobInfo, JobNews, MetricRow
+from telegrad.wire.naming import check_name
 
 if TYPE_CHECKING:
     from telegrad.nn.module import Module
     from telegrad.optim.optimizer import Optimizer
     from telegrad.transport import JobCalls
+
+SHORTEST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
+"""How long to wait before looking again whether a job has ended."""
 
 
 class Job:
@@ -71,6 +74,15 @@ class Job:
         return self._calls.checkpoints(self.id)
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """The newest metrics: those of the step that it is at, or if it is not running of its last checkpoint."""
+        info = self.refresh()
+        if info.live_metrics:
+            return dict(info.live_metrics)
+        first = next(iter(self._calls.watch(self.id, from_step=info.step)))
+        return {row.name: row.value for row in first.rows}
+
+    @property
     def history(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Every metric that a checkpoint covers, by name: {"loss": {"step": int64[n], "value": float64[n]}}.
 
@@ -91,20 +103,24 @@ class Job:
 
     # ---- following it
 
+    def news(self, *, after: int = 0) -> Iterator[JobNews]:
+        """How it stands each time that something is new, with what that is, until it ends. The first has all so far."""
+        for news in self._calls.watch(self.id, after_event=after):
+            self._info = news.job
+            yield news
+
     def events(self, *, after: int = 0) -> Iterator[JobEvent | MetricRow]:
         """What has happened and what happens, in order, until it ends: events, and metrics as checkpoints cover them.
 
         ``after``: only events after the one of this number, and what they bring.
         """
-        for news in self._calls.watch(self.id, after_event=after):
-            self._info = news.job
+        for news in self.news(after=after):
             yield from news.rows
             yield from news.events
 
     def events_so_far(self, *, after: int = 0) -> Iterator[JobEvent | MetricRow]:
         """As `events`, and only what has happened until now."""
-        for news in self._calls.watch(self.id, after_event=after):
-            self._info = news.job
+        for news in self.news(after=after):
             yield from news.rows
             yield from news.events
             if not news.rows:  # else there may be more than one message holds
@@ -115,11 +131,14 @@ class Job:
 
         A job that is paused is waited for: somebody may resume it.
         """
-        began = time.monotonic()
-        for news in self._calls.watch(self.id):
-            self._info = news.job
-            if timeout_seconds is not None and time.monotonic() - began > timeout_seconds and not news.job.has_ended:
+        ends_at = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+        pause = SHORTEST_LOOK_SECONDS
+        while not self.refresh().has_ended:
+            left = ends_at - time.monotonic()
+            if left <= 0:
                 raise TimedOut(f"the job {self.name} has not ended within {timeout_seconds} s; it goes on")
+            time.sleep(min(pause, left))
+            pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
         return self.check()
 
     def check(self) -> Job:
@@ -139,37 +158,23 @@ class Job:
         return self
 
     def watch(self) -> Job:
-        """Show its progress until it has ended, and return it. Ctrl-C stops the show; the job goes on."""
-        try:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            return self._watch_plainly()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        try:
-            with Progress(*columns, TextColumn("{task.fields[more]}")) as bar:
-                task = bar.add_task(self.name, total=self._info.last_step, more="")
-                for news in self._calls.watch(self.id):
-                    self._info = info = news.job
-                    bar.update(
-                        task,
-                        completed=info.live_step,
-                        total=info.last_step,
-                        description=f"{info.name} {info.state}",
-                        more=_more(info),
-                    )
-        except KeyboardInterrupt:
-            return self
+        """Show its progress until it has ended, and return it. Ctrl-C stops the show; the job goes on.
+
+        In a terminal and in a notebook that is a bar, elsewhere a line now and then.
+        """
+        from telegrad.jobs.watching import watch  # loads rich
+
+        watch(self.news())
         return self
 
-    def _watch_plainly(self) -> Job:
-        try:
-            for news in self._calls.watch(self.id):
-                self._info = info = news.job
-                if news.events or news.rows:
-                    print(f"{info.name} {info.state} {info.live_step}/{info.last_step} {_more(info)}", file=sys.stderr)
-        except KeyboardInterrupt:
-            pass
-        return self
+    def plot(self, *metrics: str) -> Any:
+        """Curves of its metrics so far, of its losses if none is named: matplotlib's figure, or text without it.
+
+        Returns the figure, or None once curves have been printed. NotFound for a metric that is not recorded.
+        """
+        from telegrad.jobs.plotting import plot
+
+        return plot(self.name, self.history, metrics)
 
     # ---- what it shall do
 
@@ -195,45 +200,65 @@ class Job:
         self._info = self._calls.extend(self.id, secrets.token_hex(16), epochs=epochs, steps=steps)
         return self
 
+    def fork(
+        self,
+        at_step: int | None = None,
+        *,
+        name: str | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        **numbers: float,
+    ) -> Job:
+        """A new job that goes on from a checkpoint of this one: the newest, or that of ``at_step``.
+
+        It ends when this one does, or after so many ``epochs`` or ``steps`` counted from this one's beginning. Numbers
+        of the optimizer's may be others: ``job.fork(lr=1e-4, weight_decay=0.0)``. With the same numbers it does what
+        this one does from there, bit for bit. NotFound if the step has no checkpoint; GraphError for a number that the
+        job does not have: a schedule of the step is part of its graph.
+        """
+        if epochs is not None and steps is not None:
+            raise GraphError("fork takes epochs or steps, counted from the first job's beginning, and not both")
+        name = check_name(name or f"{self.name[:96]}-fork-{secrets.token_hex(3)}", what="a job")
+        given = {number: float(value) for number, value in numbers.items()}
+        fork = Fork(name=name, step=at_step, epochs=epochs, steps=steps, numbers=given)
+        return Job(self._calls, self._calls.fork(self.id, secrets.token_hex(16), fork))
+
+    def rewind(self, step: int) -> Job:
+        """Let it go on from an earlier checkpoint of its own; what it has made and recorded since is gone.
+
+        Also one that has ended. One that is paused stays so. NotFound if the step has no checkpoint.
+        """
+        self._info = self._calls.rewind(self.id, secrets.token_hex(16), step)
+        return self
+
     # ---- what it has made
+
+    def checkpoint(self, step: int | None = None) -> Checkpoint:
+        """The checkpoint of a step, or the newest one; NotFound if there is none."""
+        return Checkpoint(self._calls, self.id, step)
+
+    @property
+    def best(self) -> Checkpoint:
+        """The checkpoint at which the metric of ``keep_best`` was best; its ``value`` is that one.
+
+        NotFound if the job keeps none, or has not measured it yet.
+        """
+        metric, mode = self._info.best_metric, self._info.best_mode
+        if not metric:
+            raise NotFound(f"the job {self.name} keeps no best checkpoint; submit it with keep_best=KeepBest(…)")
+        history = self.history
+        rows = history.get(f"epoch/{metric}", history.get(metric))
+        if rows is None or np.isnan(rows["value"]).all():
+            raise NotFound(f"the job {self.name} has not measured {metric} yet")
+        place = int(np.nanargmin(rows["value"]) if mode == "min" else np.nanargmax(rows["value"]))
+        return Checkpoint(self._calls, self.id, int(rows["step"][place]), value=float(rows["value"][place]))
 
     def state_dict(self, step: int | None = None) -> dict[str, npt.NDArray[Any]]:
         """Every tensor of a checkpoint by name, ``model.0.weight``; of the newest one if ``step`` is None."""
-        return self._calls.checkpoint(self.id, step)[1]
+        return self.checkpoint(step).state_dict()
 
-    def load_state(self, model: Module, optimizer: Optimizer | None = None, *, step: int | None = None) -> int:
-        """Assign a checkpoint to a model, and an optimizer of the same kind; returns the checkpoint's step.
-
-        They may be of another session or program than the one that submitted. NotFound if the job trains none like it.
-        """
-        found, tensors = self._calls.checkpoint(self.id, step)
-        _assign(tensors, dict(module_tensors(model)), f"a model like this {type(model).__name__}", needs_all=False)
-        if optimizer is not None:
-            own = dict(optimizer_tensors(optimizer))
-            _assign(tensors, own, f"an optimizer like this {type(optimizer).__name__}", needs_all=True)
-        return found
-
-
-def _assign(tensors: dict[str, npt.NDArray[Any]], own: dict[str, Variable], what: str, *, needs_all: bool) -> None:
-    """Assign what is called so under one root: the one that fits best."""
-    roots = dict.fromkeys([name.partition(".")[0] for name in tensors])
-    fitting: dict[str, list[str]] = {}
-    for root in roots:
-        known = [name for name in own if f"{root}.{name}" in tensors]
-        fits = all(tensors[f"{root}.{name}"].shape == own[name].shape for name in known)
-        if known and fits and (len(known) == len(own) or not needs_all):
-            fitting[root] = known
-    if not fitting:
-        raise NotFound(f"the job's checkpoint holds no state of {what}; it has {', '.join(list(tensors)[:8])}")
-    best = max(fitting, key=lambda root: len(fitting[root]))
-    for name in fitting[best]:
-        own[name].assign(tensors[f"{best}.{name}"])
-    if own:
-        next(iter(own.values())).session.flush()
-
-
-def _more(info: JobInfo) -> str:
-    metrics = "  ".join([f"{name} {value:.4g}" for name, value in list(info.live_metrics.items())[:4]])
-    rate = f"{info.steps_per_second:.3g} steps/s" if info.steps_per_second else ""
-    waits = f"number {info.position} in the line" if info.position else ""
-    return "  ".join([part for part in (metrics, rate, waits) if part])
+    def load_state(
+        self, model: Module, optimizer: Optimizer | None = None, *, step: int | None = None, root: str | None = None
+    ) -> int:
+        """Assign a checkpoint to a model, and an optimizer of the same kind; see `Checkpoint.load_state`."""
+        return self.checkpoint(step).load_state(model, optimizer, root=root)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy.typing as npt
 
 from telegrad.datasets import Dataset
-from telegrad.errors import GraphError
+from telegrad.errors import GraphError, TelegradError
 from telegrad.jobs.job import Job
-from telegrad.jobs.tracing import Tracing, as_function
+from telegrad.jobs.tracing import Afterwards, Tracing, as_function
 from telegrad.lazy import Handle
 from telegrad.session import Session
 from telegrad.tensor import Tensor
@@ -50,6 +51,7 @@ def submit(
     validate: Step | None,
     validation_data: Data | None,
     validate_every_steps: int,
+    validate_every_epochs: int,
     checkpoint_every: int,
     checkpoint_seconds: float,
     keep_checkpoints: int,
@@ -58,11 +60,12 @@ def submit(
     record_every: int,
     on_nonfinite: Any,
     strict: bool,
+    after_epoch: Sequence[Afterwards] = (),
+    after_validation: Sequence[Afterwards] = (),
 ) -> Job:
-    """The job; see `Session.submit`."""
+    """The job; see `Session.submit`. ``after_epoch`` and ``after_validation`` are called in order."""
     function = as_function(step)
     name = check_name(name or f"{getattr(step, '__name__', 'job').strip('_<>')}-{secrets.token_hex(3)}", what="a job")
-    dataset = _dataset(session, data, f"{name}.data")
     loop = Loop(
         batch_size,
         epochs=epochs if steps is None else None,
@@ -71,48 +74,66 @@ def submit(
         shuffle_seed=session.seed if seed is None else seed,
         drop_last=drop_last,
     )
-    tracing = Tracing(session, [step, *([validate] if validate is not None else [])])
-    calls = tracing.calls(function, dataset.columns, loop.sizes(dataset.rows))
-    validation = None
-    if validate is not None or validation_data is not None:
-        if validate is None or validation_data is None:
-            raise GraphError("a validation needs both validate= and validation_data=")
-        held_out = _dataset(session, validation_data, f"{name}.validation")
-        sizes = Loop(batch_size, epochs=1).sizes(held_out.rows)
-        validating = tracing.calls(as_function(validate), held_out.columns, sizes, prefix=VALIDATION)
-        every = Every(validate_every_steps, "steps") if validate_every_steps else Every(1, "epochs")
-        validation = Validation(_source(held_out), batch_size, every, validating)
-    state, constants = tracing.slots
-    is_told = checkpoint_every or checkpoint_seconds
-    spec = JobSpec(
-        name=name,
-        functions=tuple(tracing.functions.values()),
-        data=_source(dataset),
-        loop=loop,
-        steps=calls,
-        state=state,
-        constants=constants,
-        validation=validation,
-        early_stopping=early_stopping,
-        keep_best=keep_best,
-        checkpoints=Checkpoints(
-            every_steps=checkpoint_every,
-            every_epochs=0 if is_told else 1,
-            every_seconds=float(checkpoint_seconds),
-            keep_last=keep_checkpoints,
-        ),
-        record_every=record_every,
-        on_nonfinite=on_nonfinite,
-        seed=session.seed if seed is None else seed,
-        first_call=session.calls + 1 if seed is None else 1,
-        replicas=getattr(function, "replicas", 1),
-        strict=strict,
-    )
-    return _sent(session, spec, {**tracing.state, **tracing.constants})
+    if (validate is None) != (validation_data is None):
+        raise GraphError("a validation needs both validate= and validation_data=")
+    others = [after.function for after in (*after_epoch, *after_validation)]
+    tracing = Tracing(session, [step, *([validate] if validate is not None else []), *others])
+    with _kept(session, data, name) as dataset, _kept(session, validation_data, name) as held_out:
+        assert dataset is not None
+        calls = tracing.calls(function, dataset.columns, loop.sizes(dataset.rows))
+        validation = None
+        if validate is not None and held_out is not None:
+            sizes = Loop(batch_size, epochs=1).sizes(held_out.rows)
+            validating = tracing.calls(as_function(validate), held_out.columns, sizes, prefix=VALIDATION)
+            every = (
+                Every(validate_every_steps, "steps") if validate_every_steps else Every(validate_every_epochs, "epochs")
+            )
+            validation = Validation(_source(held_out), batch_size, every, validating)
+        after, then = tracing.after(after_epoch), tracing.after(after_validation)
+        state, constants = tracing.slots
+        is_told = checkpoint_every or checkpoint_seconds
+        spec = JobSpec(
+            name=name,
+            functions=tuple(tracing.functions.values()),
+            data=_source(dataset),
+            loop=loop,
+            steps=calls,
+            state=state,
+            constants=constants,
+            validation=validation,
+            after_epoch=after,
+            after_validation=then,
+            early_stopping=early_stopping,
+            keep_best=keep_best,
+            checkpoints=Checkpoints(
+                every_steps=checkpoint_every,
+                every_epochs=0 if is_told else 1,
+                every_seconds=float(checkpoint_seconds),
+                keep_last=keep_checkpoints,
+            ),
+            record_every=record_every,
+            on_nonfinite=on_nonfinite,
+            seed=session.seed if seed is None else seed,
+            first_call=session.calls + 1 if seed is None else 1,
+            replicas=getattr(function, "replicas", 1),
+            strict=strict,
+        )
+        return _sent(session, spec, {**tracing.state, **tracing.constants})
 
 
-def _dataset(session: Session, data: Data, name: str) -> Dataset:
-    return data if isinstance(data, Dataset) else session.datasets.put(name, data)
+@contextmanager
+def _kept(session: Session, data: Data | None, job: str) -> Generator[Dataset | None]:
+    """The dataset; arrays are put as one, under a name that goes once the job is there and holds the rows itself."""
+    if data is None or isinstance(data, Dataset):
+        yield data
+        return
+    name = f"{job[:96]}.{secrets.token_hex(8)}"
+    dataset = session.datasets.put(name, data)
+    try:
+        yield dataset
+    finally:
+        with suppress(TelegradError):  # a name that stays does no harm
+            session.datasets.delete(name)
 
 
 def _source(dataset: Dataset) -> DataSource:

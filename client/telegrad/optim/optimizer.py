@@ -73,6 +73,15 @@ class Optimizer:
         master = Variable(copy, name=f"{parameter.name or 'parameter'}.master")
         return {"master": master, **self.begin(master, group)}
 
+    def schedule(self, rate: Callable[[Tensor], Tensor], option: str = "lr") -> None:
+        """Let a schedule decide an option of every group from now on. GraphError inside ``tg.function``."""
+        require(context.TRACE.get() is None, "give an optimizer its schedule outside of tg.function")
+        for group in self.param_groups:
+            require(option in group, f"{type(self).__name__} has no option {option!r}")
+            group[option] = rate
+        self._count()
+        context.current_session().flush()
+
     def check(self, group: Group) -> None:
         """GraphError if an option is out of its range. A subclass adds its own."""
         name = type(self).__name__

@@ -52,23 +52,25 @@ class AveragedModel(Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
 
-    def update_parameters(self, model: Module) -> None:
-        """Take the model's present parameters into the average."""
+    def update_parameters(self, model: Module, *, only_if: Tensor | None = None) -> None:
+        """Take the model's present parameters into the average; where ``only_if``, bool[], is false, change nothing."""
         number = as_number(ops.astype(self.n_averaged, types.float64))
+
+        def becomes(variable: Variable, new: Tensor) -> None:
+            variable.assign(new if only_if is None else ops.where(only_if, new, variable))
+
         with context.no_grad():
             for average, variable in zip(self.module.parameters(), model.parameters(), strict=True):
-                self._update(average, variable, number)
+                becomes(average, self._next(average, variable, number))
             for average, variable in zip(self.module.buffers(), model.buffers(), strict=True):
-                if self.use_buffers and average.dtype.is_float:
-                    self._update(average, variable, number)
-                else:
-                    average.assign(variable)
-            self.n_averaged.assign(self.n_averaged + 1)
+                is_averaged = self.use_buffers and average.dtype.is_float
+                becomes(average, self._next(average, variable, number) if is_averaged else variable)
+            becomes(self.n_averaged, self.n_averaged + 1)
         if context.TRACE.get() is None:
             self.n_averaged.session.flush()
 
-    def _update(self, average: Variable, variable: Variable, number: Tensor) -> None:
-        average.assign(ops.where(number == 0, variable, self.avg_fn(average, variable, number)))
+    def _next(self, average: Variable, variable: Variable, number: Tensor) -> Tensor:
+        return ops.where(number == 0, variable, self.avg_fn(average, variable, number))
 
 
 def update_bn(loader: Iterable[Any], model: Module) -> None:

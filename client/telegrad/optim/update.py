@@ -61,7 +61,7 @@ class Options:
         group = self._group
         schedule = guard(lambda: group[name] if callable(group[name]) else None)
         if schedule is None:
-            return live_number(lambda: float(group[name]))
+            return live_number(lambda: float(group[name]), name)
         return as_number(schedule(self._count()))
 
     def _pair(self, name: str) -> tuple[Number, Number]:

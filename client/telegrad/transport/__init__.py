@@ -12,7 +12,7 @@ import numpy.typing as npt
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.datasets import Column, Description, Missing
-from telegrad.wire.jobs import FirstTensor, JobInfo, JobNews
+from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, Fork, JobInfo, JobNews
 from telegrad.wire.messages import Command, ErrorRecord, Event
 
 Deliver = Callable[[Event], None]
@@ -135,12 +135,29 @@ class JobCalls(Protocol):
         """Let it end later."""
         ...
 
+    def fork(self, job: str, request_id: str, fork: Fork) -> JobInfo:
+        """Make a new job that goes on from a checkpoint of this one."""
+        ...
+
+    def rewind(self, job: str, request_id: str, step: int) -> JobInfo:
+        """Let it go on from an earlier checkpoint."""
+        ...
+
     def checkpoints(self, job: str) -> list[int]:
         """The steps of which there is a checkpoint."""
         ...
 
-    def checkpoint(self, job: str, step: int | None) -> tuple[int, dict[str, npt.NDArray[Any]]]:
-        """The step and the tensors of a checkpoint; None: of the newest one."""
+    def checkpoint(
+        self, job: str, step: int | None, *, prefix: str = ""
+    ) -> tuple[CheckpointHeader, Iterator[npt.NDArray[Any]]]:
+        """What is in a checkpoint, and its tensors in that order, each when it is asked for; None: of the newest one.
+
+        Only those whose names begin with ``prefix``. Close the iterator if not all of them are wanted.
+        """
+        ...
+
+    def verify(self, job: str) -> CheckpointReport:
+        """What reading every byte of its checkpoints again finds."""
         ...
 
 

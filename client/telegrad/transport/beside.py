@@ -10,20 +10,20 @@ from telegrad.transport.access import Address, parse_address
 from telegrad.transport.channel import open_channel
 from telegrad.transport.hello import access_metadata
 from telegrad.transport.remote_datasets import RemoteDatasets
-from telegrad.transport.remote_jobs import RemoteJobs
+from telegrad.transport.remote_jobs import RemoteJobs, Who
 
 Front = tuple[Address, str | None, Sequence[tuple[str, str | bytes]]]
 """The server's own address, also where a session went on to a worker; its certificate's authority; and the token."""
 
 
 class Beside:
-    """Datasets and jobs of a server. ``who`` is the session as id and secret."""
+    """Datasets and jobs of a server. ``who`` is the session, as `RemoteJobs` wants it."""
 
     def __init__(
         self,
         front: Front,
         *,
-        who: Callable[[], tuple[str, bytes]],
+        who: Callable[[], Who],
         timeout_seconds: float,
         patience_seconds: float,
     ) -> None:
@@ -68,5 +68,5 @@ def open_beside(
     return Beside(front, who=_nobody, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds)
 
 
-def _nobody() -> tuple[str, bytes]:
+def _nobody() -> Who:
     raise SessionError("a job is submitted by a session; open one with tg.connect", reason="SESSION_CLOSED")

@@ -115,7 +115,7 @@ class GrpcConnection:
         self._metadata = access_metadata(self._address, find_token(token))
         self._beside = Beside(
             (self._address, ca_cert, self._metadata),
-            who=lambda: (self._id, self._secret),
+            who=lambda: (self._id, self._secret, self._metadata),
             timeout_seconds=timeout_seconds,
             patience_seconds=lease_seconds,
         )

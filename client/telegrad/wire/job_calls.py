@@ -108,9 +108,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """These bytes, little-endian, C order."""
+    """These bytes, little-endian, C order. ``name`` is what the program calls a number, such as "lr"."""
 
     data: bytes
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name:
+            require_metric_name(self.name, "a number's name")
 
 
 Input = Column | State | Constant | RandomKey | Scheduled | Measured | Literal
@@ -119,14 +124,16 @@ Input = Column | State | Constant | RandomKey | Scheduled | Measured | Literal
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A result that is one number to be recorded. Over an epoch or a validation it is reduced; a mean is weighted by
-    rows."""
+    rows. ``over`` names another metric of the call: what is recorded is then the quotient of the two sums."""
 
     name: str
     reduce: Reduce = "mean"
+    over: str = ""
 
     def __post_init__(self) -> None:
         require_metric_name(self.name, "a metric's name")
         require_one_of(self.reduce, "reduce", ("mean", "sum", "min", "max", "last"))
+        require(not self.over or self.reduce == "sum", f"the metric {self.name} is a quotient of sums: reduce it so")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,10 @@ class Call:
         require(not columns or self.rows > 0, f"a call that takes the column {columns[:1]} needs rows of at least 1")
         require_unique([x.name for x in self.outputs if isinstance(x, Metric)], "a call's metric")
         require_unique([x.name for x in self.outputs if isinstance(x, Becomes)], "a variable that a call makes")
+        sums = [metric.name for metric in self.metrics if metric.reduce == "sum" and not metric.over]
+        for metric in self.metrics:
+            fits = not metric.over or metric.over in sums
+            require(fits, f"the metric {metric.name} is over {metric.over}, which is no sum of the same call")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

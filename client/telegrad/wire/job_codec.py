@@ -99,6 +99,7 @@ def encode_spec(spec: j.JobSpec) -> bytes:
                 better=_BETTER[e.mode],  # type: ignore[arg-type]
                 patience=e.patience,
                 min_delta=e.min_delta,
+                since=e.since,
             )
         )
     if spec.keep_best is not None:
@@ -155,14 +156,15 @@ def _input(source: c.Input) -> pb.CallInput:
         case c.Measured():
             return pb.CallInput(metric=source.name)
         case c.Literal():
-            return pb.CallInput(literal=source.data)
+            return pb.CallInput(literal=source.data, name=source.name)
 
 
 def _output(target: c.Output) -> pb.CallOutput:
     match target:
         case c.Metric():
             reduction = _REDUCTIONS[target.reduce]
-            return pb.CallOutput(metric=pb.MetricOutput(name=target.name, reduction=reduction))  # type: ignore[arg-type]
+            metric = pb.MetricOutput(name=target.name, reduction=reduction, over=target.over)  # type: ignore[arg-type]
+            return pb.CallOutput(metric=metric)
         case c.Becomes():
             return pb.CallOutput(state=target.name)
         case None:
@@ -205,7 +207,7 @@ def _decoded(m: pb.JobSpec) -> j.JobSpec:
         validation = j.Validation(_source_of(v.data), v.batch_size, every, tuple([_call_of(x) for x in v.calls]))
     if m.HasField("early_stopping"):
         e = m.early_stopping
-        early = j.EarlyStopping(e.metric, _known(_BETTER, e.better, "better"), e.patience, e.min_delta)
+        early = j.EarlyStopping(e.metric, _known(_BETTER, e.better, "better"), e.patience, e.min_delta, e.since)
     if m.HasField("keep_best"):
         best = j.KeepBest(m.keep_best.metric, _known(_BETTER, m.keep_best.better, "better"))
     if m.HasField("parent"):
@@ -292,7 +294,7 @@ def _input_of(x: pb.CallInput) -> c.Input:
         case "metric":
             return c.Measured(x.metric)
         case "literal":
-            return c.Literal(x.literal)
+            return c.Literal(x.literal, x.name)
         case _:
             raise GraphError("an input of a call comes from nowhere that is known here", reason="JOB_INVALID")
 
@@ -300,7 +302,7 @@ def _input_of(x: pb.CallInput) -> c.Input:
 def _output_of(x: pb.CallOutput) -> c.Output:
     match x.WhichOneof("target"):
         case "metric":
-            return c.Metric(x.metric.name, _known(_REDUCTIONS, x.metric.reduction, "reduction"))
+            return c.Metric(x.metric.name, _known(_REDUCTIONS, x.metric.reduction, "reduction"), x.metric.over)
         case "state":
             return c.Becomes(x.state)
         case _:

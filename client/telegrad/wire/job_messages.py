@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from telegrad.wire.jobs import CheckpointHeader, FirstTensor, JobEvent, JobInfo, JobNews, MetricRow
+from telegrad.wire.jobs import (
+    CheckpointHeader,
+    CheckpointReport,
+    DamagedCheckpoint,
+    FirstTensor,
+    Fork,
+    JobEvent,
+    JobInfo,
+    JobNews,
+    MetricRow,
+)
 from telegrad.wire.stream import type_from_proto, type_to_proto
 from telegrad.wire.v1 import jobs_pb2 as pb
 
@@ -39,6 +49,9 @@ def info_to_proto(info: JobInfo) -> pb.JobInfo:
         live_step=info.live_step,
         steps_per_second=info.steps_per_second,
         live_metrics=info.live_metrics,
+        best_metric=info.best_metric,
+        best_mode=info.best_mode,
+        fingerprint=info.fingerprint,
     )
 
 
@@ -62,6 +75,9 @@ def info_from_proto(message: pb.JobInfo) -> JobInfo:
         live_step=message.live_step,
         steps_per_second=message.steps_per_second,
         live_metrics=dict(message.live_metrics),
+        best_metric=message.best_metric,
+        best_mode=message.best_mode,
+        fingerprint=message.fingerprint,
     )
 
 
@@ -94,12 +110,52 @@ def tensor_from_proto(message: pb.FirstTensor) -> FirstTensor:
     return FirstTensor(message.name, message.data if message.HasField("data") else None, message.ticket)
 
 
+def fork_to_proto(job: str, request_id: str, fork: Fork) -> pb.ForkJobRequest:
+    """A request for a fork of a job."""
+    return pb.ForkJobRequest(
+        job=job,
+        request_id=request_id,
+        name=fork.name,
+        step=fork.step,
+        epochs=fork.epochs,
+        steps=fork.steps,
+        numbers=fork.numbers,
+    )
+
+
+def fork_from_proto(message: pb.ForkJobRequest) -> Fork:
+    """What the fork shall be."""
+    return Fork(
+        name=message.name,
+        step=message.step if message.HasField("step") else None,
+        epochs=message.epochs if message.HasField("epochs") else None,
+        steps=message.steps if message.HasField("steps") else None,
+        numbers=dict(message.numbers),
+    )
+
+
 def header_to_proto(header: CheckpointHeader) -> pb.CheckpointHeader:
     """What a checkpoint holds, as a message."""
     tensors = [pb.CheckpointTensor(name=name, type=type_to_proto(type)) for name, type in header.tensors]
-    return pb.CheckpointHeader(step=header.step, tensors=tensors)
+    return pb.CheckpointHeader(step=header.step, tensors=tensors, digest=header.digest)
 
 
 def header_from_proto(message: pb.CheckpointHeader) -> CheckpointHeader:
     """What a checkpoint holds."""
-    return CheckpointHeader(message.step, tuple([(t.name, type_from_proto(t.type)) for t in message.tensors]))
+    tensors = tuple([(t.name, type_from_proto(t.type)) for t in message.tensors])
+    return CheckpointHeader(message.step, tensors, message.digest)
+
+
+def report_to_proto(report: CheckpointReport) -> pb.VerifyCheckpointsResponse:
+    """What verifying has found, as a message."""
+    damaged = [
+        pb.DamagedCheckpoint(step=d.step, file=d.file, expected=d.expected, found=d.found, message=d.message)
+        for d in report.damaged
+    ]
+    return pb.VerifyCheckpointsResponse(whole=report.whole, damaged=damaged)
+
+
+def report_from_proto(message: pb.VerifyCheckpointsResponse) -> CheckpointReport:
+    """What verifying has found."""
+    damaged = [DamagedCheckpoint(d.step, d.file, d.expected, d.found, d.message) for d in message.damaged]
+    return CheckpointReport(tuple(message.whole), tuple(damaged))

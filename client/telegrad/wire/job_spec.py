@@ -179,12 +179,16 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStopping:
-    """End when a metric has not become better by ``min_delta`` for more than ``patience`` reductions of it."""
+    """End when a metric has not become better by ``min_delta`` for more than ``patience`` reductions of it.
+
+    Reductions at steps up to ``since`` are not held against it: a loop that ended there was told to go on.
+    """
 
     metric: str
     mode: Mode
     patience: int
     min_delta: float = 0.0
+    since: int = 0
 
     def __post_init__(self) -> None:
         require_metric_name(self.metric, "the metric of early stopping")
@@ -192,6 +196,7 @@ class EarlyStopping:
         require_count(self.patience, "patience", least=0)
         _finite(self.min_delta, "min_delta")
         require(self.min_delta >= 0, f"min_delta must be at least 0, not {self.min_delta}")
+        require_count(self.since, "the step that early stopping counts from", least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +360,11 @@ class JobSpec:
     def last_step(self) -> int:
         """After which step the loop ends, if nothing ends it earlier."""
         return self.loop.last_step(self.data.rows)
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The data that it needs."""
+        return (self.data, *([self.validation.data] if self.validation is not None else []))
 
     @property
     def first_step(self) -> int:

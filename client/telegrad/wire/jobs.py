@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from telegrad.errors import NotFound
 from telegrad.ir.types import Type
 from telegrad.wire.job_words import in_words
 
@@ -37,6 +38,9 @@ class JobInfo:
     live_step: int
     steps_per_second: float
     live_metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    best_metric: str = ""  # of which the best checkpoint is kept
+    best_mode: str = ""
+    fingerprint: str = ""  # of the worker that has it, or had it last: versions, and the device by its name
 
     @property
     def has_ended(self) -> bool:
@@ -78,6 +82,21 @@ class JobNews:
     rows: tuple[MetricRow, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """What a fork shall be.
+
+    ``step`` None: from the newest checkpoint; neither ``epochs`` nor ``steps``: to the same end. ``numbers``
+    are those that shall be others, by the names that the program gave them: "lr".
+    """
+
+    name: str
+    step: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
 @dataclass(frozen=True, slots=True)
 class FirstTensor:
     """A tensor of checkpoint 0: its bytes if they are few, else the ticket of a Fetch."""
@@ -93,3 +112,33 @@ class CheckpointHeader:
 
     step: int
     tensors: tuple[tuple[str, Type], ...]
+    digest: str = ""  # tells its bytes from those of any other
+
+    def under(self, prefix: str) -> CheckpointHeader:
+        """Only the tensors whose names begin so. NotFound if none does."""
+        found = tuple([tensor for tensor in self.tensors if tensor[0].startswith(prefix)])
+        if prefix and not found:
+            roots = ", ".join(sorted({name.partition(".")[0] for name, _ in self.tensors}))
+            raise NotFound(
+                f"the checkpoint of step {self.step} has no tensor whose name begins with {prefix!r}; it has {roots}"
+            )
+        return replace(self, tensors=found)
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedCheckpoint:
+    """A checkpoint that is not as it was written: what was expected and found in which file."""
+
+    step: int
+    file: str
+    expected: str
+    found: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointReport:
+    """What reading a job's checkpoints again has found: the steps of whole ones, and those that are not."""
+
+    whole: tuple[int, ...]
+    damaged: tuple[DamagedCheckpoint, ...]

@@ -91,6 +91,7 @@ REASONS: dict[str, Row] = {
     "JOB_FAILED": Row("FAILED_PRECONDITION", e.JobFailed),
     "JOB_NUMERICS": Row("FAILED_PRECONDITION", e.JobError),
     "QUOTA_JOBS": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
+    "QUOTA_CHECKPOINT_BYTES": Row("RESOURCE_EXHAUSTED", e.QuotaExceeded),
     # running
     "OP_FAILED": Row("INTERNAL", e.ExecutionError),
     "INDEX_RANGE": Row("INVALID_ARGUMENT", e.IndexRange),

@@ -58,6 +58,17 @@ def check(files: Files, folder: Path, *, job: str, step: int) -> Manifest:
     return manifest
 
 
+def size(files: Files, folder: Path) -> int:
+    """The bytes of a checkpoint, its manifest's too; 0 if it has none that can be read."""
+    try:
+        with reading(manifests.NAME):
+            data = files.read(folder / manifests.NAME, manifests.LARGEST)
+        manifest = manifests.decode(bytes(data), folder.name)
+    except DataCorrupt:
+        return 0
+    return len(data) + sum(shard.bytes for shard in manifest.shards)
+
+
 def tensors(files: Files, folder: Path, manifest: Manifest) -> Iterator[Named]:
     """The tensors file by file, in `write_order`, each file checked when it is read."""
     missing = set(manifest.tensors)

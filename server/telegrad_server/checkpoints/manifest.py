@@ -58,6 +58,11 @@ class Manifest(Draft):
 
     shards: tuple[Shard, ...]
 
+    @property
+    def digest(self) -> str:
+        """What tells its bytes from those of any other checkpoint."""
+        return hashlib.sha256("".join([shard.sha256 for shard in self.shards]).encode()).hexdigest()
+
 
 def with_shards(draft: Draft, shards: tuple[Shard, ...]) -> Manifest:
     """The manifest of what was drafted, and these files."""

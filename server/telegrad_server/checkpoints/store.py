@@ -20,8 +20,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import secrets
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+import threading
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from telegrad.errors import DataCorrupt, GraphError, NotFound
@@ -43,6 +45,9 @@ class CheckpointStore:
         self._files = RealFiles() if files is None else files
         self._shard_bytes = shard_bytes
         self._whole: set[tuple[str, Place]] = set()
+        self._lock = threading.Lock()
+        self._pins: Counter[tuple[str, int]] = Counter()
+        self._sizes: dict[tuple[str, Place], int] = {}
 
     def write(self, draft: Draft, tensors: Iterable[Named]) -> Manifest:
         """Write a checkpoint; it lasts when this returns. Whatever happens, those before it are as they were.
@@ -70,6 +75,16 @@ class CheckpointStore:
         """The steps of a job with a checkpoint, in order. Their bytes have not been looked at."""
         return sorted({place.step for place in self._places(job)})
 
+    def sizes(self, job: str) -> dict[int, int]:
+        """How many bytes the checkpoints of each step take, by their manifests; what has none that is whole takes 0."""
+        found: dict[int, int] = {}
+        for place in self._places(job):
+            if (job, place) not in self._sizes:
+                size = contents.size(self._files, self._home(job) / place.name)
+                self._sizes[job, place] = size
+            found[place.step] = found.get(place.step, 0) + self._sizes[job, place]
+        return found
+
     def read(self, job: str, step: int) -> tuple[Manifest, Iterator[Named]]:
         """The checkpoint of a step: its manifest, and its tensors in `write_order`, one file in memory at a time.
 
@@ -91,6 +106,15 @@ class CheckpointStore:
             raise NotFound("the job has no checkpoint; it begins at its first step")
         return self._newest(job, places)
 
+    def restore(self, job: str, step: int) -> Latest:
+        """The newest whole checkpoint up to a step, for a job that goes on from there.
+
+        Those after it are removed, since the metrics of their steps were never written, and what crashes have left.
+        """
+        self.sweep(job)
+        self.rewind(job, step)
+        return self.latest(job)
+
     def verify(self, job: str) -> Report:
         """Read every byte of a job's checkpoints."""
         whole: set[int] = set()
@@ -108,15 +132,38 @@ class CheckpointStore:
         """Remove all checkpoints but the ``last`` newest whole ones and those of ``best``; returns the steps removed.
 
         Damaged ones do not count, and go when they are older than those that stay. If it is interrupted anywhere, the
-        next call does the rest. Errors of the disk are those of `write`.
+        next call does the rest. Errors of the disk are those of `write`. What is pinned stays, too.
         """
         if last < 1:
             raise GraphError(f"checkpoints: last={last}; one at least stays")
-        places = spent(self._places(job), lambda place: self._is_whole(job, place), last=last, best=best)
-        with storing("checkpoints to be removed"):
+        with self._lock, storing("checkpoints to be removed"):
+            stay = {*best, *(step for pinned, step in self._pins if pinned == job)}
+            places = spent(self._places(job), lambda place: self._is_whole(job, place), last=last, best=stay)
             self._put_away(job, places)
+        with storing("checkpoints to be removed"):
             self._clean(self._home(job), GONE)
         return sorted({place.step for place in places} - set(self.steps(job)))
+
+    def pin(self, job: str, step: int) -> None:
+        """Let `keep` leave a step's checkpoint alone from now on, if it is still there, until `unpin`: see `read`."""
+        with self._lock:
+            self._pins[job, step] += 1
+
+    def unpin(self, job: str, step: int) -> None:
+        """Undo a `pin`, if there was one."""
+        with self._lock:
+            self._pins[job, step] -= 1
+            if self._pins[job, step] <= 0:
+                del self._pins[job, step]
+
+    @contextmanager
+    def pinned(self, job: str, step: int) -> Generator[None]:
+        """A step's checkpoint is pinned inside the ``with``."""
+        self.pin(job, step)
+        try:
+            yield
+        finally:
+            self.unpin(job, step)
 
     def rewind(self, job: str, step: int) -> None:
         """Remove the checkpoints after a step, newest first, for a job that goes on from there in another way."""
@@ -133,11 +180,26 @@ class CheckpointStore:
         """Remove all checkpoints of a job. If it is interrupted anywhere, calling it again does the rest."""
         with storing("checkpoints to be removed"):
             self._put_away(job, self._places(job))
-            home = self._home(job)
-            self._clean(home, WRITING, GONE)
-            with suppress(FileNotFoundError):
-                self._files.remove_folder(home)
-                self._files.sync_folder(self._folder)
+        self.remove_home(self.home_of(job))
+
+    def homes(self) -> list[str]:
+        """The names of the folders of jobs that are there."""
+        with storing("checkpoints"), suppress(FileNotFoundError):
+            return self._files.names(self._folder)
+        return []
+
+    def home_of(self, job: str) -> str:
+        """The name of a job's folder."""
+        return self._home(job).name
+
+    def remove_home(self, name: str) -> None:
+        """Remove a folder that no job has. If it is interrupted anywhere, calling it again does the rest."""
+        home = self._folder / name
+        with storing("checkpoints to be removed"), suppress(FileNotFoundError):
+            for checkpoint in self._files.names(home):
+                self._discard(home / checkpoint)
+            self._files.remove_folder(home)
+            self._files.sync_folder(self._folder)
 
     # ---- writing
 
@@ -184,6 +246,7 @@ class CheckpointStore:
             with suppress(FileNotFoundError):  # another process puts it away too
                 self._files.rename(home / place.name, home / f"{GONE}{secrets.token_hex(8)}")
             self._whole.discard((job, place))
+            self._sizes.pop((job, place), None)
         self._files.sync_folder(home)
 
     def _clean(self, folder: Path, *prefixes: str) -> None:

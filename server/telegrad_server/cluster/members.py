@@ -14,10 +14,12 @@ sessions and all.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from telegrad.errors import GraphError, StateLost, TelegradError
+
+from telegrad_server.sights import Shown
 
 
 class State(Enum):
@@ -56,18 +58,20 @@ class Member:
     sessions: int = 0
     held_bytes: int = 0
     busy_seconds: float = 0.0
+    shown: Shown = field(default_factory=Shown)
     opened: list[float] = field(default_factory=list[float])  # when sessions were opened that no report counts yet
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A worker that is no more: its process, why, and whether the process may still be running."""
+    """A worker that is no more: its process, why, whether that may still be running, and whether it said goodbye."""
 
     name: str
     incarnation: str
     address: str
     why: str
     may_run: bool
+    has_left: bool = False
 
 
 class Members:
@@ -140,6 +144,12 @@ class Members:
         member.held_bytes, member.busy_seconds = held_bytes, busy_seconds
         return member
 
+    def shown(self, name: str, incarnation: str, shown: Shown) -> None:
+        """A worker shows itself to people."""
+        member = self.find(name, incarnation)
+        if member is not None:
+            member.shown = shown
+
     def opened(self, name: str, now: float) -> None:
         """A session was opened on a worker; its next report may be older than that."""
         member = self._members.get(name)
@@ -164,7 +174,8 @@ class Members:
     def leave(self, name: str, incarnation: str) -> Gone | None:
         """The worker says goodbye."""
         member = self.find(name, incarnation)
-        return None if member is None else self._end(member, "it has left the cluster", may_run=False)
+        gone = None if member is None else self._end(member, "it has left the cluster", may_run=False)
+        return replace(gone, has_left=True) if gone is not None else None
 
     def ended(self, name: str, why: str) -> Gone | None:
         """The worker's process has ended for certain."""

@@ -60,6 +60,13 @@ OPTIMISATIONS: tuple[Pass, ...] = (
 PASSES = LOWERING + OPTIMISATIONS
 
 
+def lowered(graph: Graph) -> Graph:
+    """The graph as it can run: gradients are ops like others, and keep the origins of what they are of."""
+    for step in LOWERING:
+        graph = in_regions(step.run(graph), step.run)
+    return graph
+
+
 def optimise(graph: Graph, *, without: Collection[str] = ()) -> Graph:
     """The graph after all passes, except those named in ``without``; the regions of loops go through them as well."""
     for step in PASSES:

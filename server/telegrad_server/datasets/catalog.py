@@ -138,6 +138,29 @@ class Catalog:
         """What ``by`` held is no longer kept for it."""
         self._shelf(tenant).let_go(by=by)
 
+    def holders(self) -> set[str]:
+        """Who holds datasets, of whatever tenant."""
+        return {by for shelf in self._shelves_there() for by in shelf.holders()}
+
+    def let_all_go(self, *, by: str) -> None:
+        """What ``by`` held is no longer kept for it, of whatever tenant it was."""
+        for shelf in self._shelves_there():
+            shelf.let_go(by=by)
+
+    def collect(self, *, now: float) -> None:
+        """Remove what uploads that were cut off have left, a day after; ``now`` in seconds of the epoch."""
+        for shelf in self._shelves_there():
+            shelf.collect(now=now)
+
+    def _shelves_there(self) -> list[Shelf]:
+        """Those of all tenants that have put something."""
+        if not self._folder.exists():
+            return []
+        folders = [path for path in self._folder.iterdir() if len(path.name) == 64]
+        with self._lock:
+            known = {hashlib.sha256(tenant.encode()).hexdigest(): shelf for tenant, shelf in self._shelves.items()}
+        return [known.get(path.name) or Shelf(path, most_bytes=self._most_bytes) for path in folders]
+
     def delete(self, tenant: str, name: str) -> None:
         """Forget a name, and the bytes to which nothing else leads. NotFound; AccessError for a registered one."""
         try:

@@ -8,11 +8,11 @@ from typing import Any
 from telegrad.errors import ResourceError
 
 
-def library(module: str, *, package: str, dataset: str) -> Any:
+def library(module: str, *, package: str, dataset: str, extra: str = "datasets") -> Any:
     """The module. ResourceError, in a sentence, if its package is not installed."""
     try:
         return import_module(module)
     except ImportError as error:
         raise ResourceError(
-            f"dataset {dataset!r} needs {package}, which is not there ({error}): pip install 'telegrad[datasets]'"
+            f"dataset {dataset!r} needs {package}, which is not there ({error}): pip install 'telegrad[{extra}]'"
         ) from None

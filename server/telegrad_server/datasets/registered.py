@@ -10,6 +10,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from telegrad.errors import NotFound
@@ -20,6 +22,7 @@ from telegrad_server.datasets.dataset import Dataset, Mapped
 from telegrad_server.datasets.images import Images, check_pillow
 from telegrad_server.datasets.mapping import npy_columns, npz_columns, safetensors_columns, text_columns
 from telegrad_server.datasets.parquet import check_pyarrow, parquet_columns
+from telegrad_server.datasets.remote import check_fsspec, look
 from telegrad_server.datasets.roots import Root
 
 _CHECKS: Mapping[str, Callable[[Root], None]] = {"images": check_pillow, "parquet": check_pyarrow}
@@ -33,12 +36,20 @@ class Registered:
         self._cache = cache / hashlib.sha256(root.name.encode()).hexdigest()
         if root.kind in _CHECKS:
             _CHECKS[root.kind](root)
+        if root.url:
+            check_fsspec(root)
 
     def open(self) -> Dataset:
         """The dataset as the files are now. NotFound if they have gone, DataCorrupt if they are not of their kind."""
         root = self.root
         try:
-            digest = self.digest()
+            if root.url:
+                remote = look(root)
+                digest = remote.digest
+                self._forget_but(digest)
+                root = replace(root, path=remote.fetched(self._cache / f"{digest}.fetched"))
+            else:
+                digest = self.digest()
             if root.kind == "images":
                 return Images(digest, root)
             cache = self._cache / digest
@@ -58,7 +69,7 @@ class Registered:
             raise NotFound(f"dataset {root.name!r}: the server may not read the operator's files") from error
 
     def digest(self) -> str:
-        """What tells these files, as they are now, from others."""
+        """What tells these files on this machine, as they are now, from others."""
         root = self.root
         hash = hashlib.sha256(f"registered\n{root.kind}\n{root.options}\n".encode())
         for path in sorted(root.path.rglob("*")) if root.path.is_dir() else [root.path]:
@@ -72,6 +83,8 @@ class Registered:
         for path in self._cache.iterdir() if self._cache.exists() else ():
             if not path.name.startswith(digest):
                 shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):  # a file that was fetched: no folder
+                    path.unlink()
 
     def describe(self) -> Description:
         """What it is."""

@@ -1,7 +1,7 @@
 """What an operator registers: ``digits=/data/digits.npz,book=/data/book.txt?window=257``.
 
 A kind is told by the path: ``.npy``, ``.npz``, ``.safetensors``, ``.parquet``, ``.txt``, or a folder of images; another
-one by ``kind=``.
+one by ``kind=``. ``s3://bucket/digits.npz`` is fetched from there; whether it is there is not asked at the start.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Root:
     path: Path
     kind: str
     options: tuple[tuple[str, str], ...] = ()
+    url: str = ""
+    """Where it is fetched from, if it is not on this machine: ``path`` is then what comes after the bucket."""
 
     def option(self, name: str, default: str) -> str:
         """An option's value."""
@@ -63,14 +65,15 @@ def _root(item: str) -> Root:
         options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
     except (GraphError, ValueError) as error:
         raise ResourceError(f"{item!r} must be NAME=PATH or NAME=PATH?OPTION=VALUE&...: {error}") from None
-    path = Path(place)
-    kind = options.pop("kind", "images" if path.is_dir() else _BY_SUFFIX.get(path.suffix.lower(), ""))
+    scheme, is_remote, rest = place.partition("://")
+    path = Path(rest) if is_remote else Path(place)
+    kind = options.pop("kind", "images" if not is_remote and path.is_dir() else _BY_SUFFIX.get(path.suffix.lower(), ""))
     if kind not in _OPTIONS:
         raise ResourceError(f"dataset {name!r}: what {path.name!r} is must be said: ?kind= {', '.join(_OPTIONS)}")
-    if not place or not path.exists():
+    if not place or (is_remote and not (scheme and rest)) or (not is_remote and not path.exists()):
         raise ResourceError(f"dataset {name!r}: there is no {place!r}")
     unknown = sorted(options.keys() - set(_OPTIONS[kind]))
     if unknown:
         known = ", ".join(_OPTIONS[kind]) or "none"
         raise ResourceError(f"dataset {name!r}: {kind} has no option {unknown[0]!r}; it has {known}")
-    return Root(name, path, kind, tuple(sorted(options.items())))
+    return Root(name, path, kind, tuple(sorted(options.items())), place if is_remote else "")

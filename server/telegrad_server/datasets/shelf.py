@@ -188,6 +188,11 @@ class Shelf:
             self.described(digest)
             self._write("holds", self._place("holds", f"{by}\n{digest}").name, {"name": by, "digest": digest})
 
+    def holders(self) -> set[str]:
+        """By what datasets are held."""
+        with self._alone():
+            return {_text(self._read(place), "name", place) for place in self._listed("holds")}
+
     def let_go(self, *, by: str) -> None:
         """All that ``by`` held is no longer kept for it. Nothing happens if it held nothing."""
         with self._alone():

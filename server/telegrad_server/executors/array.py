@@ -24,6 +24,7 @@ from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
+from telegrad_server.executors.memory import Memory, host_memory
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import Recycled, aligned_bytes
 
@@ -39,12 +40,17 @@ _FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, 
 class Loaded:
     """A plan's program with its memory."""
 
-    def __init__(self, program: Program, arena: Array, recycled: list[tuple[int, Recycled]], nbytes: int) -> None:
+    def __init__(self, program: Program, arena: Array, recycled: list[tuple[int, Recycled]], arena_bytes: int) -> None:
         self.program = program
         self.arena = arena
         self.recycled = recycled
-        self.nbytes = nbytes
         self.last_run = 0
+        self._arena_bytes = arena_bytes
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it holds beside what the results' owners hold."""
+        return self._arena_bytes + sum([memory.spare_bytes for _, memory in self.recycled])
 
 
 class Inner:
@@ -147,10 +153,7 @@ class ArrayExecutor:
         if self._capacity_bytes is not None and plan.peak_bytes > self._capacity_bytes:
             raise self._explained(MemoryError(), plan, None)
         arena, program, recycled = self.prepared(plan)
-        kept = sum(
-            type.nbytes for (_, memory), (_, type) in zip(recycled, program.results, strict=True) if memory.is_large
-        )
-        loaded = Loaded(program, arena, recycled, _arena_bytes(plan) + kept)
+        loaded = Loaded(program, arena, recycled, _arena_bytes(plan))
         self._make_room(loaded.nbytes)
         self._loaded[plan] = loaded
         return loaded
@@ -229,6 +232,10 @@ class ArrayExecutor:
             array.flags.writeable = False
 
     # ---- host
+
+    def memory(self) -> Memory:
+        """This machine's memory."""
+        return host_memory()
 
     def from_host(self, type: Type, data: bytes | memoryview) -> Array:
         """An array with a copy of these bytes."""

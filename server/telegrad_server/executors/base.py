@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from telegrad.ir.types import Type
 
 from telegrad_server.compiler.plan import Plan
+from telegrad_server.executors.memory import Memory
 
 if TYPE_CHECKING:
     from telegrad_server.executors.communicator import Communicator
@@ -75,6 +76,10 @@ class Executor(Protocol):
 
     def nbytes(self, array: Array) -> int:
         """How many bytes the array holds."""
+        ...
+
+    def memory(self) -> Memory:
+        """The device's memory, and how much of it is used, by this process or another. By any thread."""
         ...
 
     def exchange(self, host: Communicator, *, devices: Sequence[str], timeout_seconds: float) -> Communicator:

@@ -22,6 +22,7 @@ from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import Array, LibraryModule
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.direct import agreed, device_of, may_meet
+from telegrad_server.executors.memory import Memory
 from telegrad_server.executors.recycle import Recycled
 from telegrad_server.executors.staged import Host, Staged
 
@@ -125,6 +126,12 @@ class CupyExecutor(ArrayExecutor):
         from telegrad_server.executors.nccl import NcclDoor  # where NCCL is missing it cannot be imported
 
         return agreed(host, devices, NcclDoor(timeout_seconds=timeout_seconds), Pinned())
+
+    def memory(self) -> Memory:
+        """The GPU's memory; what CuPy's pool keeps for later counts as used."""
+        with cp.cuda.Device(0):
+            free, total = cp.cuda.runtime.memGetInfo()
+        return Memory(int(total), int(total - free))
 
     def received(self, buffer: Any) -> Array:
         """The array in a filled buffer, on the device."""

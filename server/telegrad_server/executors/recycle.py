@@ -1,8 +1,9 @@
 """Fresh memory for results that is not always new: a block is used again once nobody can see it.
 
 A training step returns every parameter anew. New memory for each would be zeroed by the kernel page by page,
-which takes longer than the update itself; so each result of a loaded plan keeps the last two blocks it was
-given, and writes into one that is free again: the version before the last.
+which takes longer than the update itself; so each result of a loaded plan keeps the blocks it was given, and
+writes into one that is free again: the version before the last. Two do for that. While a checkpoint reads a version,
+the steps beside it need a third, which is made when no block is free, and kept for the next checkpoint.
 
 Why that is safe. A block is seen through one array that only this module made, and through views of it. CPython
 counts references to both: a handle in a store, a slice, a memoryview of a fetch under way each hold one. A
@@ -24,7 +25,7 @@ from telegrad_server.compiler.arena import ALIGNMENT
 LARGE_BYTES = 64 * 1024
 """Smaller results are made anew each time: they come from memory that the process has already."""
 
-KEPT = 2
+KEPT = 3
 
 
 def aligned_bytes(nbytes: int) -> Array:
@@ -54,6 +55,11 @@ class Recycled:
         if len(self._kept) < KEPT:
             self._kept.append(pair)
         return pair[0]
+
+    @property
+    def spare_bytes(self) -> int:
+        """The bytes kept beside what the results' owners hold: of all blocks but one, and one at least is foreseen."""
+        return max(1, len(self._kept) - 1) * self.type.nbytes if self.is_large else 0
 
     def forget(self) -> None:
         """Let go of all blocks; those that somebody sees live on with them."""

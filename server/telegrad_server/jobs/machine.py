@@ -118,6 +118,10 @@ class Jobs:
         """The jobs that workers have."""
         return [job for job in self._jobs.values() if job.is_placed]
 
+    def fingerprint(self, job: str) -> str:
+        """That of the worker that a job was last given to; empty if it has had none, or is not there."""
+        return self._jobs[job].fingerprint if job in self._jobs else ""
+
     def _running(self) -> Counter[str]:
         return Counter([job.tenant for job in self._jobs.values() if job.is_placed])
 
@@ -206,8 +210,9 @@ class Jobs:
             return ()
         if job.wish is Wish.CANCEL or job.state in (State.FAILED, State.CANCELLED):
             return self._refuse(job, "extended", "rewind it to one of its checkpoints first, or fork it")
-        if event.last_step <= job.last_step:
-            raise JobError(f"the job {job.name} ends after step {job.last_step} already; give it more than that")
+        end = job.step if job.reason == "EARLY_STOPPED" else job.last_step
+        if event.last_step <= end:
+            raise JobError(f"the job {job.name} ends after step {end} already; give it more than that")
         if job.has_ended:
             self._check_name(job.tenant, job.name)
         return (event,)

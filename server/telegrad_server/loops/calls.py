@@ -74,6 +74,37 @@ class Calls:
 
     def call(self, call: Call, batch: Batch, *, step: int, epoch: int, reduced: Mapping[str, float]) -> Pending:
         """Call a function; returns at once."""
+        operands, passing = self._operands(call, batch, step=step, epoch=epoch, reduced=reduced)
+        results = [0 if target is None else self._hands.new_name() for target in call.outputs]
+        self._hands.run(call.function, operands, results)
+        if any(isinstance(source, RandomKey) for source in call.inputs):
+            self.calls += 1
+        answers: list[Answer] = []
+        for target, name in zip(call.outputs, results, strict=True):
+            if isinstance(target, Metric):
+                answers.append(self._hands.fetch(name))
+                passing.append(name)
+            elif isinstance(target, Becomes):
+                passing.append(self._names[target.name])
+                self._names[target.name] = name
+        self._hands.release(passing)
+        return Pending(step, epoch, call.rows, call.metrics, tuple(answers))
+
+    def probe(
+        self, function: bytes, call: Call, batch: Batch, *, step: int, epoch: int, reduced: Mapping[str, float]
+    ) -> Answer:
+        """The one result of a function with a call's inputs, as they would be for the call now; changes nothing."""
+        operands, passing = self._operands(call, batch, step=step, epoch=epoch, reduced=reduced)
+        result = self._hands.new_name()
+        self._hands.run(self._hands.knows(function), operands, [result])
+        answer = self._hands.fetch(result)
+        self._hands.release([*passing, result])
+        return answer
+
+    def _operands(
+        self, call: Call, batch: Batch, *, step: int, epoch: int, reduced: Mapping[str, float]
+    ) -> tuple[list[Operand], list[int]]:
+        """The operands of a call, and those of their names that are wanted no longer than for it."""
         passing: list[int] = []
 
         def passed(array: npt.NDArray[Any]) -> Operand:
@@ -97,18 +128,4 @@ class Calls:
                 case Literal():
                     return source.data
 
-        operands = [operand(source) for source in call.inputs]
-        results = [0 if target is None else self._hands.new_name() for target in call.outputs]
-        self._hands.run(call.function, operands, results)
-        if any(isinstance(source, RandomKey) for source in call.inputs):
-            self.calls += 1
-        answers: list[Answer] = []
-        for target, name in zip(call.outputs, results, strict=True):
-            if isinstance(target, Metric):
-                answers.append(self._hands.fetch(name))
-                passing.append(name)
-            elif isinstance(target, Becomes):
-                passing.append(self._names[target.name])
-                self._names[target.name] = name
-        self._hands.release(passing)
-        return Pending(step, epoch, call.rows, call.metrics, tuple(answers))
+        return [operand(source) for source in call.inputs], passing

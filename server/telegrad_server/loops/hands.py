@@ -7,18 +7,25 @@ client's do.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from telegrad.errors import TelegradError
+from telegrad.errors import ServerUnavailable, TelegradError
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, type_of
+from telegrad.wire.codec import function_id
+from telegrad.wire.status import to_record
 
 from telegrad_server.worker import Worker
 
+AGAIN_SECONDS = 0.02
+"""Until a call is made again that came just when the worker's lease ran out."""
+
+_Answer = TypeVar("_Answer")
 Operand = int | bytes
 """A name, or the bytes of a small tensor."""
 
@@ -88,7 +95,7 @@ class Hands:
     def __init__(self, worker: Worker, tenant: str, functions: Mapping[bytes, bytes]) -> None:
         self._worker = worker
         self._tenant = tenant
-        self._functions = functions
+        self._functions = dict(functions)
         self._lock = threading.Lock()
         self._answers: dict[int, Answer] = {}
         self._sequence = 0
@@ -100,9 +107,9 @@ class Hands:
 
     def open(self) -> None:
         """Open the session. QuotaExceeded or ServerUnavailable if the worker takes no more."""
-        grant = self._worker.open_session(self._tenant, "", None)
+        grant = self._patiently(lambda: self._worker.open_session(self._tenant, "", None))
         self._id, self._secret = grant.session_id, grant.session_secret
-        self._worker.attach(self._tenant, self._id, self._secret, 0, self._hear)
+        self._patiently(lambda: self._worker.attach(self._tenant, self._id, self._secret, 0, self._hear))
         self._worker.begin_delivery(self._id)
         for function, data in self._functions.items():
             self._worker.supply(self._id, function, data)
@@ -131,6 +138,12 @@ class Hands:
             upload.finish()
         return name
 
+    def knows(self, data: bytes) -> bytes:
+        """The id of a function with these bytes, which can be run from now on."""
+        function = function_id(data)
+        self._functions[function] = data
+        return function
+
     def run(self, function: bytes, operands: Sequence[Operand], results: Sequence[int]) -> None:
         """Call a function: a name for each result, or 0 where it is not wanted."""
         inputs = tuple([0 if isinstance(x, bytes) else x for x in operands])
@@ -156,11 +169,23 @@ class Hands:
             if answer is not None:
                 self._answers[self._sequence] = answer
         try:
-            has_room = self._worker.receive(self._id, self._sequence, command, self._heard)
+            has_room = self._patiently(lambda: self._worker.receive(self._id, self._sequence, command, self._heard))
         except TelegradError as error:
             raise Ended(self._ended) if self._ended is not None else error  # noqa: B904
         if not has_room:
             self._worker.wait_for_room(self._id)
+
+    def _patiently(self, call: Callable[[], _Answer]) -> _Answer:
+        """What the call returns, as soon as the worker may accept it: one that cannot reach its gateway may not."""
+        while True:
+            if not self._worker.lease.wait():
+                raise Ended(self._ended or to_record(ServerUnavailable("the gateway has given the worker up")))
+            try:
+                return call()
+            except ServerUnavailable as error:
+                if error.reason == "DRAINING" or self._ended is not None:
+                    raise
+                time.sleep(AGAIN_SECONDS)
 
     # ---- what comes back
 

@@ -8,47 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from telegrad.wire.job_calls import Metric
 from telegrad.wire.job_spec import JobSpec, Mode
+from telegrad.wire.reduction import Reduction
 
 EPOCH = "epoch/"
 """What a step's metric is called when it has been reduced over an epoch."""
-
-
-@dataclass
-class Reduction:
-    """Metrics reduced over the batches of an epoch or a validation; a mean is weighted by rows."""
-
-    totals: dict[str, float] = field(default_factory=dict[str, float])
-    rows: int = 0
-
-    def add(self, values: Mapping[str, float], metrics: Iterable[Metric], rows: int) -> None:
-        """The metrics of one batch."""
-        self.rows += rows
-        for metric in metrics:
-            value, name = values[metric.name], metric.name
-            match metric.reduce:
-                case "mean":
-                    self.totals[name] = self.totals.get(name, 0.0) + value * rows
-                case "sum":
-                    self.totals[name] = self.totals.get(name, 0.0) + value
-                case "min":
-                    self.totals[name] = min(self.totals.get(name, math.inf), value)
-                case "max":
-                    self.totals[name] = max(self.totals.get(name, -math.inf), value)
-                case "last":
-                    self.totals[name] = value
-
-    def result(self, metrics: Iterable[Metric]) -> dict[str, float]:
-        """The reduced values; none of what no batch brought."""
-        divisor = max(1, self.rows)
-        return {
-            metric.name: self.totals[metric.name] / (divisor if metric.reduce == "mean" else 1)
-            for metric in metrics
-            if metric.name in self.totals
-        }
 
 
 def is_better(value: float, than: float, mode: Mode, by: float = 0.0) -> bool:
@@ -61,7 +27,7 @@ def is_better(value: float, than: float, mode: Mode, by: float = 0.0) -> bool:
 class Measures:
     """The numbers of a loop that its next decisions depend on. ``calls`` counts the calls that drew random numbers."""
 
-    def __init__(self, spec: JobSpec, saved: Mapping[str, float] | None = None) -> None:
+    def __init__(self, spec: JobSpec, saved: Mapping[str, float] | None = None, *, step: int = 0) -> None:
         saved = saved or {}
         self.epoch = Reduction(_part(saved, "sum:"), int(saved.get("rows", 0)))
         self.reduced = _part(saved, "reduced:")
@@ -70,6 +36,7 @@ class Measures:
         self.worse = int(saved.get("worse", 0))
         self.best_step = int(saved.get("best_step", -1))
         self._spec = spec
+        self._forgive(step)
 
     def saved(self) -> dict[str, float]:
         """Everything, as numbers by name."""
@@ -98,10 +65,16 @@ class Measures:
                 self.stop_best, self.worse = value, 0
             else:
                 self.worse += 1
+            self._forgive(step)
         if keep is None or keep.metric not in values or not is_better(values[keep.metric], self.best, keep.mode):
             return False
         self.best, self.best_step = values[keep.metric], step
         return True
+
+    def _forgive(self, step: int) -> None:
+        early = self._spec.early_stopping
+        if early is not None and step <= early.since:
+            self.worse = 0
 
     @property
     def is_enough(self) -> bool:

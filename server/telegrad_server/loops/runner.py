@@ -15,19 +15,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from telegrad.errors import JobError, StorageFull, TelegradError
+from telegrad.ir.types import Type
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
 from telegrad.wire.messages import ErrorRecord
+from telegrad.wire.reduction import Reduction, quotients
 from telegrad.wire.status import to_record
 
 from telegrad_server.bug import bug
-from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
+from telegrad_server.checkpoints import Draft, write_order
 from telegrad_server.datasets import Dataset
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
 from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
-from telegrad_server.loops.measures import EPOCH, Measures, Reduction
+from telegrad_server.loops.keeper import Keeper
+from telegrad_server.loops.measures import EPOCH, Measures
+from telegrad_server.loops.rehearsal import Rehearsal
 from telegrad_server.worker import Worker
 
 IN_FLIGHT = 8
@@ -43,6 +48,7 @@ class Orders:
 
     stop_now: threading.Event = field(default_factory=threading.Event)
     stop_at_checkpoint: threading.Event = field(default_factory=threading.Event)
+    leave: threading.Event = field(default_factory=threading.Event)
     spec: JobSpec | None = None
     """The same loop with a later end."""
 
@@ -68,12 +74,20 @@ class Progress:
     values: dict[str, float] = field(default_factory=dict[str, float])
 
 
-class _Stop(Exception):
+class Stop(Exception):
     """The loop ends here, and this is what there is to say; None: nothing."""
 
     def __init__(self, event: e.Event | None) -> None:
         super().__init__()
         self.event = event
+
+
+class NotFinite(Exception):
+    """The loop ends here, for a metric of a step, or of the validation after it, is not finite."""
+
+    def __init__(self, metric: str, value: float, step: int, *, is_validation: bool) -> None:
+        super().__init__()
+        self.metric, self.value, self.step, self.is_validation = metric, value, step, is_validation
 
 
 class Runner:
@@ -85,14 +99,15 @@ class Runner:
         *,
         worker: Worker,
         dataset: Callable[[str], Dataset],
-        store: CheckpointStore,
+        store: Keeper,
         tell: Tell,
         orders: Orders,
+        reached: Reached = nothing,
     ) -> None:
         self._is_of = assignment
         self._spec = assignment.spec
         self._worker, self._dataset, self._store, self._tell = worker, dataset, store, tell
-        self._orders = orders
+        self._orders, self._reached = orders, reached
         self._rows: list[e.Row] = []
         self._pending: deque[Pending] = deque()
         self._began = time.monotonic()
@@ -112,8 +127,10 @@ class Runner:
         job, number = self._is_of.job, self._is_of.number
         try:
             self._loop()
-        except _Stop as stop:
+        except Stop as stop:
             return stop.event
+        except NotFinite as found:
+            return self._diagnosed(found)
         except Ended as ended:
             return e.Lost(job, number, "DRAINED" if ended.record.reason == "DRAINING" else "WORKER_LOST", str(ended))
         except Broken as broken:
@@ -132,26 +149,41 @@ class Runner:
         job, number = self._is_of.job, self._is_of.number
         if record.reason == "DEVICE_OOM":
             return e.Lost(job, number, "WORKER_OOM", record.message)
-        return e.Failed(job, number, record.reason, record.message, _line(self._spec, record))
+        return e.Failed(job, number, record.reason, record.message, line_of(self._spec, record.function, record.node))
+
+    def _diagnosed(self, found: NotFinite) -> e.Event:
+        """What there is to say of a metric that is not finite: which, and where that began."""
+        from telegrad_server.loops.diagnosis import diagnose  # it runs the loop again, with a runner
+
+        finding = diagnose(
+            self._is_of, found, worker=self._worker, dataset=self._dataset, store=self._store, orders=self._orders
+        )
+        why = f" ({finding.message})" if finding is not None else ""
+        message = (
+            f"the metric {found.metric} was {found.value} at step {found.step}{why}; the last checkpoint is from"
+            " before: look at the data, or submit again with a smaller learning rate"
+        )
+        job, number = self._is_of.job, self._is_of.number
+        if self._spec.on_nonfinite == "pause":
+            return e.Paused(job, number, "NONFINITE", message)
+        return e.Failed(job, number, "NONFINITE", message, finding.line if finding is not None else "")
 
     # ---- the loop
 
     def _loop(self) -> None:
         spec = self._spec
-        self._store.sweep(self._is_of.job)
-        self._store.rewind(self._is_of.job, self._is_of.step)  # of a later one the metrics were never written
-        found = self._store.latest(self._is_of.job)
+        found = self._store.restore(self._is_of.job, self._is_of.step)
         manifest = found.manifest
         hands = Hands(self._worker, self._is_of.tenant, {f.id: f.data for f in spec.functions})
         hands.open()
         try:
             calls = Calls(hands, spec, calls=manifest.calls)
             calls.restore(found.tensors)
-            measures = Measures(spec, manifest.metrics)
+            measures = Measures(spec, manifest.metrics, step=manifest.step)
             skipped = "; ".join([damage.message for damage in found.skipped])
             self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
             data = self._dataset(spec.data.digest)
-            with reading(data) as batches, _Writing(self._store, self._say) as writing:
+            with reading(data) as batches, _Writing(self._store, self._say, self._reached) as writing:
                 self._steps(hands, calls, measures, batches, writing, manifest.step)
         finally:
             hands.close()
@@ -160,35 +192,47 @@ class Runner:
         self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, writing: _Writing, step: int
     ) -> None:
         began_at, began = step, time.monotonic()
+        rehearsal = Rehearsal(calls, in_flight=IN_FLIGHT)
         saved_at = time.monotonic()
         saved = step
         while True:
             spec = self._spec = self._orders.spec or self._spec
             if self._orders.stop_now.is_set():
-                raise _Stop(e.Cancelled(self._is_of.job, self._is_of.number))
+                raise Stop(e.Cancelled(self._is_of.job, self._is_of.number))
             is_early = measures.is_enough
-            must_stop = self._orders.stop_at_checkpoint.is_set()
+            must_leave = self._orders.leave.is_set()
+            must_stop = must_leave or self._orders.stop_at_checkpoint.is_set()
             if step >= spec.last_step or is_early or must_stop:
+                rehearsal.end()
                 if saved < step:
                     self._save(hands, calls, measures, writing, step)
                 writing.wait()
                 job, number = self._is_of.job, self._is_of.number
                 if must_stop and step < spec.last_step and not is_early:
-                    raise _Stop(e.Paused(job, number, "ASKED"))
-                raise _Stop(e.Succeeded(job, number, step, is_early))
+                    left = e.Lost(job, number, "DRAINED", "its worker is to go")
+                    raise Stop(left if must_leave else e.Paused(job, number, "ASKED"))
+                raise Stop(e.Succeeded(job, number, step, is_early))
             step += 1
+            self._before(hands, calls, measures, batches, step)
             place = spec.loop.batch(step, spec.data.rows)
             call = calls.steps[place.rows]
             batch = batches.of(spec, step)
+            self._reached("job.step")
             self._pending.append(calls.call(call, batch, step=step, epoch=place.epoch, reduced=measures.reduced))
+            rehearsal.stepped()
             self._settle(hands, measures, most=IN_FLIGHT)
             is_best = self._close_epoch(hands, calls, measures, step)
             is_best = self._validate(hands, calls, measures, step) or is_best
             self.progress.step, self.progress.epoch = step, place.epoch
             self.progress.steps_per_second = (step - began_at) / max(1e-9, time.monotonic() - began)
             if is_best or self._is_due(step, saved_at):
+                self._settle(hands, measures)
+                rehearsal.end()
                 self._save(hands, calls, measures, writing, step)
                 saved, saved_at = step, time.monotonic()
+
+    def _before(self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, step: int) -> None:
+        """What is to be done before a step: nothing."""
 
     def _is_due(self, step: int, saved_at: float) -> bool:
         rule, per_epoch = self._spec.checkpoints, self._spec.loop.steps_per_epoch(self._spec.data.rows)
@@ -206,6 +250,7 @@ class Runner:
             if hands.failure is not None:
                 raise Broken(hands.failure)
             measures.epoch.add(values, pending.metrics, pending.rows)
+            values = quotients(values, pending.metrics)
             if pending.step % self._spec.record_every == 0:
                 self._record(pending.step, pending.epoch, values)
             self._check_finite(pending.step, values)
@@ -215,19 +260,10 @@ class Runner:
         self._rows += [e.Row(step, epoch, name, value, now) for name, value in values.items()]
         self.progress.values.update(values)
 
-    def _check_finite(self, step: int, values: dict[str, float]) -> None:
-        wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if not wrong or self._spec.on_nonfinite == "keep":
-            return
-        name, value = next(iter(wrong.items()))
-        message = (
-            f"the metric {name} was {value} at step {step}; the last checkpoint is from before: look at the data, or"
-            " submit again with a smaller learning rate"
-        )
-        job, number = self._is_of.job, self._is_of.number
-        if self._spec.on_nonfinite == "pause":
-            raise _Stop(e.Paused(job, number, "NONFINITE", message))
-        raise _Stop(e.Failed(job, number, "NONFINITE", message))
+    def _check_finite(self, step: int, values: dict[str, float], *, is_validation: bool = False) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value) and self._spec.on_nonfinite != "keep":
+                raise NotFinite(name, value, step, is_validation=is_validation)
 
     # ---- the ends of epochs, and validation
 
@@ -267,6 +303,7 @@ class Runner:
             reduction.add(done.values(), done.metrics, done.rows)
         values = reduction.result(validation.calls[0].metrics)
         self._record(step, epoch, values)
+        self._check_finite(step, values, is_validation=True)
         is_best = measures.reduce(values, step)
         self._call_all(calls, measures, spec.after_validation, step, epoch)
         return is_best
@@ -274,7 +311,7 @@ class Runner:
     def _call_all(self, calls: Calls, measures: Measures, group: tuple[object, ...], step: int, epoch: int) -> None:
         for call in group:
             pending = calls.call(call, {}, step=step, epoch=epoch, reduced=measures.reduced)  # type: ignore[arg-type]
-            values = pending.values()
+            values = quotients(pending.values(), pending.metrics)
             self._record(step, epoch, values)
             measures.reduce(values, step)
 
@@ -299,7 +336,7 @@ class Runner:
         )
         rows, self._rows = tuple(self._rows), []
         progressed = e.Progressed(self._is_of.job, self._is_of.number, step, rows=rows)
-        best = [measures.best_step] if measures.best_step >= 0 else []
+        best = [spec.first_step, *([measures.best_step] if measures.best_step >= 0 else [])]
         writing.begin(draft, calls.capture(), progressed, last=spec.checkpoints.keep_last, best=best)
 
     def _say(self, event: e.Event) -> None:
@@ -309,8 +346,8 @@ class Runner:
 class _Writing:
     """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
 
-    def __init__(self, store: CheckpointStore, say: Tell) -> None:
-        self._store, self._say = store, say
+    def __init__(self, store: Keeper, say: Tell, reached: Reached) -> None:
+        self._store, self._say, self._reached = store, say, reached
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
         self._under_way: Future[None] | None = None
 
@@ -334,26 +371,27 @@ class _Writing:
             under_way.result()
 
     def _write(self, draft: Draft, answers: dict[str, Answer], progressed: e.Event, last: int, best: list[int]) -> None:
-        def tensors() -> Iterator[tuple[str, object, memoryview]]:
+        def tensors() -> Iterator[tuple[str, Type, memoryview]]:
             for name in write_order(draft.tensors):
                 yield name, draft.tensors[name], answers[name].view()
 
         try:
-            self._store.write(draft, tensors())  # type: ignore[arg-type]
+            self._store.write(draft, tensors())
         finally:
             for answer in answers.values():
                 answer.done()
+        self._reached("job.covered")
         self._say(progressed)
         self._store.keep(draft.job, last=last, best=best)
 
 
-def _line(spec: JobSpec, record: ErrorRecord) -> str:
-    """The user's line of the node that failed, as far as it is known."""
+def line_of(spec: JobSpec, function_id: bytes, node: int) -> str:
+    """The user's line of a function's node, as far as it is known."""
     for function in spec.functions:
-        if function.id == record.function and 0 <= record.node < len(function.lines):
-            line = function.lines[record.node]
+        if function.id == function_id and 0 <= node < len(function.lines):
+            line = function.lines[node]
             return f"{line.file}:{line.number}" if line is not None else ""
     return ""
 
 
-__all__ = ["Assignment", "Orders", "Progress", "Runner"]
+__all__ = ["Assignment", "NotFinite", "Orders", "Progress", "Runner", "Stop", "line_of"]

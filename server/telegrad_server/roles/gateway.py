@@ -17,6 +17,8 @@ from telegrad_server.cluster.nodes import WorkerSize
 from telegrad_server.cluster.ray_cluster import Pool, Program, RayLauncher, RaySettings
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
+from telegrad_server.roles.hardware import ManyWorkers
+from telegrad_server.roles.page import open_page
 from telegrad_server.roles.running import STOP_SECONDS, catalog, gate, reachable, say, stopping
 from telegrad_server.service.gateway import Gateway
 
@@ -31,11 +33,16 @@ async def run(config: Config) -> int:
         def worker(spec: WorkerSpec) -> Sequence[str]:
             return worker_arguments(config, spec, key_file, inner)
 
-        gateway = Gateway(
-            config, gate(config), Key.from_file(key_file), _launcher(config, worker), catalog=catalog(config)
-        )
+        tokens, datasets = gate(config), catalog(config)
+        gateway = Gateway(config, tokens, Key.from_file(key_file), _launcher(config, worker), catalog=datasets)
         port, inner = await gateway.start()
-        say(f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}")
+        hardware = ManyWorkers(gateway.members, gateway.queue)
+        page = open_page(config, tokens, hardware, jobs=gateway.jobs, datasets=datasets)
+        notes = f" (page at {page.address})" if page is not None else ""
+        say(
+            f"telegrad-server gateway listening on {config.host}:{port}, for workers on {config.cluster_host}:{inner}"
+            f"{notes}"
+        )
         launching = asyncio.create_task(gateway.launch())
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -46,6 +53,8 @@ async def run(config: Config) -> int:
         finally:
             launching.cancel()
             stopped.cancel()
+            if page is not None:
+                await asyncio.to_thread(page.close)
             await gateway.stop(STOP_SECONDS)
     return 0
 
@@ -110,6 +119,7 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
     is_alone = is_near or config.cluster_host == "127.0.0.1"
     number = int("".join(c for c in spec.device.name.rpartition("/")[2] if c.isdigit()) or 0)
     first_metrics = config.metrics_port + (config.ray in ("none", "local"))  # the gateway has the port on this machine
+    near_cache = str(Path(config.data_dir) / "cache") if config.data_dir is not None else None
     settings: dict[str, object] = {
         "role": "worker",
         "name": spec.name,
@@ -130,6 +140,8 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
         "max-tensor-bytes": config.max_tensor_bytes,
         "max-graph-nodes": config.max_graph_nodes,
         "max-flops": config.max_flops,
+        "cache-dir": config.cache_dir or (near_cache if is_near else None),
+        "cache-bytes": config.cache_bytes,
         "lease-seconds": config.lease_seconds,
         "drain-seconds": config.drain_seconds,
     }

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import socket
+import tempfile
+from functools import partial
 from pathlib import Path
 
 from telegrad.errors import AccessError, TelegradError
@@ -19,13 +22,18 @@ from telegrad_server.cluster.machine import machine_id
 from telegrad_server.cluster.ray_cluster import RayletSettings, check_ray, run_raylet
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
+from telegrad_server.datasets.cache import Cache
 from telegrad_server.executors import Executor, pick_executor
+from telegrad_server.failpoints import chosen
 from telegrad_server.roles.running import STOP_SECONDS, reachable, say, stopping
 from telegrad_server.seats import Neighbours
 from telegrad_server.service import Server, TicketAccess
+from telegrad_server.service.loads import load_of
 from telegrad_server.service.member import Membership
 from telegrad_server.service.peers import Recruits
 from telegrad_server.service.relay import WORKER_NAME
+from telegrad_server.service.shift import WorkShift
+from telegrad_server.service.vault import Vault
 from telegrad_server.worker import Worker
 
 GIVEN_UP = 75
@@ -75,11 +83,21 @@ async def run(config: Config) -> int:
         stop.set()
 
     drained = asyncio.Event()
-    membership = Membership(
-        config.gateway, key, roots, facts, lease, load=lambda: _load(worker), given_up=given_up, drained=drained.set
-    )
+    load = partial(_load, worker, executor)
+    membership = Membership(config.gateway, key, roots, facts, lease, load=load, given_up=given_up, drained=drained.set)
     recruits.introduce(membership, facts)
     running = asyncio.create_task(membership.run())
+    cache_dir = config.cache_dir or await asyncio.to_thread(tempfile.mkdtemp, prefix="telegrad-cache-")
+    vault = Vault(
+        config.gateway,
+        key,
+        roots,
+        worker=(facts.worker, facts.incarnation),
+        lease=lease,
+        cache=Cache(Path(cache_dir), most_bytes=config.cache_bytes),
+    )
+    shift = WorkShift(worker, vault, lease, reached=chosen(config.failpoints, testing=config.testing))
+    shift.start()
     say(f"telegrad-server worker {facts.worker} listening on {config.host}:{port}, joining {config.gateway}")
     draining = asyncio.create_task(drained.wait())
     await asyncio.wait((asyncio.create_task(stop.wait()), draining), return_when=asyncio.FIRST_COMPLETED)
@@ -88,11 +106,14 @@ async def run(config: Config) -> int:
         await asyncio.wait((draining,), timeout=config.drain_seconds)
     draining.cancel()
     running.cancel()
+    await asyncio.to_thread(shift.stop)
     await membership.leave()
     if not lease.is_running:
         lease.end()  # a task under way would wait for it
     await server.stop(STOP_SECONDS)
     await asyncio.to_thread(groups.close)
+    if config.cache_dir is None:
+        await asyncio.to_thread(shutil.rmtree, cache_dir, ignore_errors=True)
     return status
 
 
@@ -125,7 +146,11 @@ def _facts(
     )
 
 
-def _load(worker: Worker) -> workers_pb2.Load:
-    return workers_pb2.Load(
-        sessions=worker.client_sessions, held_bytes=worker.statistics()["bytes"], busy_seconds=worker.busy_seconds
+def _load(worker: Worker, executor: Executor) -> workers_pb2.Load:
+    return load_of(
+        sessions=worker.client_sessions,
+        held_bytes=worker.statistics()["bytes"],
+        busy_seconds=worker.busy_seconds,
+        memory=executor.memory(),
+        sights=worker.census(),
     )

@@ -18,6 +18,7 @@ from telegrad_server.service.health import Health
 from telegrad_server.service.jobs import Jobs
 from telegrad_server.service.listening import OPTIONS, bind, credentials, new_server
 from telegrad_server.service.sessions import Sessions
+from telegrad_server.service.snapshot import of_worker
 from telegrad_server.service.tensors import Tensors
 from telegrad_server.worker import Worker
 
@@ -51,7 +52,7 @@ class Server:
                 Sessions(worker, config).handlers(),
                 Tensors(worker).handlers(),
                 Datasets(catalog).handlers(),
-                Jobs(foreman, worker).handlers(),
+                Jobs(foreman, of_worker(worker)).handlers(),
                 self._health.handlers(),
             ],
             is_inside=is_inside,
@@ -82,15 +83,13 @@ class Server:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._worker.tick()
-            if self._foreman is not None:
-                await asyncio.to_thread(self._foreman.tick)
 
     async def stop(self, grace_seconds: float) -> None:
         """Answer no new calls, end the sessions, and wait for calls under way."""
         if self._ticking is not None:
             self._ticking.cancel()
         if self._foreman is not None:
-            await asyncio.to_thread(self._foreman.stop)
+            await asyncio.to_thread(self._foreman.stop, self._config.job_grace_seconds)
         await asyncio.to_thread(self._worker.stop)
         self._health.end()
         await self._server.stop(grace_seconds)

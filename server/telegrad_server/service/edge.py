@@ -30,6 +30,14 @@ OPEN_METHODS = (
 )
 """Methods that want no token; a wrong one is refused all the same."""
 
+READ_METHODS = (
+    *OPEN_METHODS,
+    *[f"/telegrad.wire.v1.Jobs/{name}" for name in ("GetJob", "ListJobs", "WatchJob")],
+    *[f"/telegrad.wire.v1.Jobs/{name}" for name in ("ListCheckpoints", "ReadCheckpoint")],
+    *[f"/telegrad.wire.v1.Datasets/{name}" for name in ("ListDatasets", "DescribeDataset", "ReadDataset")],
+)
+"""All that a token which may only read can call."""
+
 STATUS_BYTES = 480
 MESSAGE_BYTES = 1000
 DETAIL_BYTES = 100
@@ -118,6 +126,8 @@ class Access(grpc.aio.ServerInterceptor):
         headers = dict(handler_call_details.invocation_metadata or ())
         try:
             caller = self._gate.caller_of(headers.get("authorization"))
+            if caller.may_only_read and handler_call_details.method not in READ_METHODS:
+                raise AccessError("the token may only read: its line in the server's token file says so")
             TENANT.set(caller.tenant)
             WEIGHT.set(caller.weight)
         except AccessError as error:

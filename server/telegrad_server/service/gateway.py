@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -36,14 +37,20 @@ from telegrad_server.cluster.pool import Pool
 from telegrad_server.cluster.tickets import Key, Ticket
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
+from telegrad_server.failpoints import chosen
+from telegrad_server.foreman import Foreman
+from telegrad_server.keeper import Rules
 from telegrad_server.metrics import Endpoint, gateway_figures
+from telegrad_server.service.away import Away
 from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import TENANT, WEIGHT, Access, Refusals, guarded, reader, refuse
 from telegrad_server.service.health import Health
 from telegrad_server.service.jobs import Jobs
 from telegrad_server.service.listening import bind, credentials, new_server
+from telegrad_server.service.loops import Loops
 from telegrad_server.service.relay import TICKET_KEY, Relay, as_unavailable, error_of, pass_on
 from telegrad_server.service.sessions import hello_response
+from telegrad_server.service.snapshot import of_homes
 from telegrad_server.service.workers import Workers
 
 TICK_SECONDS = 0.25
@@ -86,14 +93,27 @@ class Gateway:
         self._health = Health(lambda: not self._is_stopping)
         self._refused = Counter[str]()
         self._metrics: Endpoint | None = None
+        self._away = Away(self.members, most=config.worker_jobs)
+        self._foreman: Foreman | None = None
+        inside = [Workers(self, key).handlers()]
+        if catalog is not None and config.data_dir is not None:
+            reached = chosen(config.failpoints, testing=config.testing)
+            self._foreman = Foreman(self._away, catalog, Path(config.data_dir), reached=reached, rules=Rules.of(config))
+            inside.append(Loops(self._foreman, self._away, self.members, key).handlers())
         self._server = new_server(
             config,
             [Refusals(self._refused), Access(gate)],
-            [self._handlers(), Datasets(catalog).handlers(), Jobs(None, None).handlers(), self._health.handlers()],
+            [
+                self._handlers(),
+                Datasets(catalog).handlers(),
+                Jobs(self._foreman, of_homes(self._relay, self._home_of)).handlers(),
+                self._health.handlers(),
+            ],
             most_calls=MOST_CALLS,
         )
-        self._inner = new_server(config, [], [Workers(self, key).handlers()], is_inside=True)
+        self._inner = new_server(config, [], inside, is_inside=True)
         self._ticking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._started_at = 0.0
         self._is_launching = False
@@ -111,6 +131,9 @@ class Gateway:
             credentials(config.cluster_cert, config.cluster_cert_key),
         )
         self._metrics = Endpoint.of(config, partial(gateway_figures, self.members, self.queue, self._refused))
+        if self._foreman is not None:
+            await asyncio.to_thread(self._foreman.start)
+            self._looking = asyncio.create_task(self._look())
         await self._server.start()
         await self._inner.start()
         self._started_at = time.monotonic()
@@ -136,15 +159,23 @@ class Gateway:
         """End everything: workers that were made here, then the calls."""
         self._is_stopping = True
         self._health.end()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for task in (self._ticking, self._looking):
+            if task is not None:
+                task.cancel()
         if self._launcher is not None:
             await asyncio.to_thread(self._launcher.close)
         await self._relay.close()
         await self._server.stop(grace_seconds)
         await self._inner.stop(0)
+        if self._foreman is not None:
+            await asyncio.to_thread(self._foreman.stop)
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
+
+    @property
+    def jobs(self) -> Foreman | None:
+        """The cluster's jobs; None without a folder to keep them in."""
+        return self._foreman
 
     # ---- members
 
@@ -160,6 +191,17 @@ class Gateway:
                     del self._placed[request]
                 self._fill()
             except Exception as error:  # the edge: what failed once must not end the watch over the members
+                bug(error)
+
+    async def _look(self) -> None:
+        """Watch over jobs, beside the event loop: it waits for the disk."""
+        assert self._foreman is not None
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await asyncio.to_thread(self._away.tick)
+                await asyncio.to_thread(self._foreman.tick)
+            except Exception as error:  # the edge: as in `_tick`
                 bug(error)
 
     def _fill(self) -> None:
@@ -180,6 +222,7 @@ class Gateway:
         """A worker is no member any more: its lines are cut, and it is killed if it was made here and may still run."""
         if gone is None:
             return
+        self._away.gone(gone)
         if gone.may_run and self._launcher is not None:
             self._launcher.stop(gone.name)
         task = self._loop.create_task(self._relay.forget(gone.address))
@@ -306,6 +349,11 @@ class Gateway:
             " again and upload or load a checkpoint",
             worker=ticket.worker,
         )
+
+    def _home_of(self, context: Any) -> tuple[str, bytes]:
+        """The address of the caller's session's home, and the ticket."""
+        member, ticket = self._home(context)
+        return member.facts.address, ticket
 
     async def _relayed(self, method: str, request: bytes, context: Any) -> bytes:
         member, ticket = self._home(context)

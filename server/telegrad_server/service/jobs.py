@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 from telegrad.errors import ResourceError
 from telegrad.wire import stream
-from telegrad.wire.job_messages import header_to_proto, info_to_proto, news_to_proto, tensor_from_proto
+from telegrad.wire.job_messages import (
+    fork_from_proto,
+    header_to_proto,
+    info_to_proto,
+    news_to_proto,
+    report_to_proto,
+    tensor_from_proto,
+)
+from telegrad.wire.jobs import FirstTensor
 from telegrad.wire.v1 import jobs_pb2 as pb
 
 from telegrad_server.foreman import Foreman
 from telegrad_server.service.edge import TENANT, guarded, guarded_stream, reader
-from telegrad_server.worker import Worker
+from telegrad_server.service.snapshot import Reading, Snapshots
 
 LOOK_SECONDS = 0.2
 """How often a stream looks whether its job has news."""
@@ -26,9 +35,9 @@ QUIET_LOOKS = 50
 class Jobs:
     """The handlers of the Jobs service; without a foreman all of them say that no jobs are run here."""
 
-    def __init__(self, foreman: Foreman | None, worker: Worker | None) -> None:
+    def __init__(self, foreman: Foreman | None, snapshots: Snapshots | None) -> None:
         self._found = foreman
-        self._worker = worker
+        self._snapshots = snapshots
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The handlers under their names."""
@@ -50,8 +59,11 @@ class Jobs:
                 "ResumeJob": unary(self.resume_job, pb.ResumeJobRequest),
                 "CancelJob": unary(self.cancel_job, pb.CancelJobRequest),
                 "ExtendJob": unary(self.extend_job, pb.ExtendJobRequest),
+                "ForkJob": unary(self.fork_job, pb.ForkJobRequest),
+                "RewindJob": unary(self.rewind_job, pb.RewindJobRequest),
                 "ListCheckpoints": unary(self.list_checkpoints, pb.ListCheckpointsRequest),
                 "ReadCheckpoint": streaming(self.read_checkpoint, pb.ReadCheckpointRequest),
+                "VerifyCheckpoints": unary(self.verify_checkpoints, pb.VerifyCheckpointsRequest),
             },
         )
 
@@ -59,23 +71,18 @@ class Jobs:
     def _foreman(self) -> Foreman:
         if self._found is None:
             raise ResourceError(
-                "this server runs no jobs: it was started without --data-dir, which its operator can give, or it is a"
-                " gateway, which runs none yet",
+                "this server runs no jobs: it was started without --data-dir, which its operator can give; in a cluster"
+                " the gateway has the jobs, and is asked for them",
                 reason="STORAGE_MISSING",
             )
         return self._found
 
     async def submit_job(self, request: pb.SubmitJobRequest, context: Any) -> pb.SubmitJobResponse:
         """Takes a job in."""
-        foreman, worker, tenant = self._foreman, self._worker, TENANT.get()
-        assert worker is not None
-        tensors: list[tuple[str, memoryview]] = []
-        for tensor in map(tensor_from_proto, request.tensors):
-            if tensor.data is not None:
-                tensors.append((tensor.name, memoryview(tensor.data)))
-            else:
-                who = tenant, request.session_id, request.session_secret
-                tensors.append((tensor.name, worker.download(*who, tensor.ticket)))
+        foreman, tenant = self._foreman, TENANT.get()
+        assert self._snapshots is not None
+        read = self._snapshots(request, context)
+        tensors = [(t.name, partial(_bytes, t, read)) for t in map(tensor_from_proto, request.tensors)]
         info = await asyncio.to_thread(foreman.submit, tenant, request.request_id, request.spec, tensors)
         return pb.SubmitJobResponse(job=info_to_proto(info))
 
@@ -132,6 +139,18 @@ class Jobs:
         )
         return pb.ExtendJobResponse(job=info_to_proto(info))
 
+    async def fork_job(self, request: pb.ForkJobRequest, context: Any) -> pb.ForkJobResponse:
+        """Makes one that goes on from a checkpoint of another."""
+        fork, asked = self._foreman.fork, fork_from_proto(request)
+        info = await asyncio.to_thread(fork, TENANT.get(), request.job, request.request_id, asked)
+        return pb.ForkJobResponse(job=info_to_proto(info))
+
+    async def rewind_job(self, request: pb.RewindJobRequest, context: Any) -> pb.RewindJobResponse:
+        """Lets one go on from an earlier checkpoint."""
+        rewind = self._foreman.rewind
+        info = await asyncio.to_thread(rewind, TENANT.get(), request.job, request.request_id, request.step)
+        return pb.RewindJobResponse(job=info_to_proto(info))
+
     async def list_checkpoints(self, request: pb.ListCheckpointsRequest, context: Any) -> pb.ListCheckpointsResponse:
         """Tells which checkpoints there are."""
         steps = await asyncio.to_thread(self._foreman.checkpoints, TENANT.get(), request.job)
@@ -140,13 +159,27 @@ class Jobs:
     async def read_checkpoint(
         self, request: pb.ReadCheckpointRequest, context: Any
     ) -> AsyncIterator[pb.ReadCheckpointResponse]:
-        """Gives the tensors of one."""
+        """Gives the tensors of one, from some byte on."""
         step = request.step if request.HasField("step") else None
         header, tensors = await asyncio.to_thread(self._foreman.checkpoint, TENANT.get(), request.job, step)
-        yield pb.ReadCheckpointResponse(header=header_to_proto(header))
+        yield pb.ReadCheckpointResponse(header=header_to_proto(header.under(request.prefix)))
+        left_out = request.offset_bytes
         while (tensor := await asyncio.to_thread(next, tensors, None)) is not None:
-            for chunk in stream.chunks(tensor[2]):
-                yield pb.ReadCheckpointResponse(chunk=bytes(chunk))
+            name, _, data = tensor
+            if name.startswith(request.prefix):
+                for chunk in stream.chunks(data[left_out:]):
+                    yield pb.ReadCheckpointResponse(chunk=bytes(chunk))
+                left_out = max(0, left_out - len(data))
+
+    async def verify_checkpoints(
+        self, request: pb.VerifyCheckpointsRequest, context: Any
+    ) -> pb.VerifyCheckpointsResponse:
+        """Reads all of them again."""
+        return report_to_proto(await asyncio.to_thread(self._foreman.verify, TENANT.get(), request.job))
+
+
+def _bytes(tensor: FirstTensor, read: Reading) -> memoryview:
+    return memoryview(tensor.data) if tensor.data is not None else read(tensor.ticket)
 
 
 def _serialized(message: Any) -> bytes:

@@ -14,6 +14,7 @@ from telegrad_server.cluster.members import Facts, Gone, Members, State
 from telegrad_server.cluster.placement import companions
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.service.edge import guarded, reader
+from telegrad_server.service.loads import shown
 
 MAX_PEERS = 1024
 
@@ -95,6 +96,7 @@ class Workers:
             busy_seconds=r.load.busy_seconds,
             now=time.monotonic(),
         )
+        self._keeper.members.shown(r.worker, r.incarnation, shown(r.load))
         if member is None:
             raise NotFound(f"worker {r.worker} has not joined this gateway", reason="WORKER_UNKNOWN")
         if r.is_leaving:

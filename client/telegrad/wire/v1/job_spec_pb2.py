@@ -26,21 +26,21 @@ from telegrad.wire.v1 import sessions_pb2 as telegrad_dot_wire_dot_v1_dot_sessio
 from telegrad.wire.v1 import tensors_pb2 as telegrad_dot_wire_dot_v1_dot_tensors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftelegrad/wire/v1/job_spec.proto\x12\x10telegrad.wire.v1\x1a\x1ftelegrad/wire/v1/sessions.proto\x1a\x1etelegrad/wire/v1/tensors.proto\"\xe8\x06\n\x07JobSpec\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tfunctions\x18\x03 \x03(\x0b\x32\x1d.telegrad.wire.v1.JobFunction\x12*\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1c.telegrad.wire.v1.DataSource\x12$\n\x04loop\x18\x05 \x01(\x0b\x32\x16.telegrad.wire.v1.Loop\x12%\n\x05steps\x18\x06 \x03(\x0b\x32\x16.telegrad.wire.v1.Call\x12%\n\x05state\x18\x07 \x03(\x0b\x32\x16.telegrad.wire.v1.Slot\x12)\n\tconstants\x18\x08 \x03(\x0b\x32\x16.telegrad.wire.v1.Slot\x12-\n\tschedules\x18\t \x03(\x0b\x32\x1a.telegrad.wire.v1.Schedule\x12\x30\n\nvalidation\x18\n \x01(\x0b\x32\x1c.telegrad.wire.v1.Validation\x12+\n\x0b\x61\x66ter_epoch\x18\x0b \x03(\x0b\x32\x16.telegrad.wire.v1.Call\x12\x30\n\x10\x61\x66ter_validation\x18\x0c \x03(\x0b\x32\x16.telegrad.wire.v1.Call\x12\x37\n\x0e\x65\x61rly_stopping\x18\r \x01(\x0b\x32\x1f.telegrad.wire.v1.EarlyStopping\x12-\n\tkeep_best\x18\x0e \x01(\x0b\x32\x1a.telegrad.wire.v1.KeepBest\x12\x32\n\x0b\x63heckpoints\x18\x0f \x01(\x0b\x32\x1d.telegrad.wire.v1.Checkpoints\x12\x14\n\x0crecord_every\x18\x10 \x01(\x04\x12\x33\n\x0con_nonfinite\x18\x11 \x01(\x0e\x32\x1d.telegrad.wire.v1.OnNonFinite\x12\x0c\n\x04seed\x18\x12 \x01(\x04\x12\x12\n\nfirst_call\x18\x13 \x01(\x04\x12\x10\n\x08replicas\x18\x14 \x01(\x04\x12(\n\x06\x64\x65mand\x18\x15 \x01(\x0b\x32\x18.telegrad.wire.v1.Demand\x12\x0e\n\x06strict\x18\x16 \x01(\x08\x12,\n\x06parent\x18\x17 \x01(\x0b\x32\x1c.telegrad.wire.v1.ForkParent\"R\n\x0bJobFunction\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x66iles\x18\x02 \x03(\t\x12\x12\n\nnode_files\x18\x03 \x03(\r\x12\x12\n\nnode_lines\x18\x04 \x03(\r\"@\n\x04Slot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0b\x32\x1c.telegrad.wire.v1.TensorType\"G\n\nDataSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\"~\n\x04Loop\x12\x12\n\nbatch_size\x18\x01 \x01(\x04\x12\x10\n\x06\x65pochs\x18\x02 \x01(\x04H\x00\x12\x0f\n\x05steps\x18\x03 \x01(\x04H\x00\x12\x0f\n\x07shuffle\x18\x04 \x01(\x08\x12\x14\n\x0cshuffle_seed\x18\x05 \x01(\x04\x12\x11\n\tdrop_last\x18\x06 \x01(\x08\x42\x05\n\x03\x65nd\"\x82\x01\n\x04\x43\x61ll\x12\x10\n\x08\x66unction\x18\x01 \x01(\x0c\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12+\n\x06inputs\x18\x03 \x03(\x0b\x32\x1b.telegrad.wire.v1.CallInput\x12-\n\x07outputs\x18\x04 \x03(\x0b\x32\x1c.telegrad.wire.v1.CallOutput\"\xb1\x01\n\tCallInput\x12\x10\n\x06\x63olumn\x18\x01 \x01(\tH\x00\x12\x0f\n\x05state\x18\x02 \x01(\tH\x00\x12\x12\n\x08\x63onstant\x18\x03 \x01(\tH\x00\x12*\n\x03key\x18\x04 \x01(\x0b\x32\x1b.telegrad.wire.v1.RandomKeyH\x00\x12\x12\n\x08schedule\x18\x05 \x01(\tH\x00\x12\x10\n\x06metric\x18\x06 \x01(\tH\x00\x12\x11\n\x07literal\x18\x07 \x01(\x0cH\x00\x42\x08\n\x06source\"\x0b\n\tRandomKey\"Y\n\nCallOutput\x12\x30\n\x06metric\x18\x01 \x01(\x0b\x32\x1e.telegrad.wire.v1.MetricOutputH\x00\x12\x0f\n\x05state\x18\x02 \x01(\tH\x00\x42\x08\n\x06target\"L\n\x0cMetricOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\treduction\x18\x02 \x01(\x0e\x32\x1b.telegrad.wire.v1.Reduction\"M\n\x08Schedule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x03per\x18\x02 \x01(\x0e\x32\x16.telegrad.wire.v1.Unit\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"<\n\x05\x45very\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12$\n\x04unit\x18\x02 \x01(\x0e\x32\x16.telegrad.wire.v1.Unit\"\x9b\x01\n\nValidation\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.telegrad.wire.v1.DataSource\x12\x12\n\nbatch_size\x18\x02 \x01(\x04\x12&\n\x05\x65very\x18\x03 \x01(\x0b\x32\x17.telegrad.wire.v1.Every\x12%\n\x05\x63\x61lls\x18\x04 \x03(\x0b\x32\x16.telegrad.wire.v1.Call\"n\n\rEarlyStopping\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\x06\x62\x65tter\x18\x02 \x01(\x0e\x32\x18.telegrad.wire.v1.Better\x12\x10\n\x08patience\x18\x03 \x01(\x04\x12\x11\n\tmin_delta\x18\x04 \x01(\x01\"D\n\x08KeepBest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\x06\x62\x65tter\x18\x02 \x01(\x0e\x32\x18.telegrad.wire.v1.Better\"b\n\x0b\x43heckpoints\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\x04\x12\x14\n\x0c\x65very_epochs\x18\x02 \x01(\x04\x12\x15\n\revery_seconds\x18\x03 \x01(\x01\x12\x11\n\tkeep_last\x18\x04 \x01(\x04\"\'\n\nForkParent\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04*=\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\x0e\n\nUNIT_STEPS\x10\x01\x12\x0f\n\x0bUNIT_EPOCHS\x10\x02*\x90\x01\n\tReduction\x12\x19\n\x15REDUCTION_UNSPECIFIED\x10\x00\x12\x12\n\x0eREDUCTION_MEAN\x10\x01\x12\x11\n\rREDUCTION_SUM\x10\x02\x12\x16\n\x12REDUCTION_SMALLEST\x10\x03\x12\x15\n\x11REDUCTION_LARGEST\x10\x04\x12\x12\n\x0eREDUCTION_LAST\x10\x05*G\n\x06\x42\x65tter\x12\x16\n\x12\x42\x45TTER_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42\x45TTER_SMALLER\x10\x01\x12\x11\n\rBETTER_LARGER\x10\x02*u\n\x0bOnNonFinite\x12\x1d\n\x19ON_NON_FINITE_UNSPECIFIED\x10\x00\x12\x16\n\x12ON_NON_FINITE_KEEP\x10\x01\x12\x17\n\x13ON_NON_FINITE_PAUSE\x10\x02\x12\x16\n\x12ON_NON_FINITE_FAIL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftelegrad/wire/v1/job_spec.proto\x12\x10telegrad.wire.v1\x1a\x1ftelegrad/wire/v1/sessions.proto\x1a\x1etelegrad/wire/v1/tensors.proto\"\xe8\x06\n\x07JobSpec\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tfunctions\x18\x03 \x03(\x0b\x32\x1d.telegrad.wire.v1.JobFunction\x12*\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1c.telegrad.wire.v1.DataSource\x12$\n\x04loop\x18\x05 \x01(\x0b\x32\x16.telegrad.wire.v1.Loop\x12%\n\x05steps\x18\x06 \x03(\x0b\x32\x16.telegrad.wire.v1.Call\x12%\n\x05state\x18\x07 \x03(\x0b\x32\x16.telegrad.wire.v1.Slot\x12)\n\tconstants\x18\x08 \x03(\x0b\x32\x16.telegrad.wire.v1.Slot\x12-\n\tschedules\x18\t \x03(\x0b\x32\x1a.telegrad.wire.v1.Schedule\x12\x30\n\nvalidation\x18\n \x01(\x0b\x32\x1c.telegrad.wire.v1.Validation\x12+\n\x0b\x61\x66ter_epoch\x18\x0b \x03(\x0b\x32\x16.telegrad.wire.v1.Call\x12\x30\n\x10\x61\x66ter_validation\x18\x0c \x03(\x0b\x32\x16.telegrad.wire.v1.Call\x12\x37\n\x0e\x65\x61rly_stopping\x18\r \x01(\x0b\x32\x1f.telegrad.wire.v1.EarlyStopping\x12-\n\tkeep_best\x18\x0e \x01(\x0b\x32\x1a.telegrad.wire.v1.KeepBest\x12\x32\n\x0b\x63heckpoints\x18\x0f \x01(\x0b\x32\x1d.telegrad.wire.v1.Checkpoints\x12\x14\n\x0crecord_every\x18\x10 \x01(\x04\x12\x33\n\x0con_nonfinite\x18\x11 \x01(\x0e\x32\x1d.telegrad.wire.v1.OnNonFinite\x12\x0c\n\x04seed\x18\x12 \x01(\x04\x12\x12\n\nfirst_call\x18\x13 \x01(\x04\x12\x10\n\x08replicas\x18\x14 \x01(\x04\x12(\n\x06\x64\x65mand\x18\x15 \x01(\x0b\x32\x18.telegrad.wire.v1.Demand\x12\x0e\n\x06strict\x18\x16 \x01(\x08\x12,\n\x06parent\x18\x17 \x01(\x0b\x32\x1c.telegrad.wire.v1.ForkParent\"R\n\x0bJobFunction\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x66iles\x18\x02 \x03(\t\x12\x12\n\nnode_files\x18\x03 \x03(\r\x12\x12\n\nnode_lines\x18\x04 \x03(\r\"@\n\x04Slot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0b\x32\x1c.telegrad.wire.v1.TensorType\"G\n\nDataSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\"~\n\x04Loop\x12\x12\n\nbatch_size\x18\x01 \x01(\x04\x12\x10\n\x06\x65pochs\x18\x02 \x01(\x04H\x00\x12\x0f\n\x05steps\x18\x03 \x01(\x04H\x00\x12\x0f\n\x07shuffle\x18\x04 \x01(\x08\x12\x14\n\x0cshuffle_seed\x18\x05 \x01(\x04\x12\x11\n\tdrop_last\x18\x06 \x01(\x08\x42\x05\n\x03\x65nd\"\x82\x01\n\x04\x43\x61ll\x12\x10\n\x08\x66unction\x18\x01 \x01(\x0c\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12+\n\x06inputs\x18\x03 \x03(\x0b\x32\x1b.telegrad.wire.v1.CallInput\x12-\n\x07outputs\x18\x04 \x03(\x0b\x32\x1c.telegrad.wire.v1.CallOutput\"\xbf\x01\n\tCallInput\x12\x10\n\x06\x63olumn\x18\x01 \x01(\tH\x00\x12\x0f\n\x05state\x18\x02 \x01(\tH\x00\x12\x12\n\x08\x63onstant\x18\x03 \x01(\tH\x00\x12*\n\x03key\x18\x04 \x01(\x0b\x32\x1b.telegrad.wire.v1.RandomKeyH\x00\x12\x12\n\x08schedule\x18\x05 \x01(\tH\x00\x12\x10\n\x06metric\x18\x06 \x01(\tH\x00\x12\x11\n\x07literal\x18\x07 \x01(\x0cH\x00\x12\x0c\n\x04name\x18\x08 \x01(\tB\x08\n\x06source\"\x0b\n\tRandomKey\"Y\n\nCallOutput\x12\x30\n\x06metric\x18\x01 \x01(\x0b\x32\x1e.telegrad.wire.v1.MetricOutputH\x00\x12\x0f\n\x05state\x18\x02 \x01(\tH\x00\x42\x08\n\x06target\"Z\n\x0cMetricOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\treduction\x18\x02 \x01(\x0e\x32\x1b.telegrad.wire.v1.Reduction\x12\x0c\n\x04over\x18\x03 \x01(\t\"M\n\x08Schedule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x03per\x18\x02 \x01(\x0e\x32\x16.telegrad.wire.v1.Unit\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"<\n\x05\x45very\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12$\n\x04unit\x18\x02 \x01(\x0e\x32\x16.telegrad.wire.v1.Unit\"\x9b\x01\n\nValidation\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.telegrad.wire.v1.DataSource\x12\x12\n\nbatch_size\x18\x02 \x01(\x04\x12&\n\x05\x65very\x18\x03 \x01(\x0b\x32\x17.telegrad.wire.v1.Every\x12%\n\x05\x63\x61lls\x18\x04 \x03(\x0b\x32\x16.telegrad.wire.v1.Call\"}\n\rEarlyStopping\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\x06\x62\x65tter\x18\x02 \x01(\x0e\x32\x18.telegrad.wire.v1.Better\x12\x10\n\x08patience\x18\x03 \x01(\x04\x12\x11\n\tmin_delta\x18\x04 \x01(\x01\x12\r\n\x05since\x18\x05 \x01(\x04\"D\n\x08KeepBest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\x06\x62\x65tter\x18\x02 \x01(\x0e\x32\x18.telegrad.wire.v1.Better\"b\n\x0b\x43heckpoints\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\x04\x12\x14\n\x0c\x65very_epochs\x18\x02 \x01(\x04\x12\x15\n\revery_seconds\x18\x03 \x01(\x01\x12\x11\n\tkeep_last\x18\x04 \x01(\x04\"\'\n\nForkParent\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04*=\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\x0e\n\nUNIT_STEPS\x10\x01\x12\x0f\n\x0bUNIT_EPOCHS\x10\x02*\x90\x01\n\tReduction\x12\x19\n\x15REDUCTION_UNSPECIFIED\x10\x00\x12\x12\n\x0eREDUCTION_MEAN\x10\x01\x12\x11\n\rREDUCTION_SUM\x10\x02\x12\x16\n\x12REDUCTION_SMALLEST\x10\x03\x12\x15\n\x11REDUCTION_LARGEST\x10\x04\x12\x12\n\x0eREDUCTION_LAST\x10\x05*G\n\x06\x42\x65tter\x12\x16\n\x12\x42\x45TTER_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42\x45TTER_SMALLER\x10\x01\x12\x11\n\rBETTER_LARGER\x10\x02*u\n\x0bOnNonFinite\x12\x1d\n\x19ON_NON_FINITE_UNSPECIFIED\x10\x00\x12\x16\n\x12ON_NON_FINITE_KEEP\x10\x01\x12\x17\n\x13ON_NON_FINITE_PAUSE\x10\x02\x12\x16\n\x12ON_NON_FINITE_FAIL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'telegrad.wire.v1.job_spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UNIT']._serialized_start=2461
-  _globals['_UNIT']._serialized_end=2522
-  _globals['_REDUCTION']._serialized_start=2525
-  _globals['_REDUCTION']._serialized_end=2669
-  _globals['_BETTER']._serialized_start=2671
-  _globals['_BETTER']._serialized_end=2742
-  _globals['_ONNONFINITE']._serialized_start=2744
-  _globals['_ONNONFINITE']._serialized_end=2861
+  _globals['_UNIT']._serialized_start=2504
+  _globals['_UNIT']._serialized_end=2565
+  _globals['_REDUCTION']._serialized_start=2568
+  _globals['_REDUCTION']._serialized_end=2712
+  _globals['_BETTER']._serialized_start=2714
+  _globals['_BETTER']._serialized_end=2785
+  _globals['_ONNONFINITE']._serialized_start=2787
+  _globals['_ONNONFINITE']._serialized_end=2904
   _globals['_JOBSPEC']._serialized_start=119
   _globals['_JOBSPEC']._serialized_end=991
   _globals['_JOBFUNCTION']._serialized_start=993
@@ -54,25 +54,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALL']._serialized_start=1345
   _globals['_CALL']._serialized_end=1475
   _globals['_CALLINPUT']._serialized_start=1478
-  _globals['_CALLINPUT']._serialized_end=1655
-  _globals['_RANDOMKEY']._serialized_start=1657
-  _globals['_RANDOMKEY']._serialized_end=1668
-  _globals['_CALLOUTPUT']._serialized_start=1670
-  _globals['_CALLOUTPUT']._serialized_end=1759
-  _globals['_METRICOUTPUT']._serialized_start=1761
-  _globals['_METRICOUTPUT']._serialized_end=1837
-  _globals['_SCHEDULE']._serialized_start=1839
-  _globals['_SCHEDULE']._serialized_end=1916
-  _globals['_EVERY']._serialized_start=1918
-  _globals['_EVERY']._serialized_end=1978
-  _globals['_VALIDATION']._serialized_start=1981
-  _globals['_VALIDATION']._serialized_end=2136
-  _globals['_EARLYSTOPPING']._serialized_start=2138
-  _globals['_EARLYSTOPPING']._serialized_end=2248
-  _globals['_KEEPBEST']._serialized_start=2250
-  _globals['_KEEPBEST']._serialized_end=2318
-  _globals['_CHECKPOINTS']._serialized_start=2320
-  _globals['_CHECKPOINTS']._serialized_end=2418
-  _globals['_FORKPARENT']._serialized_start=2420
-  _globals['_FORKPARENT']._serialized_end=2459
+  _globals['_CALLINPUT']._serialized_end=1669
+  _globals['_RANDOMKEY']._serialized_start=1671
+  _globals['_RANDOMKEY']._serialized_end=1682
+  _globals['_CALLOUTPUT']._serialized_start=1684
+  _globals['_CALLOUTPUT']._serialized_end=1773
+  _globals['_METRICOUTPUT']._serialized_start=1775
+  _globals['_METRICOUTPUT']._serialized_end=1865
+  _globals['_SCHEDULE']._serialized_start=1867
+  _globals['_SCHEDULE']._serialized_end=1944
+  _globals['_EVERY']._serialized_start=1946
+  _globals['_EVERY']._serialized_end=2006
+  _globals['_VALIDATION']._serialized_start=2009
+  _globals['_VALIDATION']._serialized_end=2164
+  _globals['_EARLYSTOPPING']._serialized_start=2166
+  _globals['_EARLYSTOPPING']._serialized_end=2291
+  _globals['_KEEPBEST']._serialized_start=2293
+  _globals['_KEEPBEST']._serialized_end=2361
+  _globals['_CHECKPOINTS']._serialized_start=2363
+  _globals['_CHECKPOINTS']._serialized_end=2461
+  _globals['_FORKPARENT']._serialized_start=2463
+  _globals['_FORKPARENT']._serialized_end=2502
 # @@protoc_insertion_point(module_scope)

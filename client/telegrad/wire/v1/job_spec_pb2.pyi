@@ -164,7 +164,7 @@ class Call(_message.Message):
     def __init__(self, function: _Optional[bytes] = ..., rows: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[CallInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[CallOutput, _Mapping]]] = ...) -> None: ...
 
 class CallInput(_message.Message):
-    __slots__ = ("column", "state", "constant", "key", "schedule", "metric", "literal")
+    __slots__ = ("column", "state", "constant", "key", "schedule", "metric", "literal", "name")
     COLUMN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CONSTANT_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +172,7 @@ class CallInput(_message.Message):
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     LITERAL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     column: str
     state: str
     constant: str
@@ -179,7 +180,8 @@ class CallInput(_message.Message):
     schedule: str
     metric: str
     literal: bytes
-    def __init__(self, column: _Optional[str] = ..., state: _Optional[str] = ..., constant: _Optional[str] = ..., key: _Optional[_Union[RandomKey, _Mapping]] = ..., schedule: _Optional[str] = ..., metric: _Optional[str] = ..., literal: _Optional[bytes] = ...) -> None: ...
+    name: str
+    def __init__(self, column: _Optional[str] = ..., state: _Optional[str] = ..., constant: _Optional[str] = ..., key: _Optional[_Union[RandomKey, _Mapping]] = ..., schedule: _Optional[str] = ..., metric: _Optional[str] = ..., literal: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
 
 class RandomKey(_message.Message):
     __slots__ = ()
@@ -194,12 +196,14 @@ class CallOutput(_message.Message):
     def __init__(self, metric: _Optional[_Union[MetricOutput, _Mapping]] = ..., state: _Optional[str] = ...) -> None: ...
 
 class MetricOutput(_message.Message):
-    __slots__ = ("name", "reduction")
+    __slots__ = ("name", "reduction", "over")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
     name: str
     reduction: Reduction
-    def __init__(self, name: _Optional[str] = ..., reduction: _Optional[_Union[Reduction, str]] = ...) -> None: ...
+    over: str
+    def __init__(self, name: _Optional[str] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., over: _Optional[str] = ...) -> None: ...
 
 class Schedule(_message.Message):
     __slots__ = ("name", "per", "values")
@@ -232,16 +236,18 @@ class Validation(_message.Message):
     def __init__(self, data: _Optional[_Union[DataSource, _Mapping]] = ..., batch_size: _Optional[int] = ..., every: _Optional[_Union[Every, _Mapping]] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ...) -> None: ...
 
 class EarlyStopping(_message.Message):
-    __slots__ = ("metric", "better", "patience", "min_delta")
+    __slots__ = ("metric", "better", "patience", "min_delta", "since")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     BETTER_FIELD_NUMBER: _ClassVar[int]
     PATIENCE_FIELD_NUMBER: _ClassVar[int]
     MIN_DELTA_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     metric: str
     better: Better
     patience: int
     min_delta: float
-    def __init__(self, metric: _Optional[str] = ..., better: _Optional[_Union[Better, str]] = ..., patience: _Optional[int] = ..., min_delta: _Optional[float] = ...) -> None: ...
+    since: int
+    def __init__(self, metric: _Optional[str] = ..., better: _Optional[_Union[Better, str]] = ..., patience: _Optional[int] = ..., min_delta: _Optional[float] = ..., since: _Optional[int] = ...) -> None: ...
 
 class KeepBest(_message.Message):
     __slots__ = ("metric", "better")

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobInfo(_message.Message):
-    __slots__ = ("id", "name", "state", "reason", "message", "line", "step", "last_step", "steps_per_epoch", "position", "restarts", "worker", "submit_time", "change_time", "live_step", "steps_per_second", "live_metrics")
+    __slots__ = ("id", "name", "state", "reason", "message", "line", "step", "last_step", "steps_per_epoch", "position", "restarts", "worker", "submit_time", "change_time", "live_step", "steps_per_second", "live_metrics", "best_metric", "best_mode", "fingerprint")
     class LiveMetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,9 @@ class JobInfo(_message.Message):
     LIVE_STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     LIVE_METRICS_FIELD_NUMBER: _ClassVar[int]
+    BEST_METRIC_FIELD_NUMBER: _ClassVar[int]
+    BEST_MODE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: str
@@ -53,7 +56,10 @@ class JobInfo(_message.Message):
     live_step: int
     steps_per_second: float
     live_metrics: _containers.ScalarMap[str, float]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., line: _Optional[str] = ..., step: _Optional[int] = ..., last_step: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ..., position: _Optional[int] = ..., restarts: _Optional[int] = ..., worker: _Optional[str] = ..., submit_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., live_step: _Optional[int] = ..., steps_per_second: _Optional[float] = ..., live_metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    best_metric: str
+    best_mode: str
+    fingerprint: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., line: _Optional[str] = ..., step: _Optional[int] = ..., last_step: _Optional[int] = ..., steps_per_epoch: _Optional[int] = ..., position: _Optional[int] = ..., restarts: _Optional[int] = ..., worker: _Optional[str] = ..., submit_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., live_step: _Optional[int] = ..., steps_per_second: _Optional[float] = ..., live_metrics: _Optional[_Mapping[str, float]] = ..., best_metric: _Optional[str] = ..., best_mode: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class JobEvent(_message.Message):
     __slots__ = ("number", "time", "kind", "details")
@@ -214,6 +220,53 @@ class ExtendJobResponse(_message.Message):
     job: JobInfo
     def __init__(self, job: _Optional[_Union[JobInfo, _Mapping]] = ...) -> None: ...
 
+class ForkJobRequest(_message.Message):
+    __slots__ = ("job", "request_id", "name", "step", "epochs", "steps", "numbers")
+    class NumbersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    request_id: str
+    name: str
+    step: int
+    epochs: int
+    steps: int
+    numbers: _containers.ScalarMap[str, float]
+    def __init__(self, job: _Optional[str] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., step: _Optional[int] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., numbers: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class ForkJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: JobInfo
+    def __init__(self, job: _Optional[_Union[JobInfo, _Mapping]] = ...) -> None: ...
+
+class RewindJobRequest(_message.Message):
+    __slots__ = ("job", "request_id", "step")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    request_id: str
+    step: int
+    def __init__(self, job: _Optional[str] = ..., request_id: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+
+class RewindJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: JobInfo
+    def __init__(self, job: _Optional[_Union[JobInfo, _Mapping]] = ...) -> None: ...
+
 class ListCheckpointsRequest(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
@@ -227,12 +280,16 @@ class ListCheckpointsResponse(_message.Message):
     def __init__(self, steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ReadCheckpointRequest(_message.Message):
-    __slots__ = ("job", "step")
+    __slots__ = ("job", "step", "prefix", "offset_bytes")
     JOB_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
     job: str
     step: int
-    def __init__(self, job: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+    prefix: str
+    offset_bytes: int
+    def __init__(self, job: _Optional[str] = ..., step: _Optional[int] = ..., prefix: _Optional[str] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
 
 class ReadCheckpointResponse(_message.Message):
     __slots__ = ("chunk", "header")
@@ -243,12 +300,14 @@ class ReadCheckpointResponse(_message.Message):
     def __init__(self, chunk: _Optional[bytes] = ..., header: _Optional[_Union[CheckpointHeader, _Mapping]] = ...) -> None: ...
 
 class CheckpointHeader(_message.Message):
-    __slots__ = ("step", "tensors")
+    __slots__ = ("step", "tensors", "digest")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     step: int
     tensors: _containers.RepeatedCompositeFieldContainer[CheckpointTensor]
-    def __init__(self, step: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[CheckpointTensor, _Mapping]]] = ...) -> None: ...
+    digest: str
+    def __init__(self, step: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[CheckpointTensor, _Mapping]]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class CheckpointTensor(_message.Message):
     __slots__ = ("name", "type")
@@ -257,3 +316,31 @@ class CheckpointTensor(_message.Message):
     name: str
     type: _tensors_pb2.TensorType
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ...) -> None: ...
+
+class VerifyCheckpointsRequest(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    def __init__(self, job: _Optional[str] = ...) -> None: ...
+
+class VerifyCheckpointsResponse(_message.Message):
+    __slots__ = ("whole", "damaged")
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    whole: _containers.RepeatedScalarFieldContainer[int]
+    damaged: _containers.RepeatedCompositeFieldContainer[DamagedCheckpoint]
+    def __init__(self, whole: _Optional[_Iterable[int]] = ..., damaged: _Optional[_Iterable[_Union[DamagedCheckpoint, _Mapping]]] = ...) -> None: ...
+
+class DamagedCheckpoint(_message.Message):
+    __slots__ = ("step", "file", "expected", "found", "message")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    file: str
+    expected: str
+    found: str
+    message: str
+    def __init__(self, step: _Optional[int] = ..., file: _Optional[str] = ..., expected: _Optional[str] = ..., found: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...

@@ -75,6 +75,16 @@ class JobsStub(object):
                 request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ExtendJobRequest.SerializeToString,
                 response_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ExtendJobResponse.FromString,
                 _registered_method=True)
+        self.ForkJob = channel.unary_unary(
+                '/telegrad.wire.v1.Jobs/ForkJob',
+                request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ForkJobRequest.SerializeToString,
+                response_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ForkJobResponse.FromString,
+                _registered_method=True)
+        self.RewindJob = channel.unary_unary(
+                '/telegrad.wire.v1.Jobs/RewindJob',
+                request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.RewindJobRequest.SerializeToString,
+                response_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.RewindJobResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/telegrad.wire.v1.Jobs/ListCheckpoints',
                 request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.SerializeToString,
@@ -84,6 +94,11 @@ class JobsStub(object):
                 '/telegrad.wire.v1.Jobs/ReadCheckpoint',
                 request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointRequest.SerializeToString,
                 response_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointResponse.FromString,
+                _registered_method=True)
+        self.VerifyCheckpoints = channel.unary_unary(
+                '/telegrad.wire.v1.Jobs/VerifyCheckpoints',
+                request_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsRequest.SerializeToString,
+                response_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsResponse.FromString,
                 _registered_method=True)
 
 
@@ -147,6 +162,20 @@ class JobsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkJob(self, request, context):
+        """Makes a new job that goes on from a checkpoint of another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RewindJob(self, request, context):
+        """Lets a job go on from an earlier checkpoint; what came after it is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCheckpoints(self, request, context):
         """The steps of which there is a checkpoint.
         """
@@ -156,6 +185,13 @@ class JobsServicer(object):
 
     def ReadCheckpoint(self, request, context):
         """The tensors of a checkpoint: a header, then their bytes one after the other in chunks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyCheckpoints(self, request, context):
+        """Reads every byte of a job's checkpoints again and compares their digests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,6 +240,16 @@ def add_JobsServicer_to_server(servicer, server):
                     request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ExtendJobRequest.FromString,
                     response_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ExtendJobResponse.SerializeToString,
             ),
+            'ForkJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkJob,
+                    request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ForkJobRequest.FromString,
+                    response_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ForkJobResponse.SerializeToString,
+            ),
+            'RewindJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewindJob,
+                    request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.RewindJobRequest.FromString,
+                    response_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.RewindJobResponse.SerializeToString,
+            ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
                     request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ListCheckpointsRequest.FromString,
@@ -213,6 +259,11 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.ReadCheckpoint,
                     request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointRequest.FromString,
                     response_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointResponse.SerializeToString,
+            ),
+            'VerifyCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyCheckpoints,
+                    request_deserializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsRequest.FromString,
+                    response_serializer=telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -443,6 +494,60 @@ class Jobs(object):
             _registered_method=True)
 
     @staticmethod
+    def ForkJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/telegrad.wire.v1.Jobs/ForkJob',
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.ForkJobRequest.SerializeToString,
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.ForkJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewindJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/telegrad.wire.v1.Jobs/RewindJob',
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.RewindJobRequest.SerializeToString,
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.RewindJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListCheckpoints(request,
             target,
             options=(),
@@ -486,6 +591,33 @@ class Jobs(object):
             '/telegrad.wire.v1.Jobs/ReadCheckpoint',
             telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointRequest.SerializeToString,
             telegrad_dot_wire_dot_v1_dot_jobs__pb2.ReadCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/telegrad.wire.v1.Jobs/VerifyCheckpoints',
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsRequest.SerializeToString,
+            telegrad_dot_wire_dot_v1_dot_jobs__pb2.VerifyCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

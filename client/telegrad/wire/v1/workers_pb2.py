@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etelegrad/wire/v1/workers.proto\x12\x10telegrad.wire.v1\x1a\x1egoogle/protobuf/duration.proto\"\x80\x02\n\x12JoinClusterRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0e\x64irect_address\x18\x04 \x01(\t\x12\x1b\n\x13\x63ollectives_address\x18\x05 \x01(\t\x12\x0f\n\x07machine\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x14\n\x0cmax_sessions\x18\n \x01(\r\x12\x11\n\tmax_bytes\x18\x0b \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\"S\n\x13JoinClusterResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\x04Load\x12\x10\n\x08sessions\x18\x01 \x01(\r\x12\x12\n\nheld_bytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x03 \x01(\x01\"r\n\x11RenewLeaseRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12$\n\x04load\x18\x03 \x01(\x0b\x32\x16.telegrad.wire.v1.Load\x12\x12\n\nis_leaving\x18\x04 \x01(\x08\"S\n\x12RenewLeaseResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bis_draining\x18\x02 \x01(\x08\":\n\x13LeaveClusterRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x16\n\x14LeaveClusterResponse\"y\n\x10\x46indPeersRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12\x0f\n\x07without\x18\x05 \x03(\t\x12\x0e\n\x06wanted\x18\x06 \x03(\t\":\n\x11\x46indPeersResponse\x12%\n\x05peers\x18\x01 \x03(\x0b\x32\x16.telegrad.wire.v1.Peer\"\x8f\x01\n\x04Peer\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x1b\n\x13\x63ollectives_address\x18\x04 \x01(\t\x12\x0f\n\x07machine\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t2\xf3\x02\n\x07Workers\x12Z\n\x0bJoinCluster\x12$.telegrad.wire.v1.JoinClusterRequest\x1a%.telegrad.wire.v1.JoinClusterResponse\x12W\n\nRenewLease\x12#.telegrad.wire.v1.RenewLeaseRequest\x1a$.telegrad.wire.v1.RenewLeaseResponse\x12]\n\x0cLeaveCluster\x12%.telegrad.wire.v1.LeaveClusterRequest\x1a&.telegrad.wire.v1.LeaveClusterResponse\x12T\n\tFindPeers\x12\".telegrad.wire.v1.FindPeersRequest\x1a#.telegrad.wire.v1.FindPeersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etelegrad/wire/v1/workers.proto\x12\x10telegrad.wire.v1\x1a\x1egoogle/protobuf/duration.proto\"\x80\x02\n\x12JoinClusterRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0e\x64irect_address\x18\x04 \x01(\t\x12\x1b\n\x13\x63ollectives_address\x18\x05 \x01(\t\x12\x0f\n\x07machine\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x14\n\x0cmax_sessions\x18\n \x01(\r\x12\x11\n\tmax_bytes\x18\x0b \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\"S\n\x13JoinClusterResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa0\x01\n\x04Load\x12\x10\n\x08sessions\x18\x01 \x01(\r\x12\x12\n\nheld_bytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x19\n\x11used_memory_bytes\x18\x05 \x01(\x04\x12+\n\x04held\x18\x06 \x03(\x0b\x32\x1d.telegrad.wire.v1.SessionLoad\"\x8d\x02\n\x0bSessionLoad\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0bis_attached\x18\x03 \x01(\x08\x12\x1a\n\rlease_seconds\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rheard_seconds\x18\x05 \x01(\x01\x12\x0f\n\x07tensors\x18\x06 \x01(\x04\x12\x12\n\nheld_bytes\x18\x07 \x01(\x04\x12\x17\n\x0fqueued_commands\x18\x08 \x01(\r\x12+\n\x06scopes\x18\t \x03(\x0b\x32\x1b.telegrad.wire.v1.ScopeLoad\x12\x15\n\rhidden_scopes\x18\n \x01(\rB\x10\n\x0e_lease_seconds\"c\n\tScopeLoad\x12\r\n\x05scope\x18\x01 \x01(\x04\x12\x0e\n\x06parent\x18\x02 \x01(\x04\x12\x0f\n\x07tensors\x18\x03 \x01(\x04\x12\x17\n\nheld_bytes\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_held_bytes\"r\n\x11RenewLeaseRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12$\n\x04load\x18\x03 \x01(\x0b\x32\x16.telegrad.wire.v1.Load\x12\x12\n\nis_leaving\x18\x04 \x01(\x08\"S\n\x12RenewLeaseResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bis_draining\x18\x02 \x01(\x08\":\n\x13LeaveClusterRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x16\n\x14LeaveClusterResponse\"y\n\x10\x46indPeersRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12\x0f\n\x07without\x18\x05 \x03(\t\x12\x0e\n\x06wanted\x18\x06 \x03(\t\":\n\x11\x46indPeersResponse\x12%\n\x05peers\x18\x01 \x03(\x0b\x32\x16.telegrad.wire.v1.Peer\"\x8f\x01\n\x04Peer\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x1b\n\x13\x63ollectives_address\x18\x04 \x01(\t\x12\x0f\n\x07machine\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t2\xf3\x02\n\x07Workers\x12Z\n\x0bJoinCluster\x12$.telegrad.wire.v1.JoinClusterRequest\x1a%.telegrad.wire.v1.JoinClusterResponse\x12W\n\nRenewLease\x12#.telegrad.wire.v1.RenewLeaseRequest\x1a$.telegrad.wire.v1.RenewLeaseResponse\x12]\n\x0cLeaveCluster\x12%.telegrad.wire.v1.LeaveClusterRequest\x1a&.telegrad.wire.v1.LeaveClusterResponse\x12T\n\tFindPeers\x12\".telegrad.wire.v1.FindPeersRequest\x1a#.telegrad.wire.v1.FindPeersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINCLUSTERREQUEST']._serialized_end=341
   _globals['_JOINCLUSTERRESPONSE']._serialized_start=343
   _globals['_JOINCLUSTERRESPONSE']._serialized_end=426
-  _globals['_LOAD']._serialized_start=428
-  _globals['_LOAD']._serialized_end=494
-  _globals['_RENEWLEASEREQUEST']._serialized_start=496
-  _globals['_RENEWLEASEREQUEST']._serialized_end=610
-  _globals['_RENEWLEASERESPONSE']._serialized_start=612
-  _globals['_RENEWLEASERESPONSE']._serialized_end=695
-  _globals['_LEAVECLUSTERREQUEST']._serialized_start=697
-  _globals['_LEAVECLUSTERREQUEST']._serialized_end=755
-  _globals['_LEAVECLUSTERRESPONSE']._serialized_start=757
-  _globals['_LEAVECLUSTERRESPONSE']._serialized_end=779
-  _globals['_FINDPEERSREQUEST']._serialized_start=781
-  _globals['_FINDPEERSREQUEST']._serialized_end=902
-  _globals['_FINDPEERSRESPONSE']._serialized_start=904
-  _globals['_FINDPEERSRESPONSE']._serialized_end=962
-  _globals['_PEER']._serialized_start=965
-  _globals['_PEER']._serialized_end=1108
-  _globals['_WORKERS']._serialized_start=1111
-  _globals['_WORKERS']._serialized_end=1482
+  _globals['_LOAD']._serialized_start=429
+  _globals['_LOAD']._serialized_end=589
+  _globals['_SESSIONLOAD']._serialized_start=592
+  _globals['_SESSIONLOAD']._serialized_end=861
+  _globals['_SCOPELOAD']._serialized_start=863
+  _globals['_SCOPELOAD']._serialized_end=962
+  _globals['_RENEWLEASEREQUEST']._serialized_start=964
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1078
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1080
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1163
+  _globals['_LEAVECLUSTERREQUEST']._serialized_start=1165
+  _globals['_LEAVECLUSTERREQUEST']._serialized_end=1223
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_start=1225
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_end=1247
+  _globals['_FINDPEERSREQUEST']._serialized_start=1249
+  _globals['_FINDPEERSREQUEST']._serialized_end=1370
+  _globals['_FINDPEERSRESPONSE']._serialized_start=1372
+  _globals['_FINDPEERSRESPONSE']._serialized_end=1430
+  _globals['_PEER']._serialized_start=1433
+  _globals['_PEER']._serialized_end=1576
+  _globals['_WORKERS']._serialized_start=1579
+  _globals['_WORKERS']._serialized_end=1950
 # @@protoc_insertion_point(module_scope)

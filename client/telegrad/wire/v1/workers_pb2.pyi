@@ -46,14 +46,56 @@ class JoinClusterResponse(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("sessions", "held_bytes", "busy_seconds")
+    __slots__ = ("sessions", "held_bytes", "busy_seconds", "memory_bytes", "used_memory_bytes", "held")
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
     BUSY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     sessions: int
     held_bytes: int
     busy_seconds: float
-    def __init__(self, sessions: _Optional[int] = ..., held_bytes: _Optional[int] = ..., busy_seconds: _Optional[float] = ...) -> None: ...
+    memory_bytes: int
+    used_memory_bytes: int
+    held: _containers.RepeatedCompositeFieldContainer[SessionLoad]
+    def __init__(self, sessions: _Optional[int] = ..., held_bytes: _Optional[int] = ..., busy_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., used_memory_bytes: _Optional[int] = ..., held: _Optional[_Iterable[_Union[SessionLoad, _Mapping]]] = ...) -> None: ...
+
+class SessionLoad(_message.Message):
+    __slots__ = ("session_id", "tenant", "is_attached", "lease_seconds", "heard_seconds", "tensors", "held_bytes", "queued_commands", "scopes", "hidden_scopes")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    IS_ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HEARD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_SCOPES_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    tenant: str
+    is_attached: bool
+    lease_seconds: float
+    heard_seconds: float
+    tensors: int
+    held_bytes: int
+    queued_commands: int
+    scopes: _containers.RepeatedCompositeFieldContainer[ScopeLoad]
+    hidden_scopes: int
+    def __init__(self, session_id: _Optional[str] = ..., tenant: _Optional[str] = ..., is_attached: bool = ..., lease_seconds: _Optional[float] = ..., heard_seconds: _Optional[float] = ..., tensors: _Optional[int] = ..., held_bytes: _Optional[int] = ..., queued_commands: _Optional[int] = ..., scopes: _Optional[_Iterable[_Union[ScopeLoad, _Mapping]]] = ..., hidden_scopes: _Optional[int] = ...) -> None: ...
+
+class ScopeLoad(_message.Message):
+    __slots__ = ("scope", "parent", "tensors", "held_bytes")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    scope: int
+    parent: int
+    tensors: int
+    held_bytes: int
+    def __init__(self, scope: _Optional[int] = ..., parent: _Optional[int] = ..., tensors: _Optional[int] = ..., held_bytes: _Optional[int] = ...) -> None: ...
 
 class RenewLeaseRequest(_message.Message):
     __slots__ = ("worker", "incarnation", "load", "is_leaving")

@@ -1,0 +1,223 @@
+"""A worker's line to the gateway that keeps its jobs: events, checkpoints and data. Called by the threads of loops.
+
+A gateway that is not there is waited for: it may be started anew, and the loop goes on then. What ends the waiting is
+the gateway's word that the assignment is over, or the end of the worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+from telegrad.errors import DataCorrupt, JobError, ServerUnavailable, TelegradError
+from telegrad.ir.types import Type
+from telegrad.wire import stream
+from telegrad.wire.v1 import loops_pb2 as pb
+from telegrad.wire.v1 import loops_pb2_grpc as services
+
+from telegrad_server.checkpoints import Draft, write_order
+from telegrad_server.checkpoints import manifest as manifests
+from telegrad_server.checkpoints.contents import Latest
+from telegrad_server.cluster.lease import Lease
+from telegrad_server.cluster.tickets import Key
+from telegrad_server.datasets import Dataset
+from telegrad_server.datasets.cache import Cache
+from telegrad_server.datasets.fetched import Chunk, Contents, Digests, Part
+from telegrad_server.jobs import events as e
+from telegrad_server.loops import Assignment, Keeper
+from telegrad_server.service.loop_messages import damage_from_proto, event_to_proto
+from telegrad_server.service.member import GATEWAY_NAME
+from telegrad_server.service.relay import OPTIONS, error_of
+
+CALL_SECONDS = 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+_BROKEN = ("CANCELLED", "DEADLINE_EXCEEDED", "CONNECTION_FAILED")
+
+_Answer = TypeVar("_Answer")
+Named = tuple[str, Type, memoryview]
+
+
+class Vault:
+    """The gateway, seen from the loops of a worker. ``worker`` is its name and its process."""
+
+    def __init__(
+        self, gateway: str, key: Key, roots: bytes | None, *, worker: tuple[str, str], lease: Lease, cache: Cache
+    ) -> None:
+        options = list(OPTIONS)
+        if roots is None:
+            self._channel = grpc.insecure_channel(gateway, options=options)
+        else:
+            named: list[tuple[str, Any]] = [*options, ("grpc.ssl_target_name_override", GATEWAY_NAME)]
+            self._channel = grpc.secure_channel(gateway, grpc.ssl_channel_credentials(roots), options=named)
+        self.stub: Any = services.LoopsStub(self._channel)
+        self._store: Any = self._channel.stream_unary(
+            "/telegrad.wire.v1.Loops/StoreCheckpoint", response_deserializer=pb.StoreCheckpointResponse.FromString
+        )
+        self.metadata = (("authorization", f"Bearer {key.password}"),)
+        self.worker = worker
+        self._lease = lease
+        self._cache = cache
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """End every call; loops hear that their assignment is over."""
+        self._closing.set()
+        self._channel.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or the worker was given up."""
+        return self._closing.is_set() or self._lease.is_over
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it is closed."""
+        self._closing.wait(seconds)
+
+    # ---- what loops want
+
+    def tell(self, event: e.Event) -> object:
+        """Make what a loop says a fact."""
+        number = getattr(event, "assignment", 0)
+        messages = event_to_proto(event, self._who(event.job, number))
+        tell = self.stub.TellLoopEvent
+        return self.ask(lambda: tell(iter(messages), timeout=CALL_SECONDS, metadata=self.metadata))
+
+    def keeper(self, assignment: Assignment) -> Keeper:
+        """The checkpoints of a job, at the gateway."""
+        return _Checkpoints(self, self._who(assignment.job, assignment.number))
+
+    def dataset(self, assignment: Assignment, digest: str) -> Dataset:
+        """The data of a job, from the cache, where it is put if need be."""
+        who = self._who(assignment.job, assignment.number)
+        return self.ask(lambda: self._cache.open(digest, lambda: self._fetch(who, digest)))
+
+    def _who(self, job: str, number: int) -> pb.LoopAssignment:
+        worker, incarnation = self.worker
+        return pb.LoopAssignment(worker=worker, incarnation=incarnation, job=job, number=number)
+
+    def _fetch(self, who: pb.LoopAssignment, digest: str) -> Iterator[Part]:
+        call: Any = self.stub.FetchDataset(
+            pb.FetchDatasetRequest(assignment=who, digest=digest), metadata=self.metadata
+        )
+        try:
+            for message in call:
+                match message.WhichOneof("part"):
+                    case "header":
+                        columns = [(c.name, stream.type_from_proto(c.row)) for c in message.header.columns]
+                        yield Contents(message.header.rows, tuple(columns))
+                    case "chunk":
+                        yield Chunk(message.chunk.column, message.chunk.data)
+                    case _:
+                        yield Digests(tuple(message.digests.columns))
+        finally:
+            call.cancel()
+
+    # ---- calls
+
+    def store(self, parts: Iterator[bytes]) -> object:
+        """Send a checkpoint, as messages that are bytes already."""
+        return self._store(parts, metadata=self.metadata)
+
+    def ask(self, call: Callable[[], _Answer]) -> _Answer:
+        """What the call returns, made again while the gateway is not there. JobError (JOB_FENCED) when it is over."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            if self.is_closed:
+                raise JobError("the worker has ended", reason="JOB_FENCED")
+            try:
+                return call()
+            except grpc.RpcError as error:
+                found: Any = error
+                failure = error_of(found)
+            except ValueError:  # of grpc, for a channel that was closed meanwhile
+                if not self.is_closed:
+                    raise
+                continue
+            if not _is_passing(failure):
+                raise failure
+            self.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _is_passing(failure: TelegradError) -> bool:
+    return isinstance(failure, ServerUnavailable) or failure.reason in _BROKEN
+
+
+class _Checkpoints:
+    """The checkpoints of one assignment's job."""
+
+    def __init__(self, vault: Vault, who: pb.LoopAssignment) -> None:
+        self._vault, self._who = vault, who
+
+    def restore(self, job: str, step: int) -> Latest:
+        """The one to go on from, which the gateway knows."""
+        vault = self._vault
+
+        def begin(tensors: int) -> tuple[Any, pb.CheckpointManifest]:
+            request = pb.RestoreCheckpointRequest(assignment=self._who, tensors=tensors)
+            parts = vault.stub.RestoreCheckpoint(request, metadata=vault.metadata)
+            return parts, next(parts).header
+
+        parts, header = vault.ask(lambda: begin(0))
+        manifest = manifests.decode(header.manifest, "the gateway's checkpoint")
+        types = [(name, manifest.tensors[name]) for name in write_order(manifest.tensors)]
+
+        def tensors() -> Iterator[Named]:
+            coming = parts
+            for number, (name, type) in enumerate(types):
+
+                def read(number: int = number, name: str = name, type: Type = type) -> memoryview:
+                    nonlocal coming
+                    if coming is None:
+                        coming, again = begin(number)
+                        if again.manifest != header.manifest:
+                            raise DataCorrupt("the checkpoint has changed while it was read; the job begins again")
+                    try:
+                        return _tensor(coming, name, type.nbytes)
+                    except grpc.RpcError:
+                        coming = None
+                        raise
+
+                yield name, type, vault.ask(read)
+
+        return Latest(manifest, tensors(), tuple(map(damage_from_proto, header.skipped)))
+
+    def write(self, draft: Draft, tensors: Iterable[Named]) -> object:
+        """Send a checkpoint to where it lasts."""
+        named = list(tensors)
+        vault = self._vault
+
+        def parts() -> Iterator[bytes]:
+            manifest = manifests.encode(manifests.with_shards(draft, ()))
+            header = pb.CheckpointDraft(assignment=self._who, manifest=manifest)
+            yield pb.StoreCheckpointRequest(header=header).SerializeToString()
+            for _, _, data in named:
+                hash = hashlib.sha256()
+                for chunk in stream.chunks(data.cast("B")):
+                    hash.update(chunk)
+                    yield stream.encode_download_chunk(chunk)
+                yield pb.StoreCheckpointRequest(digest=hash.digest()).SerializeToString()
+
+        return vault.ask(lambda: vault.store(parts()))
+
+    def keep(self, job: str, *, last: int, best: Collection[int] = ()) -> object:
+        """Remove the others."""
+        vault = self._vault
+        request = pb.KeepCheckpointsRequest(assignment=self._who, last=last, best=best)
+        return vault.ask(lambda: vault.stub.KeepCheckpoints(request, timeout=CALL_SECONDS, metadata=vault.metadata))
+
+
+def _tensor(parts: Iterable[pb.RestoreCheckpointResponse], name: str, nbytes: int) -> memoryview:
+    """The bytes of the tensor that comes next. DataCorrupt if they are not those that were sent."""
+    data = bytearray()
+    for part in parts:
+        if part.WhichOneof("part") == "chunk":
+            data += part.chunk
+        elif len(data) == nbytes and part.digest == hashlib.sha256(data).digest():
+            return memoryview(data)
+        else:
+            break
+    raise DataCorrupt(f"tensor {name} of a checkpoint came otherwise than it was sent", reason="DATA_LENGTH")

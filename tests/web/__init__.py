@@ -1,0 +1,1 @@
+"""The web page: its HTTP, and what a real browser makes of it."""

@@ -138,26 +138,36 @@ def window_argmax(
     """
     size = x.shape[2:]
     out = _positions(size, kernel, stride, before, after, dilation)
+    is_padded = any(before) or any(after)
     lowest = -np.inf if x.dtype.kind not in "iub" else (np.iinfo(x.dtype).min if x.dtype.kind in "iu" else False)
-    wide = lib.pad(x, ((0, 0), (0, 0), *zip(before, after, strict=True)), constant_values=lowest)
-    first = [np.arange(n) * st - b for n, st, b in zip(out, stride, before, strict=True)]
-    inside = [np.where(p < 0, p % d, p) for p, d in zip(first, dilation, strict=True)]
-    flat = _flat(inside, size)
+    wide = lib.pad(x, ((0, 0), (0, 0), *zip(before, after, strict=True)), constant_values=lowest) if is_padded else x
+    corner = [np.arange(n) * st - b for n, st, b in zip(out, stride, before, strict=True)]
+    inside = [np.where(p < 0, -(p // d), 0) for p, d in zip(corner, dilation, strict=True)]
     best = lib.full((*x.shape[:2], *out), lowest, x.dtype)
-    place = lib.empty(best.shape, np.int64)
-    place[...] = lib.asarray(flat)
-    for offset in np.ndindex(*kernel):
+    number = np.min_scalar_type(prod(kernel) - 1)  # of an element within its window: few bytes to go through
+    which = lib.empty(best.shape, number)
+    which[...] = lib.asarray(_flat(inside, kernel).astype(number))
+    for k, offset in enumerate(np.ndindex(*kernel)):
         places = tuple(
             slice(o * d, o * d + st * (n - 1) + 1 if n else o * d, st)
             for o, d, st, n in zip(offset, dilation, stride, out, strict=True)
         )
         candidate = wide[(slice(None), slice(None), *places)]
-        better = candidate > best
-        if x.dtype.kind not in "iub":
-            better |= lib.isnan(candidate) & ~lib.isnan(best)
-        moved = [p + o * d for p, o, d in zip(first, offset, dilation, strict=True)]
-        lib.copyto(best, candidate, where=better)
-        lib.copyto(place, lib.asarray(_flat(moved, size)), where=better)
+        if stride[-1] != 1:
+            candidate = lib.ascontiguousarray(candidate)  # it is read twice
+        if x.dtype.kind in "iub":
+            better = candidate > best
+        else:  # NaN is better than every number, and nothing than NaN
+            better = lib.logical_not(candidate <= best)
+            better &= best == best
+        lib.maximum(best, candidate, out=best)
+        lib.maximum(
+            which, better.astype(number) * number.type(k), out=which
+        )  # k grows, so this is k where it is better
+    offsets = [np.arange(k) * d for k, d in zip(kernel, dilation, strict=True)]
+    table = lib.asarray(np.ascontiguousarray(np.broadcast_to(_flat(offsets, size), kernel)).reshape(-1))
+    place = lib.take(table, which)
+    place += lib.asarray(_flat(corner, size))
     return place
 
 

@@ -26,6 +26,7 @@ from telegrad.ops.systems import MatrixOp
 from telegrad_server.compiler.collective import StartAllReduce, StartGather
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.blas import LARGE_FLOPS, LARGE_MATRIX_FLOPS, OpenBlas
+from telegrad_server.executors.blend import blend, is_plain
 from telegrad_server.executors.company import gather_body, start_body
 
 Array = Any
@@ -103,16 +104,16 @@ _SHARED: dict[type[Op], Callable[..., Body | None]] = {Cast: _cast, Reshape: _re
 
 def _where(op: Op, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body | None:
     def choose(condition: Array, x: Array, y: Array, out: Array) -> None:
-        np.copyto(out, y)
-        np.copyto(out, x, where=condition)
+        if is_plain(condition, x, y, out):
+            blend(condition, x, y, out)
+        elif over == 1:
+            np.copyto(out, y, where=np.logical_not(condition))
+        else:
+            if over != 2:
+                np.copyto(out, y)
+            np.copyto(out, x, where=condition)
 
-    def over_first(condition: Array, x: Array, y: Array, out: Array) -> None:
-        np.copyto(out, y, where=np.logical_not(condition))
-
-    def over_second(condition: Array, x: Array, y: Array, out: Array) -> None:
-        np.copyto(out, x, where=condition)
-
-    return {-1: choose, 1: over_first, 2: over_second}.get(over)
+    return choose if over in (-1, 1, 2) else None
 
 
 def _relu(op: Op, module: LibraryModule, types: tuple[Type, ...], over: int) -> Body:

@@ -26,7 +26,8 @@ from tests.ops.registry.facts import (
 )
 
 
-def _reference(op: WindowArgmax, x: Array) -> Array:
+def reference(op: WindowArgmax, x: Array) -> Array:
+    """By the definition, element by element."""
     size = x.shape[2:]
     axes = list(zip(size, op.kernel, op.stride, op.before, op.after, op.dilation, strict=True))
     counts = [count(*axis) for axis in axes]
@@ -67,7 +68,7 @@ ROWS = [
             refuse(ShapeError, "must have 2 numbers each", ONE, ty(1, 1, 4, 4)),
             refuse(ShapeError, "a window lies outside", WindowArgmax((2,), (1,), (2,), (2,), (1,)), ty(1, 1, 4)),
         ),
-        reference=_reference,
+        reference=reference,
         dtypes=ANY,
         differentiable=(),
         flops=_flops,

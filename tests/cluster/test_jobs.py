@@ -204,6 +204,23 @@ def test_workers_that_the_gateway_makes_are_replaced_and_end_with_it(tmp_path: P
         assert details(job, "Lost", "why") == ["WORKER_LOST", "DRAINED"]
 
 
+def test_a_new_worker_of_the_same_name_has_not_the_jobs_of_the_one_before(tmp_path: Path, unhurt: tg.Session) -> None:
+    options = ("--workers", "1", "--data-dir", str(tmp_path / "data"))
+    with gateway(*options) as running:
+        wait_for(running, 1)
+        with tg.connect(running.address, seed=SEED, new=True) as session:
+            reach(submitted(session, "hurt"), 20)
+        running.process.kill()  # its workers end with it
+    with (
+        gateway(*options) as running,
+        tg.connect(running.address, seed=SEED, queue_seconds=60, new=True) as session,
+    ):
+        job = session.jobs["hurt"]
+        assert_ends_as_by_hand(job, unhurt)
+        assert details(job, "Assigned", "worker") == ["worker-1", "worker-1"]
+        assert details(job, "Lost", "why") == ["WORKER_LOST"]
+
+
 def test_gateway_and_workers_are_killed_and_the_job_ends_all_the_same(cluster: Cluster, unhurt: tg.Session) -> None:
     cluster.start("one")
     with cluster.session() as session:

@@ -26,17 +26,21 @@ def free_port() -> int:
 
 
 class Deployment:
-    """A project of Compose with a name, a port and volumes of its own. ``more`` are files beside docker-compose.yml."""
+    """A project of Compose with a name, ports and volumes of its own. ``more`` are files beside docker-compose.yml."""
 
     def __init__(self, folder: Path, *more: str) -> None:
-        self.port = free_port()
+        self.port, self.web_port = free_port(), free_port()
         self.address = f"grpcs://localhost:{self.port}"
         self.ca_cert, self.token_file = folder / "ca.pem", folder / "client.token"
         self._project = f"telegrad-test-{os.getpid()}{'-more' * bool(more)}"
         self._command = ["docker", "compose", "-p", self._project]
         for name in ("docker-compose.yml", *more):
             self._command += ["-f", str(ROOT / name)]
-        self._environment = {**os.environ, "TELEGRAD_PORT": str(self.port)}
+        self._environment = {
+            **os.environ,
+            "TELEGRAD_PORT": str(self.port),
+            "TELEGRAD_WEB_PORT": str(self.web_port),
+        }
         self.up_seconds = 0.0
 
     def compose(self, *words: str, input: str | None = None) -> str:

@@ -5,8 +5,10 @@ Run by scripts/test-cluster, which builds the image.
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import ssl
 import subprocess
 import sys
 
@@ -51,7 +53,7 @@ def test_training_from_outside_ends_in_the_bits_of_training_embedded(whole: Depl
     assert remote == train()
 
 
-def test_nothing_but_the_gateways_port_is_published_and_that_on_loopback(whole: Deployment) -> None:
+def test_nothing_but_the_gateways_ports_are_published_and_those_on_loopback(whole: Deployment) -> None:
     published = {
         (container["Config"]["Labels"]["com.docker.compose.service"], port, binding["HostIp"], binding["HostPort"])
         for container in whole.containers()
@@ -59,7 +61,26 @@ def test_nothing_but_the_gateways_port_is_published_and_that_on_loopback(whole: 
         for binding in bindings or ()
     }
 
-    assert published == {("gateway", "50051/tcp", "127.0.0.1", str(whole.port))}
+    assert published == {
+        ("gateway", "50051/tcp", "127.0.0.1", str(whole.port)),
+        ("gateway", "50080/tcp", "127.0.0.1", str(whole.web_port)),
+    }
+
+
+def test_the_web_page_is_served_over_tls_to_who_has_the_token(whole: Deployment) -> None:
+    tls = ssl.create_default_context(cafile=str(whole.ca_cert))
+
+    def ask(path: str, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPSConnection("localhost", whole.web_port, timeout=10, context=tls)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        found = answer.status, answer.read()
+        connection.close()
+        return found
+
+    assert b"<title>" in ask("/")[1]
+    assert ask("/api/jobs")[0] == 401
+    assert ask("/api/jobs", authorization=f"Bearer {whole.token}")[0] == 200
 
 
 def test_processes_are_not_root_and_have_no_rights_of_its_own(whole: Deployment) -> None:

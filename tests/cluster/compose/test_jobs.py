@@ -33,6 +33,7 @@ def test_a_job_outlives_the_containers_of_its_worker_and_of_the_gateway(whole: D
 
     whole.crash(worker)
 
+    until(whole.is_served, seconds=60)
     with whole.connect(queue_seconds=60) as session:
         job = session.jobs["hurt"]
         until(lambda: job.refresh().restarts == 1 and job.refresh().state == "RUNNING", seconds=60)

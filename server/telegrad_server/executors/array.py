@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import length_hint
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,6 +24,7 @@ from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
+from telegrad_server.executors.native import Native, native_kernels
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import Recycled, aligned_bytes
 
@@ -74,6 +75,7 @@ class ArrayExecutor:
         name: str,
         reason: str,
         fingerprint: str,
+        native: Native | None = None,
         capacity_bytes: int | None = None,
         cached_bytes: int = CACHED_BYTES,
         is_poisoned: bool = False,
@@ -84,6 +86,8 @@ class ArrayExecutor:
         self.reason = reason
         self.fingerprint = fingerprint
         self.device = ""
+        self.native = native
+        self.kernels: Literal["c", "none"] = "c" if native is not None else "none"
         self._capacity_bytes = capacity_bytes
         self._cached_bytes = cached_bytes
         self._is_poisoned = is_poisoned
@@ -159,8 +163,12 @@ class ArrayExecutor:
         """The plan's arena, its program, and the memory for its results."""
         step = None
         try:
+            if self.native is not None:
+                self.native.prepare(plan)
             arena = self._bytes(plan.arena_bytes)
-            program = Program(plan, self.module, arena, loop=self._loop, is_poisoned=self._is_poisoned)
+            program = Program(
+                plan, self.module, arena, loop=self._loop, native=self.native, is_poisoned=self._is_poisoned
+            )
             with np.errstate(all="ignore"):
                 for number in program.load(plan):
                     step = plan.steps[number]
@@ -284,13 +292,21 @@ def _arena_bytes(plan: Plan) -> int:
     return plan.arena_bytes + sum([_arena_bytes(inner) for step in plan.steps for inner in step.plans])
 
 
-def numpy_executor(*, reason: str = "", cached_bytes: int = CACHED_BYTES, is_poisoned: bool = False) -> ArrayExecutor:
-    """The executor on this machine's processor."""
+def numpy_executor(
+    *,
+    reason: str = "",
+    kernels: str = "auto",
+    cached_bytes: int = CACHED_BYTES,
+    is_poisoned: bool = False,
+) -> ArrayExecutor:
+    """The executor on this machine's processor. ``kernels`` is "auto", or "off": then NumPy computes everything."""
+    native = native_kernels() if kernels == "auto" else None
     return ArrayExecutor(
         NumpyModule(),
         name="numpy",
         reason=reason,
-        fingerprint=numpy_fingerprint(),
+        fingerprint=numpy_fingerprint(native.compiler.version if native is not None else ""),
+        native=native,
         capacity_bytes=machine_bytes(),
         cached_bytes=cached_bytes,
         is_poisoned=is_poisoned,

@@ -15,7 +15,7 @@ from telegrad_server.worker import Worker
 async def run(config: Config) -> int:
     """Serve until a signal."""
     stop = stopping()
-    worker = Worker(config, pick_executor(config.backend))
+    worker = Worker(config, pick_executor(config.backend, kernels=config.native_kernels))
     datasets = catalog(config)
     jobs = Foreman(worker, datasets, Path(config.data_dir)) if config.data_dir is not None and datasets else None
     server = Server(worker, config, Access(gate(config)), catalog=datasets, foreman=jobs)

@@ -94,7 +94,7 @@ class _Printer:
         return bool(axes) and axes[-1] not in op.axes
 
     def _is_row(self, v: Value) -> bool:
-        return bool(self._op.length) and v.type.size != self._op.size
+        return bool(self._op.length) and v.type.size != self._op.size and not self._is_column_sum(v.node)
 
     # ---- the index space
 

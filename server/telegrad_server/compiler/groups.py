@@ -200,6 +200,8 @@ class Grouping:
         inside = {id(v.node) for v in node.inputs if self.group_of.get(id(v.node)) in near}
         shape = node.inputs[0].shape if isinstance(node.op, Sum | Max) else node.types[0].shape
         for v in node.inputs:
+            if id(v.node) in inside and reduction(v.node)[1]:
+                return None  # a sum over columns is known when the kernel ends
             if id(v.node) in inside and not self._fits(v.type, shape, full, length, is_row=rows):
                 return None
         if isinstance(node.op, Sum | Max) and rows:
@@ -230,6 +232,8 @@ class Grouping:
     def _moves_inside(self, node: Node, group: Group) -> bool:
         """Whether a reshape or broadcast of a group's value is one of the same elements, or of rows to full values."""
         x, out = node.inputs[0].type, node.types[0]
+        if reduction(node.inputs[0].node)[1]:
+            return False
         rows = group.size // group.length if group.length else -1
         if isinstance(node.op, Reshape):
             scale = group.length if x.size == rows else 1

@@ -295,11 +295,11 @@ def _arena_bytes(plan: Plan) -> int:
 def numpy_executor(
     *,
     reason: str = "",
-    kernels: str = "auto",
+    kernels: str = "off",
     cached_bytes: int = CACHED_BYTES,
     is_poisoned: bool = False,
 ) -> ArrayExecutor:
-    """The executor on this machine's processor. ``kernels`` is "auto", or "off": then NumPy computes everything."""
+    """The executor on this machine's processor. With ``kernels`` "auto" groups of ops become kernels in C."""
     native = native_kernels() if kernels == "auto" else None
     return ArrayExecutor(
         NumpyModule(),

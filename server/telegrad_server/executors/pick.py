@@ -14,7 +14,7 @@ class BackendUnavailable(ResourceError):
     """The backend that was asked for cannot run here."""
 
 
-def pick_executor(want: str = "auto", *, kernels: str = "auto") -> Executor:
+def pick_executor(want: str = "auto", *, kernels: str = "off") -> Executor:
     """The executor for "auto", "numpy" or "cupy"; ``kernels`` is "auto" or "off". ``reason`` says why there is no GPU.
 
     Raises BackendUnavailable if CuPy was asked for and does not work.

@@ -1,24 +1,22 @@
-"""Train a small GPT-2 on the Python documentation, byte by byte; save it, load it again, and let it write.
+"""Train a small GPT-2 on Python's own documentation, byte by byte, as a job; then let it write.
 
-python examples/gpt.py                          # the server inside this process
-python examples/gpt.py grpc://127.0.0.1:50051   # a telegrad-server
+python examples/gpt.py                                    # the server inside this process
+python examples/gpt.py --server grpc://127.0.0.1:50051    # a telegrad-server with --data-dir
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-import time
+import argparse
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
 import telegrad as tg
 from telegrad import models, optim, safetensors
 
-LENGTH, BATCH, STEPS = 48, 16, 200
+LENGTH = 64
 CONFIG = models.GPT2Config(
-    vocab_size=128, n_positions=96, n_embd=96, n_layer=2, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+    vocab_size=128, n_positions=160, n_embd=96, n_layer=2, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
 )
 
 
@@ -31,37 +29,43 @@ def grouped(model: models.GPT2LMHeadModel) -> list[dict[str, object]]:
     ]
 
 
-def main(address: str | None) -> None:
-    """Train, print the loss, and write a few lines."""
+def main(server: str | None, steps: int, save: str | None) -> None:
+    """Submit, watch, take the weights, and write a few lines."""
     text = "\n".join(topics.values()).encode("ascii", "replace")
-    with tg.connect(address, seed=0):
+    rows = np.frombuffer(text, np.uint8)[: len(text) // LENGTH * LENGTH].reshape(-1, LENGTH)
+    with tg.connect(server, seed=0) as session:
         model = models.GPT2LMHeadModel(CONFIG)
-        optimizer = optim.AdamW(grouped(model), lr=optim.lr_scheduler.OneCycleLR(3e-3, total_steps=STEPS))
-        data = tg.asarray(np.frombuffer(text, np.uint8).astype(np.int32))  # uploaded once
+        optimizer = optim.AdamW(grouped(model), lr=optim.lr_scheduler.OneCycleLR(3e-3, total_steps=steps))
 
-        @tg.function
-        def train_step(starts: tg.Tensor) -> tg.Tensor:
-            loss = model.loss(data[starts.unsqueeze(1) + tg.arange(LENGTH + 1)])
+        def train_step(text: tg.Tensor) -> tg.Tensor:
+            loss = model.loss(text.astype(tg.int32))
             optimizer.minimize(loss)
             return loss
 
-        rng, start = np.random.default_rng(0), time.perf_counter()
-        for step in range(1, STEPS + 1):
-            loss = train_step(rng.integers(0, len(text) - LENGTH - 1, BATCH))
-            if step % 50 == 0:
-                value = loss.item()  # waits for the step
-                speed = step * BATCH * LENGTH / (time.perf_counter() - start)
-                print(f"step {step}: loss {value:.3f}, {speed:,.0f} tokens/s")
+        job = session.submit(
+            train_step,
+            data={"text": rows},
+            steps=steps,
+            batch_size=16,
+            checkpoint_every=100,
+            record_every=10,
+        )
+        job.watch().check()
+        loss = job.history["loss"]
+        print(f"loss {loss['value'][0]:.3f} at step {loss['step'][0]}, {loss['value'][-1]:.3f} at {loss['step'][-1]}")
 
-        with tempfile.TemporaryDirectory() as folder:  # the file's names are those of Hugging Face's GPT-2
-            path = os.path.join(folder, "model.safetensors")
-            safetensors.save_model(model, path)
-            model = models.GPT2LMHeadModel(CONFIG)
-            models.load_pretrained(model, path)
+        job.load_state(model)
+        if save is not None:  # the file's names are those of Hugging Face's GPT-2
+            safetensors.save_model(model, save)
+            print(f"{save}: {Path(save).stat().st_size:,} bytes")
         prompt = tg.asarray(np.frombuffer(b"The statement ", np.uint8).astype(np.int32)[None])
-        written = model.generate(prompt, max_new_tokens=64, temperature=0.6, top_k=20)
+        written = model.generate(prompt, max_new_tokens=100, temperature=0.6, top_k=20)
         print(bytes(written.numpy()[0].astype(np.uint8)).decode())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server", metavar="ADDRESS", help="a telegrad-server; embedded if not given")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--save", metavar="FILE", help="write the model to this safetensors file")
+    main(**vars(parser.parse_args()))

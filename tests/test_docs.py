@@ -19,7 +19,6 @@ from telegrad_server.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "deploy/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def blocks(page: Path) -> list[str]:
@@ -55,32 +54,6 @@ def test_links_lead_somewhere(page: Path) -> None:
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
 
     assert missing == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
-def test_every_example_runs(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, example],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT / "examples",
-        env={**os.environ, "TELEGRAD_DATA_DIR": str(tmp_path / "data")},
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-def test_both_ways_to_run_the_digits_end_in_the_same_bits() -> None:
-    digests = [
-        re.search(r"sha256 (\w+)", subprocess.check_output([sys.executable, ROOT / "examples" / name], text=True))
-        for name in ("digits.py", "digits_remote.py")
-    ]
-
-    assert all(digests)
-    assert len({d[1] for d in digests if d}) == 1
 
 
 def test_every_reason_is_documented() -> None:

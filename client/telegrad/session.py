@@ -113,7 +113,7 @@ class Session:
         """The jobs on the server, by name: ``session.jobs["digits-mlp"].watch()``."""
         from telegrad.jobs import Jobs
 
-        return Jobs(self)
+        return Jobs(self.commands.connection.jobs)
 
     def submit(
         self,

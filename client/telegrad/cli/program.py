@@ -11,7 +11,8 @@ import click
 from telegrad import __version__
 
 COMMANDS = (
-    "completion", "devices", "doctor", "hello", "login", "logout", "profiles", "serve", "status", "token", "top",
+    "completion", "devices", "doctor", "hello", "jobs", "login", "logout", "profiles", "serve", "status", "token",
+    "top",
 )  # fmt: skip
 """Every command: ``name`` is the object ``name`` of the module ``telegrad.cli.name``."""
 

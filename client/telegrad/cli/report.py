@@ -7,6 +7,7 @@ an exit status by its kind. docs/cli.md lists both.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -33,8 +34,13 @@ EXITS: tuple[tuple[type[TelegradError], int], ...] = (
     (ServerBug, 8),
     (TelegradError, 1),
 )
-"""Exit statuses by kind of error; the first that fits. 0 is done, 2 a wrong command line, 130 an interrupt. Those from
-16 on are kept for how a job ended."""
+"""Exit statuses by kind of error; the first that fits. 0 is done, 2 a wrong command line, 130 an interrupt."""
+
+JOB_EXITS = {"SUCCEEDED": 0, "FAILED": 16, "CANCELLED": 17, "PAUSED": 18}
+"""Exit statuses by the state that a job was left in, of commands that wait for one."""
+
+NOT_ENDED = 19
+"""The exit status when a job is still under way."""
 
 Shape = Mapping[str, object]
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -70,6 +76,11 @@ def json_option(command: _F) -> _F:
 def write_json(shape: Shape) -> None:
     """Print an object on one line."""
     click.echo(json.dumps(shape, ensure_ascii=False, allow_nan=False))
+
+
+def number(value: float) -> float | None:
+    """A number as JSON knows it: None for NaN and infinities."""
+    return value if math.isfinite(value) else None
 
 
 def megabytes(nbytes: float) -> str:

@@ -55,12 +55,33 @@ def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
     @may_ask_a_server
     @wraps(command)
     def asking(target: Target | None, **others: Any) -> None:
-        if target is None:
-            raise click.UsageError(
-                "no server is named and there is no default profile; give an address (grpc://host:port), or run"
-                " telegrad login ADDRESS once"
-            )
-        command(target=target, **others)
+        command(target=require_target(target), **others)
+
+    return asking
+
+
+def require_target(target: Target | None) -> Target:
+    """The server, which there must be. UsageError."""
+    if target is None:
+        raise click.UsageError(
+            "no server is named and there is no default profile; give an address (grpc://host:port), or run"
+            " telegrad login ADDRESS once"
+        )
+    return target
+
+
+def asks_a_server_by_option(command: Callable[..., None]) -> Callable[..., None]:
+    """As `asks_a_server` for commands whose arguments are other things: the server is the option --server."""
+
+    @click.option("--server", metavar="SERVER", shell_complete=_complete, help="An address, or a profile's name.")
+    @click.option("--profile", metavar="NAME", shell_complete=_complete, help=f"A profile (or {VARIABLE}).")
+    @click.option("--ca-cert", metavar="FILE", help="PEM file of the server's authority, for grpcs://.")
+    @click.option("--timeout-seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True)
+    @wraps(command)
+    def asking(
+        server: str | None, profile: str | None, ca_cert: str | None, timeout_seconds: float, **others: Any
+    ) -> None:
+        command(target=require_target(find_target(server, profile, ca_cert, timeout_seconds)), **others)
 
     return asking
 

@@ -19,20 +19,15 @@ from telegrad.wire.jobs import JobEvent, JobInfo, MetricRow
 if TYPE_CHECKING:
     from telegrad.nn.module import Module
     from telegrad.optim.optimizer import Optimizer
-    from telegrad.session import Session
     from telegrad.transport import JobCalls
 
 
 class Job:
     """A job on the server, by id. Made by `Session.submit` and `Session.jobs`."""
 
-    def __init__(self, session: Session, info: JobInfo) -> None:
-        self._session = session
+    def __init__(self, calls: JobCalls, info: JobInfo) -> None:
+        self._calls = calls
         self._info = info
-
-    @property
-    def _calls(self) -> JobCalls:
-        return self._session.commands.connection.jobs
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r}, {self._info.state} at step {self._info.live_step} of {self._info.last_step}>"
@@ -48,6 +43,11 @@ class Job:
     def name(self) -> str:
         """Its name; the newest job of a name has it."""
         return self._info.name
+
+    @property
+    def info(self) -> JobInfo:
+        """How it stood when the server last said so."""
+        return self._info
 
     def refresh(self) -> JobInfo:
         """How it stands now: all of it."""
@@ -76,15 +76,10 @@ class Job:
 
         A step's metric over an epoch is called "epoch/loss", one of a validation "val/loss".
         """
-        rows: list[MetricRow] = []
-        news = self._calls.watch(self.id)
-        for item in news:
-            rows += item.rows
-            if item.job.has_ended or not item.rows:
-                break
         found: dict[str, list[MetricRow]] = {}
-        for row in rows:
-            found.setdefault(row.name, []).append(row)
+        for row in self.events_so_far():
+            if isinstance(row, MetricRow):
+                found.setdefault(row.name, []).append(row)
         return {
             name: {
                 "step": np.array([row.step for row in own], np.int64),
@@ -105,6 +100,15 @@ class Job:
             self._info = news.job
             yield from news.rows
             yield from news.events
+
+    def events_so_far(self, *, after: int = 0) -> Iterator[JobEvent | MetricRow]:
+        """As `events`, and only what has happened until now."""
+        for news in self._calls.watch(self.id, after_event=after):
+            self._info = news.job
+            yield from news.rows
+            yield from news.events
+            if not news.rows:  # else there may be more than one message holds
+                return
 
     def wait(self, *, timeout_seconds: float | None = None) -> Job:
         """Wait until it has ended, and return it. JobFailed if it failed or was cancelled, TimedOut.
@@ -207,7 +211,6 @@ class Job:
         if optimizer is not None:
             own = dict(optimizer_tensors(optimizer))
             _assign(tensors, own, f"an optimizer like this {type(optimizer).__name__}", needs_all=True)
-        self._session.flush()
         return found
 
 
@@ -225,6 +228,8 @@ def _assign(tensors: dict[str, npt.NDArray[Any]], own: dict[str, Variable], what
     best = max(fitting, key=lambda root: len(fitting[root]))
     for name in fitting[best]:
         own[name].assign(tensors[f"{best}.{name}"])
+    if own:
+        next(iter(own.values())).session.flush()
 
 
 def _more(info: JobInfo) -> str:

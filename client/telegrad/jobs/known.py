@@ -9,18 +9,18 @@ from telegrad.errors import NotFound
 from telegrad.jobs.job import Job
 
 if TYPE_CHECKING:
-    from telegrad.session import Session
+    from telegrad.transport import JobCalls
 
 
 class Jobs:
     """Like a mapping from names to jobs; made by `Session.jobs`."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, calls: JobCalls) -> None:
+        self._calls = calls
 
     def __getitem__(self, key: str) -> Job:
         """The job of this id, or the newest of this name; NotFound (a KeyError)."""
-        return Job(self._session, self._session.commands.connection.jobs.get(key))
+        return Job(self._calls, self._calls.get(key))
 
     def __contains__(self, key: str) -> bool:
         try:
@@ -40,4 +40,4 @@ class Jobs:
 
     def list(self) -> list[Job]:
         """All of them, in the order they were submitted."""
-        return [Job(self._session, info) for info in self._session.commands.connection.jobs.list()]
+        return [Job(self._calls, info) for info in self._calls.list()]

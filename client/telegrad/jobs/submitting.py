@@ -133,6 +133,6 @@ def _sent(session: Session, spec: JobSpec, tensors: Mapping[str, Tensor]) -> Job
             FirstTensor(name, None if answer.data is None else bytes(answer.data), answer.ticket)
             for name, answer in zip(tensors, answers, strict=True)
         ]
-        return Job(session, calls.submit(secrets.token_hex(16), encode_spec(spec), first))
+        return Job(calls, calls.submit(secrets.token_hex(16), encode_spec(spec), first))
     finally:
         commands.dismiss(answers)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from telegrad.transport.access import Address
+from telegrad.errors import SessionError
+from telegrad.transport.access import Address, parse_address
 from telegrad.transport.channel import open_channel
+from telegrad.transport.hello import access_metadata
 from telegrad.transport.remote_datasets import RemoteDatasets
 from telegrad.transport.remote_jobs import RemoteJobs
 
@@ -52,3 +54,19 @@ class Beside:
         for calls in (self._datasets, self._jobs):
             if calls is not None:
                 calls.close()
+
+
+def open_beside(
+    address: str, *, token: str | None, ca_cert: str | None, timeout_seconds: float, patience_seconds: float
+) -> Beside:
+    """Datasets and jobs of a server without a session, which submitting alone needs. Close it in the end.
+
+    ``patience_seconds``: for so long a server that cannot be reached is waited for.
+    """
+    where = parse_address(address)
+    front = where, ca_cert, access_metadata(where, token)
+    return Beside(front, who=_nobody, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds)
+
+
+def _nobody() -> tuple[str, bytes]:
+    raise SessionError("a job is submitted by a session; open one with tg.connect", reason="SESSION_CLOSED")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from telegrad.ir.types import Type
+from telegrad.wire.job_words import in_words
 
 ENDED = frozenset(("SUCCEEDED", "FAILED", "CANCELLED"))
 """The states of a job that has ended."""
@@ -51,6 +52,11 @@ class JobEvent:
     at: float
     kind: str
     details: Mapping[str, str]
+
+    @property
+    def words(self) -> str:
+        """What happened and why, as a sentence."""
+        return in_words(self.kind, self.details)
 
 
 class MetricRow(NamedTuple):

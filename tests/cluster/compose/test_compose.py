@@ -44,7 +44,9 @@ def test_it_is_up_within_twenty_seconds_of_the_first_start(cluster: Deployment) 
 
 
 def test_training_from_outside_ends_in_the_bits_of_training_embedded(whole: Deployment) -> None:
-    remote = train(whole.address, str(whole.ca_cert), TELEGRAD_TOKEN_FILE=str(whole.token_file))
+    where = ("--server", whole.address, "--ca-cert", str(whole.ca_cert))
+
+    remote = train(*where, TELEGRAD_TOKEN_FILE=str(whole.token_file))
 
     assert remote == train()
 

@@ -111,9 +111,15 @@ class Commands:
             self._release()
 
     def run(
-        self, function: Prepared, operands: Sequence[int | bytes], names: Sequence[int], scopes: Sequence[int]
+        self,
+        function: Prepared,
+        operands: Sequence[int | bytes],
+        names: Sequence[int],
+        scopes: Sequence[int],
+        *,
+        is_recorded: bool = False,
     ) -> int:
-        """Send one Run; returns its sequence number."""
+        """Send one Run; returns its sequence number. ``is_recorded``: of a graph that was recorded, not declared."""
         immediates = [x for x in operands if isinstance(x, bytes)]
         inputs = tuple([0 if isinstance(x, bytes) else x for x in operands])
         scope = scopes[0] if scopes else 0
@@ -121,7 +127,9 @@ class Commands:
         with self.critical:
             if function.id not in self._functions:
                 self._introduce(function)
-            command = m.Run(function.id, inputs, tuple(names), b"".join(immediates), scope, mixed)
+            command = m.Run(
+                function.id, inputs, tuple(names), b"".join(immediates), scope, mixed, is_recorded=is_recorded
+            )
             sequence = self.send(command)
             self._run_lines[sequence] = function.lines
             if len(self._run_lines) > REMEMBERED_RUNS:

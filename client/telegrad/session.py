@@ -374,7 +374,8 @@ class Session:
                     handles[value] = self.commands.new_handle()
                     names[slots[value]] = handles[value].name
                     scopes[slots[value]] = tensor._scope.number  # pyright: ignore[reportPrivateUsage]
-            self.commands.run(Prepared(extracted, pairs), self.bind(extracted.sources), names, scopes)
+            function = Prepared(extracted, pairs)
+            self.commands.run(function, self.bind(extracted.sources), names, scopes, is_recorded=True)
             for tensor in live:
                 self._settle(tensor, handles)
             for variable, (_, line) in updates.items():

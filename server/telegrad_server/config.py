@@ -24,6 +24,11 @@ class Config:
     host: str = _setting("127.0.0.1", "the address to listen on")
     port: int = _setting(50051, "the port; 0 takes a free one, which the first line of output tells")
     backend: str = _setting("auto", "what computes; auto takes a GPU if one works", choices=("auto", "numpy", "cupy"))
+    native_kernels: str = _setting(
+        "off",
+        "whether groups of ops become kernels in C: auto where there is a compiler, off leaves all to NumPy",
+        choices=("auto", "off"),
+    )
     lease_seconds: float = _setting(3600.0, "the longest lease that a client gets")
     max_sessions: int = _setting(256, "open sessions at a time")
     max_bytes: int = _setting(1 << 50, "bytes of tensors in all sessions")

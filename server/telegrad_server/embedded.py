@@ -20,7 +20,8 @@ _OPENED: set[str] = set()
 @lru_cache
 def open_worker(backend: str = "auto") -> Worker:
     """This process's worker for a backend; one for all sessions, since there is one device."""
-    worker = Worker(Config(backend=backend, max_sessions=1 << 20), pick_executor(backend))
+    config = Config(backend=backend, max_sessions=1 << 20)
+    worker = Worker(config, pick_executor(backend, kernels=config.native_kernels))
     worker.start()
     _OPENED.add(backend)
     return worker

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from telegrad.errors import GraphError, TelegradError, TooExpensive
 from telegrad.ir.graph import Function, Replication
@@ -15,12 +15,17 @@ from telegrad.ir.types import Type
 from telegrad.ops.parts import MARKS
 from telegrad.wire.codec import decode_function, function_id, is_replicated, op_names, updated_inputs
 
+from telegrad_server.compiler.fuse import is_worth_fusing
 from telegrad_server.compiler.limits import Limits
 from telegrad_server.compiler.parts import Cut
 from telegrad_server.compiler.pipeline import Place, compile_function, compile_parts
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
+from telegrad_server.config import Config
 from telegrad_server.tree import Division
+
+PLAIN_RUNS = 2
+"""A graph that a client sends without declaring a function runs so often without kernels."""
 
 
 class Signature(NamedTuple):
@@ -42,6 +47,9 @@ class Known:
     updates: tuple[int, ...]
     data: bytes | None = None
     plan: Plan | None = None
+    plain_plan: Plan | None = None
+    """That of a graph in its first runs."""
+    graph_runs: int = 0
     refusal: TelegradError | None = None
     is_replicated: bool = False
     replication: Replication | None = None
@@ -59,10 +67,19 @@ class Functions:
     """
 
     def __init__(
-        self, *, capacity: int, capacity_bytes: int, max_nodes: int, limits: Limits, keeps_bytes: bool = False
+        self,
+        *,
+        capacity: int,
+        capacity_bytes: int,
+        max_nodes: int,
+        limits: Limits,
+        keeps_bytes: bool = False,
+        kernels: Literal["c", "none"] = "none",
     ) -> None:
-        """``keeps_bytes`` where a function may be run by several workers, after it was run by one."""
+        """``keeps_bytes`` where a function may be run by several workers, after it was run by one; ``kernels`` says
+        what the executor has for groups of ops."""
         self._keeps_bytes = keeps_bytes
+        self._kernels: Literal["c", "none"] = kernels
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._max_nodes = max_nodes
@@ -105,9 +122,34 @@ class Functions:
             raise _again(known.refusal)
         if known.plan is None:
             known.plan = self._compiled(known, None)
-            if not known.is_replicated and not self._keeps_bytes:
-                known.data = None
+            self._forget_bytes(known)
         return known.plan
+
+    def plan_of_graph(self, known: Known) -> Plan:
+        """The plan of a graph that nobody has declared a function: without kernels, so that no compiler stands between
+        a prompt and its answer, until it runs for the third time.
+        """
+        if self._kernels == "none" or known.plan is not None:
+            return self.plan_of(known)
+        known.graph_runs += 1
+        if known.graph_runs > PLAIN_RUNS:
+            known.plain_plan = None
+            return self.plan_of(known)
+        if known.refusal is not None:
+            raise _again(known.refusal)
+        if known.plain_plan is None:
+            function = self._decoded(known)
+            plan = self._compiled(known, None, function=function, kernels="none")
+            if not is_worth_fusing(function.graph):  # there will be no other
+                known.plan = plan
+                self._forget_bytes(known)
+                return plan
+            known.plain_plan = plan
+        return known.plain_plan
+
+    def _forget_bytes(self, known: Known) -> None:
+        if not known.is_replicated and not self._keeps_bytes:
+            known.data = None
 
     def share_of(self, known: Known, division: Division, rank: int) -> Plan:
         """The plan of a member's share of a data-parallel function's replicas."""
@@ -151,10 +193,20 @@ class Functions:
         assert known.replication is not None
         return known.replication
 
-    def _compiled(self, known: Known, share: Share | None, place: Place | None = None) -> Plan:
-        function = self._decoded(known)
+    def _compiled(
+        self,
+        known: Known,
+        share: Share | None,
+        place: Place | None = None,
+        *,
+        function: Function | None = None,
+        kernels: Literal["c", "none"] | None = None,
+    ) -> Plan:
+        function = function or self._decoded(known)
         try:
-            return compile_function(function, limits=self._limits, share=share, place=place)
+            return compile_function(
+                function, limits=self._limits, share=share, place=place, kernels=kernels or self._kernels
+            )
         except (GraphError, TooExpensive) as error:
             self._refuse(known, error)
             raise
@@ -173,6 +225,18 @@ class Functions:
     def _refuse(self, known: Known, error: TelegradError) -> None:
         """It will never be legal; other errors may pass."""
         known.refusal, known.data = _again(error), None
+
+
+def functions_for(config: Config, *, kernels: Literal["c", "none"], keeps_bytes: bool) -> Functions:
+    """A cache of the size that an operator has chosen."""
+    return Functions(
+        capacity=config.cached_functions,
+        capacity_bytes=config.cached_function_bytes,
+        max_nodes=config.max_graph_nodes,
+        limits=Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops),
+        keeps_bytes=keeps_bytes,
+        kernels=kernels,
+    )
 
 
 def read_function(function: bytes, data: bytes) -> Known:

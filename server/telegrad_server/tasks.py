@@ -117,7 +117,8 @@ class Runner:
         if company is not None and known.is_replicated:
             signature = self._functions.signature_of(known)
             return self._outcome(signature, task, account, lambda given: company.run(known, run, given))
-        plan = self._functions.plan_of(known)
+        plan_of = self._functions.plan_of_graph if run.is_recorded else self._functions.plan_of
+        plan = plan_of(known)
         return self._outcome(plan, task, account, lambda given: self._executor.run(plan, gathered(plan, given)))
 
     def _place(self, known: Known, task: Execute, account: Account, company: Companions) -> Outcome:

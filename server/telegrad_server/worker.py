@@ -34,11 +34,10 @@ from telegrad_server.answers import Grant, Hello
 from telegrad_server.bug import bug
 from telegrad_server.census import census, validate_accounts
 from telegrad_server.cluster.lease import Lease
-from telegrad_server.compiler.limits import Limits
 from telegrad_server.config import Config
 from telegrad_server.executors import Executor
 from telegrad_server.executors.stopping import WORKING
-from telegrad_server.functions import Functions, read_function
+from telegrad_server.functions import functions_for, read_function
 from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
@@ -77,13 +76,7 @@ class Worker:
         self._seats: dict[str, Seat] = {}
         self._grants: dict[tuple[str, str], tuple[float | None, Grant]] = {}
         self._tenants = Tenants(config)
-        self._functions = Functions(
-            capacity=config.cached_functions,
-            capacity_bytes=config.cached_function_bytes,
-            max_nodes=config.max_graph_nodes,
-            limits=Limits(tensor_bytes=config.max_tensor_bytes, flops=config.max_flops),
-            keeps_bytes=neighbours is not None,
-        )
+        self._functions = functions_for(config, kernels=executor.kernels, keeps_bytes=neighbours is not None)
         self._runner = Runner(executor, self._functions)
         self.tally = Tally()
         self._is_stopping = False

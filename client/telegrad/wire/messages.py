@@ -29,7 +29,7 @@ class Run:
     ``immediates`` are the bytes (little-endian, C order) of the inputs given as 0, one after the other.
     ``outputs`` holds a name for each graph output, or 0 where nobody wants it. Results belong to ``scope``
     unless ``scopes`` names one for each output. A member of ``group`` runs its share of a data-parallel function,
-    for the group's call number ``step``.
+    for the group's call number ``step``. With ``is_recorded`` the function is a graph that nobody declared one.
     """
 
     function: bytes
@@ -40,6 +40,7 @@ class Run:
     scopes: tuple[int, ...] = ()
     group: str = ""
     step: int = 0
+    is_recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

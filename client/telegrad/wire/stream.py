@@ -42,6 +42,7 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
             request.run.scopes.extend(command.scopes)
             if command.group:
                 request.run.group, request.run.step = command.group, command.step
+            request.run.is_recorded = command.is_recorded
         case m.Put():
             request.put.CopyFrom(
                 pb.Put(name=command.name, type=type_to_proto(command.type), data=command.data, scope=command.scope)
@@ -90,7 +91,15 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
         case "run":
             r = request.run
             return m.Run(
-                r.function, tuple(r.inputs), tuple(r.outputs), r.immediates, r.scope, tuple(r.scopes), r.group, r.step
+                r.function,
+                tuple(r.inputs),
+                tuple(r.outputs),
+                r.immediates,
+                r.scope,
+                tuple(r.scopes),
+                r.group,
+                r.step,
+                r.is_recorded,
             )
         case "put":
             return m.Put(request.put.name, type_from_proto(request.put.type), request.put.data, request.put.scope)

@@ -13,6 +13,7 @@ from telegrad.ir.verify import verify_function
 
 from telegrad_server.compiler.cse import common_subexpressions
 from telegrad_server.compiler.fold import fold
+from telegrad_server.compiler.fuse import fuse, is_worth_fusing
 from telegrad_server.compiler.gradients import gradients
 from telegrad_server.compiler.inline import inline, remove_barriers, unmark
 from telegrad_server.compiler.limits import Limits, check_cost
@@ -76,11 +77,17 @@ def optimise(graph: Graph, *, without: Collection[str] = ()) -> Graph:
 
 
 def compile_function(
-    function: Function, *, limits: Limits | None = None, share: Share | None = None, place: Place | None = None
+    function: Function,
+    *,
+    limits: Limits | None = None,
+    share: Share | None = None,
+    place: Place | None = None,
+    kernels: Literal["c", "none"] = "none",
 ) -> Plan:
     """The plan for a function. That of a data-parallel one is for a worker that carries the replicas of ``share``, or
     all of them: its operands and results with rows have those of the share. With a ``place`` the variables that can be
-    divided over the group are the worker's spans, [elements].
+    divided over the group are the worker's spans, [elements]. With ``kernels`` ops are put together for those of the
+    executor in C; which are is the same for every share.
 
     Raises GraphError for a graph that is not legal or has no gradient, TooExpensive for one beyond the limits;
     nothing has been allocated then.
@@ -96,6 +103,8 @@ def compile_function(
             if place is not None:
                 ready = Function(sharded(ready.graph, ready.updates, rank=place.rank, size=place.size), ready.updates)
         flops = check_cost(ready.graph, limits)
+        if kernels == "c" and is_worth_fusing(function.graph):
+            ready = Function(in_regions(fuse(ready.graph), fuse), ready.updates)
         return make_plan(ready, flops=flops)
 
 

@@ -23,6 +23,7 @@ from telegrad.ops.elementwise import Cast, Elementwise
 
 from telegrad_server.compiler.arena import Arena, aligned
 from telegrad_server.compiler.collective import Finish, Start, StartAllReduce
+from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import Strides, contiguous_strides, is_contiguous, view_strides
 from telegrad_server.compiler.schedule import Demand, schedule
 
@@ -55,7 +56,7 @@ class Slot(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One op on slots. ``over`` is the operand slot whose memory the result takes, -1 for none; ``frees`` are the
+    """One op on slots. ``over`` is the operand slot whose memory the first result takes, -1 for none; ``frees`` are the
     arena slots that nobody reads after it. Steps without operands whose slot is a CONSTANT, and views of these,
     run once, when the plan is loaded. ``plans`` are those of the regions of a loop.
     """
@@ -214,7 +215,8 @@ class _Planner:
             over = self._overwritten(k, ending) if ending and self.is_scratch[makes[0]] else -1
             for i in makes:
                 if self.is_scratch[i]:
-                    offset = offsets[i] = arena.take(types[i].nbytes) if over < 0 else offsets[self.base[over]]
+                    is_over = over >= 0 and i == makes[0]
+                    offset = offsets[i] = offsets[self.base[over]] if is_over else arena.take(types[i].nbytes)
                     slots[i] = Slot(types[i], Place.ARENA, offset)
                 elif self.base[i] != i:
                     slots[i] = Slot(types[i], Place.VIEW, -1, self.base[i], self.strides[i])
@@ -252,7 +254,7 @@ class _Planner:
                 haste = "late"
             unique = after if len(after) < 2 else dict.fromkeys(after)
             scratch = sum([sizes[i] for i in makes if self.is_scratch[i]])
-            demands.append(Demand(tuple(unique), blocks, scratch, isinstance(node.op, Elementwise), haste))
+            demands.append(Demand(tuple(unique), blocks, scratch, isinstance(node.op, Elementwise | Fused), haste))
         return schedule(demands, sizes)
 
     def _ends(self, order: Sequence[int]) -> list[list[int]]:
@@ -275,13 +277,14 @@ class _Planner:
         if isinstance(node.op, StartAllReduce) and len(reads) == 1:  # the bucket is where its only value is
             (i,) = reads
             return i if self.base[i] in ending and self._is_whole(i) else -1
-        if not isinstance(node.op, Elementwise):
+        if not isinstance(node.op, Elementwise | Fused):
             return -1
-        for i in reads:
+        may = reads if isinstance(node.op, Elementwise) else tuple([reads[position] for position in node.op.over])
+        for i in may:
             if self.base[i] in ending and self.types[i] == node.types[0] and self._is_whole(i):
                 # memory that is also seen through another layout must stay as it is while it is read
                 shared = [j for j in reads if self.base[j] == self.base[i]]
-                if all(self.types[j] == self.types[i] and self._is_whole(j) for j in shared):
+                if all(j in may and self.types[j] == self.types[i] and self._is_whole(j) for j in shared):
                     return i
         return -1
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import length_hint
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,6 +25,7 @@ from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
 from telegrad_server.executors.memory import Memory, host_memory
+from telegrad_server.executors.native import Native, native_kernels
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import Recycled, aligned_bytes
 
@@ -80,6 +81,7 @@ class ArrayExecutor:
         name: str,
         reason: str,
         fingerprint: str,
+        native: Native | None = None,
         capacity_bytes: int | None = None,
         cached_bytes: int = CACHED_BYTES,
         is_poisoned: bool = False,
@@ -90,6 +92,8 @@ class ArrayExecutor:
         self.reason = reason
         self.fingerprint = fingerprint
         self.device = ""
+        self.native = native
+        self.kernels: Literal["c", "none"] = "c" if native is not None else "none"
         self._capacity_bytes = capacity_bytes
         self._cached_bytes = cached_bytes
         self._is_poisoned = is_poisoned
@@ -162,8 +166,12 @@ class ArrayExecutor:
         """The plan's arena, its program, and the memory for its results."""
         step = None
         try:
+            if self.native is not None:
+                self.native.prepare(plan)
             arena = self._bytes(plan.arena_bytes)
-            program = Program(plan, self.module, arena, loop=self._loop, is_poisoned=self._is_poisoned)
+            program = Program(
+                plan, self.module, arena, loop=self._loop, native=self.native, is_poisoned=self._is_poisoned
+            )
             with np.errstate(all="ignore"):
                 for number in program.load(plan):
                     step = plan.steps[number]
@@ -291,13 +299,21 @@ def _arena_bytes(plan: Plan) -> int:
     return plan.arena_bytes + sum([_arena_bytes(inner) for step in plan.steps for inner in step.plans])
 
 
-def numpy_executor(*, reason: str = "", cached_bytes: int = CACHED_BYTES, is_poisoned: bool = False) -> ArrayExecutor:
-    """The executor on this machine's processor."""
+def numpy_executor(
+    *,
+    reason: str = "",
+    kernels: str = "off",
+    cached_bytes: int = CACHED_BYTES,
+    is_poisoned: bool = False,
+) -> ArrayExecutor:
+    """The executor on this machine's processor. With ``kernels`` "auto" groups of ops become kernels in C."""
+    native = native_kernels() if kernels == "auto" else None
     return ArrayExecutor(
         NumpyModule(),
         name="numpy",
         reason=reason,
-        fingerprint=numpy_fingerprint(),
+        fingerprint=numpy_fingerprint(native.compiler.version if native is not None else ""),
+        native=native,
         capacity_bytes=machine_bytes(),
         cached_bytes=cached_bytes,
         is_poisoned=is_poisoned,

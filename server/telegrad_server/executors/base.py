@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from telegrad.ir.types import Type
 
@@ -27,6 +27,9 @@ class Executor(Protocol):
 
     is_host: bool
     """Whether arrays are in this process's memory and `run` returns when all is computed."""
+
+    kernels: Literal["c", "none"]
+    """What it has for groups of ops: kernels in C, or nothing, so that plans hold no groups."""
 
     fingerprint: str
     """All that decides the bits of a result. Equal fingerprints, equal bits."""

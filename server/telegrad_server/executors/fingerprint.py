@@ -15,8 +15,8 @@ from telegrad_server.executors.blas import openblas
 
 
 @lru_cache
-def numpy_fingerprint() -> str:
-    """What decides the bits of NumPy's results in this process."""
+def numpy_fingerprint(compiler: str = "") -> str:
+    """What decides the bits of NumPy's results in this process, and of those of kernels made by a compiler."""
     config: dict[str, dict[str, dict[str, str]]] = np.show_config(mode="dicts")  # type: ignore[assignment]
     blas = config.get("Build Dependencies", {}).get("blas", {})
     simd = config.get("SIMD Extensions", {})
@@ -32,6 +32,7 @@ def numpy_fingerprint() -> str:
             f"special functions {_scipy()}",
             f"blas {blas.get('name', '?')} {blas.get('version', '?')} core {core} threads {threads}",
             f"simd {' '.join(features)}",
+            f"kernels {compiler or 'none'}",
             f"{platform.machine()} {platform.system()} {' '.join(platform.libc_ver())}".rstrip(),
         ]
     )

@@ -14,21 +14,21 @@ class BackendUnavailable(ResourceError):
     """The backend that was asked for cannot run here."""
 
 
-def pick_executor(want: str = "auto") -> Executor:
-    """The executor for "auto", "numpy" or "cupy". ``reason`` says why a GPU is not used.
+def pick_executor(want: str = "auto", *, kernels: str = "off") -> Executor:
+    """The executor for "auto", "numpy" or "cupy"; ``kernels`` is "auto" or "off". ``reason`` says why there is no GPU.
 
     Raises BackendUnavailable if CuPy was asked for and does not work.
     """
     if want not in ("auto", "numpy", "cupy"):
         raise BackendUnavailable(f"backend {want!r} is not known; use auto, numpy or cupy")
     if want == "numpy":
-        return numpy_executor(reason="asked for")
+        return numpy_executor(reason="asked for", kernels=kernels)
     executor, why = _try_cupy()
     if executor is not None:
         return executor
     if want == "cupy":
         raise BackendUnavailable(f"backend cupy cannot run here: {why}")
-    return numpy_executor(reason=why)
+    return numpy_executor(reason=why, kernels=kernels)
 
 
 def _try_cupy() -> tuple[Any, str]:

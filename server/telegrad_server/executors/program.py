@@ -15,10 +15,12 @@ from telegrad.ir.types import Type
 from telegrad.wire.arrays import numpy_dtype
 
 from telegrad_server.compiler.collective import Finish
+from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
 from telegrad_server.executors.array_module import LibraryModule
 from telegrad_server.executors.company import finish_view
 from telegrad_server.executors.kernels import Body, body
+from telegrad_server.executors.native import Native
 
 Array = Any
 
@@ -36,9 +38,18 @@ class Program:
     """What a run needs of a plan: the values known beforehand, the calls, and which slots take fresh memory."""
 
     def __init__(
-        self, plan: Plan, module: LibraryModule, arena: Array, *, loop: Callable[[Step], Body], is_poisoned: bool
+        self,
+        plan: Plan,
+        module: LibraryModule,
+        arena: Array,
+        *,
+        loop: Callable[[Step], Body],
+        native: Native | None,
+        is_poisoned: bool,
     ) -> None:
-        """``loop`` gives the body of a step that owns plans."""
+        """``loop`` gives the body of a step that owns plans, ``native`` that of a group of ops."""
+        self._plan = plan
+        self._native = native
         self._loop = loop
         self._module = module
         self._slots = plan.slots
@@ -114,7 +125,22 @@ class Program:
         else:
             self.calls.append((BOUND, finish_view(op), (known,), None, None))
 
+    def _add_kernel(self, step: Step) -> bool:
+        """Add the call of a group's kernel; False if it has none."""
+        call = self._native.body(self._plan, step) if self._native is not None else None
+        if call is None:
+            return False
+        slots = (*step.inputs, *step.outputs)
+        function, missing = call.bind([self.values[i] for i in slots])
+        if missing:
+            self.calls.append((MANY, function, tuple([slots[k] for k in missing]), None, None))
+        else:
+            self.calls.append((BOUND, call, (), None, None))
+        return True
+
     def _add_body(self, step: Step) -> None:
+        if isinstance(step.op, Fused) and self._add_kernel(step):
+            return
         types = tuple(self._slots[i].type for i in step.inputs)
         over = step.inputs.index(step.over) if step.over >= 0 else -1
         if step.plans:

@@ -21,7 +21,7 @@ from telegrad_server.worker import Worker
 async def run(config: Config) -> int:
     """Serve until a signal."""
     stop, reached = stopping(), chosen(config.failpoints, testing=config.testing)
-    executor = pick_executor(config.backend)
+    executor = pick_executor(config.backend, kernels=config.native_kernels)
     worker = Worker(config, executor)
     datasets = catalog(config)
     jobs = None

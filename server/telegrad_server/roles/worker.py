@@ -65,7 +65,7 @@ async def run(config: Config) -> int:
     lease = Lease()
     listener = Listener(config.host, 0, tls=_tls(config))
     listener.start()
-    executor = pick_executor(config.backend)
+    executor = pick_executor(config.backend, kernels=config.native_kernels)
     groups = Groups(listener, executor)
     recruits = Recruits(asyncio.get_running_loop(), key, roots)
     worker = Worker(config, executor, lease=lease, neighbours=Neighbours(groups, recruits))

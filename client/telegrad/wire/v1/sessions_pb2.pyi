@@ -190,7 +190,7 @@ class Attach(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("function", "inputs", "outputs", "immediates", "scope", "scopes", "group", "step")
+    __slots__ = ("function", "inputs", "outputs", "immediates", "scope", "scopes", "group", "step", "is_recorded")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +199,7 @@ class Run(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    IS_RECORDED_FIELD_NUMBER: _ClassVar[int]
     function: bytes
     inputs: _containers.RepeatedScalarFieldContainer[int]
     outputs: _containers.RepeatedScalarFieldContainer[int]
@@ -207,7 +208,8 @@ class Run(_message.Message):
     scopes: _containers.RepeatedScalarFieldContainer[int]
     group: str
     step: int
-    def __init__(self, function: _Optional[bytes] = ..., inputs: _Optional[_Iterable[int]] = ..., outputs: _Optional[_Iterable[int]] = ..., immediates: _Optional[bytes] = ..., scope: _Optional[int] = ..., scopes: _Optional[_Iterable[int]] = ..., group: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+    is_recorded: bool
+    def __init__(self, function: _Optional[bytes] = ..., inputs: _Optional[_Iterable[int]] = ..., outputs: _Optional[_Iterable[int]] = ..., immediates: _Optional[bytes] = ..., scope: _Optional[int] = ..., scopes: _Optional[_Iterable[int]] = ..., group: _Optional[str] = ..., step: _Optional[int] = ..., is_recorded: bool = ...) -> None: ...
 
 class JoinGroup(_message.Message):
     __slots__ = ("group", "generation", "key", "rank", "members", "timeout")

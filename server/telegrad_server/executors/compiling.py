@@ -1,0 +1,139 @@
+"""C sources to loaded libraries: gcc or clang, and a folder of what was compiled before.
+
+The folder is this user's alone. A library is found there by the SHA-256 of its source, compiler, flags and processor;
+it is written beside and renamed, so that none is read half-written. Loading a library runs it, so a folder that
+belongs to somebody else, or that others may write to, is not used: a fresh one is, for this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+COMPILERS = ("gcc", "clang", "cc")
+
+FLAGS = (
+    "-O3", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+    "-fopenmp-simd", "-fPIC", "-shared", "-nostdlib", "-w",
+)  # fmt: skip
+"""No fast-math: NaN, infinities and signed zeros keep their meaning. Nothing is linked."""
+
+COMPILE_SECONDS = 120.0
+
+
+class Compiler(NamedTuple):
+    """A compiler: its path, and what it says it is."""
+
+    path: str
+    version: str
+
+
+@lru_cache
+def found_compiler() -> Compiler | None:
+    """The first compiler on this machine that says its version."""
+    if os.name != "posix":
+        return None
+    for name in COMPILERS:
+        path = shutil.which(name)
+        if path is None:
+            continue
+        try:
+            said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            continue
+        if said.strip():
+            return Compiler(path, said.strip().splitlines()[0])
+    return None
+
+
+@lru_cache
+def processor() -> str:
+    """What decides which instructions `-march=native` means."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "features", "cpu implementer", "cpu part")
+    lines = dict.fromkeys(line for line in text.splitlines() if line.lower().startswith(wanted))
+    return "\n".join([platform.machine(), *lines])
+
+
+def compiled(source: str, compiler: Compiler, folder: Path) -> ctypes.CDLL | None:
+    """The library of a source, from the folder or made now; None if the compiler fails, which is logged."""
+    flags = (*FLAGS, "-mprefer-vector-width=512") if " avx512f" in processor() else FLAGS
+    key = "\0".join([source, compiler.path, compiler.version, *flags, processor()])
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.so"
+    library = _loaded(path)
+    if library is not None:
+        return library
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            made, text = Path(work) / "kernels.so", Path(work) / "kernels.c"
+            text.write_text(source)
+            command = [compiler.path, *flags, "-o", str(made), str(text)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+            if done.returncode:
+                logging.warning("%s failed; NumPy runs instead: %s", compiler.path, done.stderr[-2000:])
+                return None
+            made.rename(path)
+    except (OSError, subprocess.SubprocessError) as error:
+        logging.warning("%s failed; NumPy runs instead: %s", compiler.path, error)
+        return None
+    return _loaded(path)
+
+
+def _loaded(path: Path) -> ctypes.CDLL | None:
+    """The library at a path that is a plain file of this user's and that nobody else may write; else None."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            return None
+        return ctypes.CDLL(str(path))
+    except OSError:  # not there, or not whole: it is made again
+        return None
+
+
+@lru_cache
+def cache_folder() -> Path:
+    """The user's folder of compiled kernels, or a fresh one for this process if that is not private."""
+    return private_folder(_wanted_folder()) or _own_folder()
+
+
+def private_folder(folder: Path | None) -> Path | None:
+    """The folder, made if it is missing; None unless it is this user's, no link, and closed to everyone else."""
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    is_private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    if not is_private:
+        logging.warning("%s is not private to this user and is not used for compiled kernels", folder)
+    return folder if is_private and os.access(folder, os.W_OK) else None
+
+
+def _wanted_folder() -> Path | None:
+    try:
+        base = os.environ.get("XDG_CACHE_HOME")
+        return (Path(base) if base else Path.home() / ".cache") / "telegrad" / "kernels"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+def _own_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="telegrad-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -279,3 +281,19 @@ def test_without_a_compiler_a_group_is_run_by_its_ops() -> None:
 
     for x, y in zip(found, interpret(before, arrays), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)
+
+
+@needs_compiler
+def test_a_plan_with_kernels_goes_when_nobody_has_it() -> None:
+    executor = numpy_executor(kernels="auto")
+    x = new_input(Type((256, 256), t.float32))
+    plan = make_plan(Function(fuse(optimise(Graph.of([x], [ops.tanh(x + 1) * x])))))
+    executor.run(plan, [np.ones((256, 256), np.float32)])
+    assert any(isinstance(step.op, Fused) for step in plan.steps)
+
+    gone = weakref.ref(plan)
+    del plan
+    gc.collect()
+
+    assert gone() is None
+    assert executor.cached_bytes == 0

@@ -18,7 +18,7 @@ from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
-from telegrad_server.compiler.plan import Plan, Step
+from telegrad_server.compiler.plan import Plan, Slot, Step
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
 from telegrad_server.executors.recycle import aligned_bytes
 
@@ -45,13 +45,13 @@ class Native:
         for text in texts:
             self._functions[text] = None if library is None else _functions(library, names[text])
 
-    def body(self, plan: Plan, step: Step) -> Call | None:
+    def body(self, slots: Sequence[Slot], step: Step) -> Call | None:
         """What runs a step of a group on its operands and results; None if there is no kernel."""
-        made = _kernel_of(plan, step)
+        made = _kernel_of(slots, step)
         found = self._functions.get(made.text)
         if found is None:
             return None
-        copied = tuple([k for k, i in enumerate(step.inputs) if _is_unknown(plan, i)])
+        copied = tuple([k for k, i in enumerate(step.inputs) if _is_unknown(slots[i])])
         return Call(made, *found, operands=len(step.inputs), results=len(step.outputs), copied=copied)
 
 
@@ -71,20 +71,19 @@ def _functions(library: ctypes.CDLL, name: str) -> tuple[Function, Function]:
 def _kernels(plan: Plan) -> Iterator[Kernel]:
     for step in plan.steps:
         if isinstance(step.op, Fused):
-            yield _kernel_of(plan, step)
+            yield _kernel_of(plan.slots, step)
         for inner in step.plans:
             yield from _kernels(inner)
 
 
-def _kernel_of(plan: Plan, step: Step) -> Kernel:
+def _kernel_of(slots: Sequence[Slot], step: Step) -> Kernel:
     assert isinstance(step.op, Fused)
-    slots = [plan.slots[i] for i in step.inputs]
-    return kernel(step.op, [contiguous_strides(s.type.shape) if s.strides is None else s.strides for s in slots])
+    read = [slots[i] for i in step.inputs]
+    return kernel(step.op, [contiguous_strides(s.type.shape) if s.strides is None else s.strides for s in read])
 
 
-def _is_unknown(plan: Plan, i: int) -> bool:
+def _is_unknown(slot: Slot) -> bool:
     """Whether nobody knows how the elements of a slot lie: they are copied, in C order."""
-    slot = plan.slots[i]
     return slot.base >= 0 and slot.strides is None
 
 

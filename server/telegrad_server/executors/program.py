@@ -48,7 +48,6 @@ class Program:
         is_poisoned: bool,
     ) -> None:
         """``loop`` gives the body of a step that owns plans, ``native`` that of a group of ops."""
-        self._plan = plan
         self._native = native
         self._loop = loop
         self._module = module
@@ -127,7 +126,7 @@ class Program:
 
     def _add_kernel(self, step: Step) -> bool:
         """Add the call of a group's kernel; False if it has none."""
-        call = self._native.body(self._plan, step) if self._native is not None else None
+        call = self._native.body(self._slots, step) if self._native is not None else None
         if call is None:
             return False
         slots = (*step.inputs, *step.outputs)

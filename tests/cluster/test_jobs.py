@@ -339,3 +339,19 @@ def test_workers_that_ray_makes_run_jobs(tmp_path: Path, unhurt: tg.Session) -> 
 
         assert_ends_as_by_hand(job, unhurt)
         assert any((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_worker_that_ray_starts_anew_five_times_costs_no_bit(tmp_path: Path, unhurt: tg.Session) -> None:
+    options = ("--ray", "local", "--data-dir", str(tmp_path / "data"), *LEASE)
+    with gateway(*options) as running, tg.connect(running.address, seed=SEED, queue_seconds=60, new=True) as session:
+        job = submitted(session, "hurt", epochs=LONG, every=20)
+        for deaths in range(5):
+            while (info := job.refresh()).restarts < deaths or info.state != "RUNNING":
+                assert not info.has_ended, info
+            reach(job, info.step + 40)
+            running.worker(job.refresh().worker).kill()
+
+        assert_ends_as_by_hand(job, unhurt, epochs=LONG)
+        assert details(job, "Lost", "why") == ["WORKER_LOST"] * 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 DELAY_SECONDS = 0.05
 STEPS = 400
+MOST_TURNS = 10
 
 
 def seconds_of_steps(address: str) -> float:
@@ -40,15 +42,22 @@ def seconds_of_steps(address: str) -> float:
         return time.perf_counter() - began
 
 
+def is_as_fast(far: Sequence[float], near: Sequence[float]) -> bool:
+    return min(far) < 1.1 * min(near) + 2 * DELAY_SECONDS
+
+
 def test_replicated_steps_are_not_slowed_by_a_client_that_is_far_away() -> None:
     with gateway("--workers", "2") as running:
         wait_for(running, 2)
         proxy = Proxy(int(running.address.rpartition(":")[2]), delay_seconds=DELAY_SECONDS)
         try:
-            # in turns, and the best of each: the machine does other things, too
-            near, far = zip(*((seconds_of_steps(running.address), seconds_of_steps(proxy.address)) for _ in range(3)))
+            near, far = [seconds_of_steps(running.address)], [seconds_of_steps(proxy.address)]
+            # in turns, and the best of each so far: the machine does other things, too
+            while len(near) < 2 or (not is_as_fast(far, near) and len(near) < MOST_TURNS):
+                near.append(seconds_of_steps(running.address))
+                far.append(seconds_of_steps(proxy.address))
         finally:
             proxy.close()
-    print(f"{1e3 * min(near) / STEPS:.1f} ms a step near, {1e3 * min(far) / STEPS:.1f} ms far")
+    print(f"{1e3 * min(near) / STEPS:.1f} ms a step near, {1e3 * min(far) / STEPS:.1f} ms far, in {len(near)} turns")
 
-    assert min(far) < 1.1 * min(near) + 2 * DELAY_SECONDS
+    assert is_as_fast(far, near)

@@ -59,9 +59,10 @@ class WorkShift:
                         self._do(message)
                 except grpc.RpcError as error:
                     found: Any = error
-                    logging.info("the shift was broken off: %s", error_of(found).message)
                     if found.code() is grpc.StatusCode.UNIMPLEMENTED:
                         pause = WITHOUT_JOBS_SECONDS
+                    else:
+                        logging.info("the shift was broken off: %s", error_of(found).message)
                 except ValueError:  # of grpc, for a channel that was closed meanwhile
                     pass
                 finally:

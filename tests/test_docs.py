@@ -33,6 +33,7 @@ def pages_with_python() -> list[Any]:
     return [pytest.param(p, marks=() if p.name == "README.md" else pytest.mark.slow, id=p.name) for p in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with_python())
 def test_the_python_in_a_page_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"

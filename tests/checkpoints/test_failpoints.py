@@ -17,6 +17,8 @@ from telegrad_server.failpoints import CHECKPOINT_NAMES, Failpoints
 
 from tests.checkpoints.drafts import arrays_of, draft, named, tensors
 
+pytestmark = pytest.mark.slow  # processes that kill themselves
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -12,6 +12,8 @@ from telegrad_server.executors.direct import device_of, may_meet
 from tests.cluster.member import digest, leaf, summed
 from tests.cluster.test_collectives import Processes, processes  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
+pytestmark = pytest.mark.slow  # members in processes of their own
+
 GPUS = [device_of(22809, f"gpu-{i}") for i in range(3)]
 
 

@@ -15,6 +15,8 @@ from telegrad_server.roles.gateway import worker_arguments
 
 from tests.cluster.conftest import gateway, wait_for
 
+pytestmark = pytest.mark.slow  # servers in processes of their own
+
 GATEWAY = [sys.executable, "-m", "telegrad_server.main", "--role", "gateway", "--port", "0", "--cluster-port", "0"]
 
 

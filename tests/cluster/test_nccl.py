@@ -135,6 +135,7 @@ def cluster(nccl: Any, tmp_path: Path) -> Iterator[Inside]:
         yield found
 
 
+@pytest.mark.slow
 def test_a_crew_trains_with_the_bits_of_the_host(cluster: Inside) -> None:
     def work() -> list[bytes]:
         sharded = Training(replicas=4, width=4500)

@@ -75,6 +75,7 @@ def alone(work: Callable[[], Any]) -> Any:
         return work()
 
 
+@pytest.mark.slow
 def test_a_crew_on_devices_trains_with_the_bits_of_the_host(tmp_path: Path) -> None:
     """Sums of small gradients, packed, and of large ones where they lie; divided state; batch norm in step."""
     made: list[AwayExecutor] = []

@@ -64,6 +64,7 @@ def test_rows_can_be_looked_at(session: tg.Session) -> None:
         digits[[0.5]]  # type: ignore[list-item]
 
 
+@pytest.mark.slow
 def test_many_rows_come_in_several_calls(session: tg.Session) -> None:
     array = np.random.default_rng(0).standard_normal((40, 1_000_000)).astype(np.float32)
     rows = permuted(range(20), rows=40, seed=0, epoch=0)

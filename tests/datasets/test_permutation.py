@@ -46,6 +46,7 @@ def test_more_rows_than_a_table_could_hold(rows: int, seed: int) -> None:
     assert order.min() >= 0 and order.max() < rows
 
 
+@pytest.mark.slow
 def test_every_order_of_few_rows_is_as_likely_as_another() -> None:
     tries = 6000
     for rows, orders in ((2, 2), (3, 6), (4, 24)):

@@ -123,6 +123,7 @@ def test_a_removed_job_leaves_nothing(journal: Journal, path: Path) -> None:
     assert journal.replay()[0].number == 4
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told(journal: Journal, path: Path) -> None:
     with pytest.raises(ResourceError, match="open in another process") as caught:
         Journal(path)

@@ -133,6 +133,7 @@ def test_an_op_that_fails_names_the_users_line(session: tg.Session) -> None:
     assert "test_submit.py" in str(caught.value.location)
 
 
+@pytest.mark.slow
 def test_a_job_pauses_goes_on_and_is_extended_with_the_same_bits(session: tg.Session) -> None:
     session.seed = SEED
     data, (model, _, step, _) = points(), made()

@@ -12,6 +12,8 @@ from telegrad_server.journal import Journal
 
 from tests.jobs.specs import small_spec
 
+pytestmark = pytest.mark.slow  # commands in processes of their own
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

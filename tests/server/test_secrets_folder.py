@@ -247,6 +247,7 @@ def test_each_role_takes_what_it_needs_from_the_folder(role: str, files: Mapping
     assert found == {name: f"/s/{file}" for name, file in files.items()}
 
 
+@pytest.mark.slow
 def test_a_gateway_with_the_folder_makes_workers_that_use_it(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     make_secrets(folder, [], now=today())
@@ -260,6 +261,7 @@ def test_a_gateway_with_the_folder_makes_workers_that_use_it(tmp_path: Path) -> 
         assert commands.main(["health", "--address", f"localhost:{port}", "--ca-cert", str(folder / "ca.pem")]) == 0
 
 
+@pytest.mark.slow
 def test_a_server_with_the_folder_serves_the_client_that_has_the_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

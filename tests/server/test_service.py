@@ -185,6 +185,7 @@ def test_a_token_file_must_hold_tokens(tmp_path: Path, text: str) -> None:
         Gate.from_file(str(file))
 
 
+@pytest.mark.slow
 def test_a_second_server_on_a_port_says_so(guarded: str) -> None:
     port = guarded.rsplit(":", 1)[1]
     done = subprocess.run(
@@ -212,6 +213,7 @@ def _has_cupy() -> bool:
     return find_spec("cupy") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_server_with_status_0(number: signal.Signals) -> None:
     process, _ = start()

@@ -14,7 +14,7 @@ from telegrad import nn
 
 torch: Any = pytest.importorskip("torch")
 
-pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 F = nn.functional
 TF: Any = torch.nn.functional
 Array = np.ndarray[Any, Any]

@@ -19,6 +19,8 @@ from telegrad_server.compiler.replicas import Share
 from tests.replicas.divisions import Steps
 from tests.replicas.test_bits import FOUR, batch, filled, training_step
 
+pytestmark = pytest.mark.slow  # many divisions of many steps
+
 
 @pytest.fixture
 def session() -> Iterator[tg.Session]:

@@ -494,16 +494,18 @@ class Follower:
         if info == self._seen:
             return None
         self._seen = info
-        events = self._foreman.events(self._tenant, self._job, self._event)
+        # In this order: rows of another timeline are never read before the event that it begins with.
         rows = self._foreman.metrics(self._tenant, self._job, self._step)
+        events = self._foreman.events(self._tenant, self._job, self._event)
+        back = [place for place, event in enumerate(events) if event.kind == "Rewound"]
+        if back:
+            events, rows = events[: back[-1] + 1], []
+            self._step = min([self._step, *[int(events[place].details["step"]) for place in back]])
         self._event = max([self._event, *[event.number for event in events]])
-        if any(event.kind == "Rewound" for event in events):  # steps come again, of another timeline
-            self._step = min([self._step, *[int(x.details["step"]) for x in events if x.kind == "Rewound"]])
-            rows = self._foreman.metrics(self._tenant, self._job, self._step)
         self._step = max([self._step, *[row.step for row in rows]])
-        if rows:
+        if rows or back:
             self._seen = None  # there may be more than one answer holds
-        self.is_done = info.has_ended and not rows
+        self.is_done = info.has_ended and self._seen is not None
         return JobNews(info, tuple(events), tuple(rows))
 
     def repeat(self) -> None:

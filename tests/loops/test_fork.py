@@ -10,7 +10,7 @@ import telegrad as tg
 from telegrad import nn, optim
 from telegrad.errors import GraphError, JobError, NotFound
 from telegrad.jobs import EarlyStopping, Job, KeepBest
-from telegrad.wire.jobs import Fork
+from telegrad.wire.jobs import Fork, MetricRow
 from telegrad_server.checkpoints import CheckpointStore, Draft
 
 from tests.loops.training import BATCH, PER_EPOCH, assert_equal_state, by_hand, made, points
@@ -139,7 +139,10 @@ def test_a_rewound_job_ends_with_the_same_bits_again(session: tg.Session) -> Non
     assert all(np.array_equal(state[name], again[name]) for name in state)
     assert job.history["loss"]["value"].tolist() == losses
     assert job.checkpoints == [0, 3, 6, 9, 12, 15, 16]
-    assert "Rewound" in [getattr(event, "kind", "") for event in job.events()]
+    items = list(job.events())
+    back = [getattr(item, "kind", "") for item in items].index("Rewound")
+    assert [x.step for x in items if isinstance(x, MetricRow) and x.name == "loss"] == list(range(1, 17))
+    assert not [item for item in items[:back] if isinstance(item, MetricRow)], "told of steps that come after it"
     with pytest.raises(NotFound, match="no checkpoint of step 7"):
         job.rewind(7)
 
@@ -148,7 +151,7 @@ def test_a_rewound_job_ends_with_the_same_bits_again(session: tg.Session) -> Non
 def test_a_running_job_is_rewound_and_tells_its_steps_again(session: tg.Session) -> None:
     session.seed = SEED
     data, (model, _, step, _) = points(), made()
-    job = session.submit(step, data=data, epochs=60, batch_size=BATCH, checkpoint_every=2, keep_checkpoints=1000)
+    job = session.submit(step, data=data, epochs=150, batch_size=BATCH, checkpoint_every=2, keep_checkpoints=1000)
     seen: list[tuple[int, str]] = []
     for item in job.events():
         if getattr(item, "name", "") == "loss":
@@ -159,10 +162,11 @@ def test_a_running_job_is_rewound_and_tells_its_steps_again(session: tg.Session)
             seen.append((0, "back"))
 
     job.wait(timeout_seconds=60)
-    losses = by_hand(step, data, steps=60 * PER_EPOCH, seed=SEED)
+    losses = by_hand(step, data, steps=150 * PER_EPOCH, seed=SEED)
 
     back = seen.index((0, "back"))
-    assert (21, "row") in seen[:back] and (21, "row") in seen[back:]
+    assert [step for step, _ in seen[:back]][:40] == list(range(1, 41))
+    assert [step for step, _ in seen[back + 1 :]] == list(range(21, 150 * PER_EPOCH + 1))
     assert_equal_state(model, job.state_dict())
     assert job.history["loss"]["value"].tolist() == losses
 

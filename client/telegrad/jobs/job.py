@@ -79,7 +79,7 @@ class Job:
         info = self.refresh()
         if info.live_metrics:
             return dict(info.live_metrics)
-        first = next(iter(self._calls.watch(self.id, from_step=info.step)))
+        first = next(news for news in self._calls.watch(self.id, from_step=info.step) if news.goes_back_to is None)
         return {row.name: row.value for row in first.rows}
 
     @property
@@ -89,9 +89,12 @@ class Job:
         A step's metric over an epoch is called "epoch/loss", one of a validation "val/loss".
         """
         found: dict[str, list[MetricRow]] = {}
-        for row in self.events_so_far():
-            if isinstance(row, MetricRow):
-                found.setdefault(row.name, []).append(row)
+        for item in self.events_so_far():
+            if isinstance(item, MetricRow):
+                found.setdefault(item.name, []).append(item)
+            elif item.kind == "Rewound":
+                step = int(item.details["step"])
+                found = {name: [row for row in own if row.step <= step] for name, own in found.items()}
         return {
             name: {
                 "step": np.array([row.step for row in own], np.int64),
@@ -123,7 +126,7 @@ class Job:
         for news in self.news(after=after):
             yield from news.rows
             yield from news.events
-            if not news.rows:  # else there may be more than one message holds
+            if not news.rows and news.goes_back_to is None:  # else there may be more than one message holds
                 return
 
     def wait(self, *, timeout_seconds: float | None = None) -> Job:

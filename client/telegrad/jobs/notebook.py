@@ -30,6 +30,8 @@ class Panel:
 
     def show(self, news: JobNews) -> None:
         """Bring the panel up to date."""
+        if (step := news.goes_back_to) is not None:
+            self._points = {name: [p for p in own if p[0] <= step] for name, own in self._points.items()}
         for row in news.rows:
             own = self._points.setdefault(row.name, [])
             own.append((row.step, row.value))

@@ -34,12 +34,14 @@ def watch(news: Iterator[JobNews]) -> JobInfo | None:
     """Show a job's news until there are none any more, or until Ctrl-C; how it stood then."""
     last: JobInfo | None = None
     recorded: dict[str, float] = {}
+    is_history = True
     with _display() as display:
         try:
             for item in news:
                 recorded.update({row.name: row.value for row in item.rows})
-                # what had happened before is history: the first message brings all of it
-                events = item.events if last is not None else ()
+                # what had happened before is history: the first message brings all of it, but of a job that went back
+                events = () if is_history else item.events
+                is_history = is_history and item.goes_back_to is not None
                 last = replace(item.job, live_metrics=item.job.live_metrics or recorded)
                 display.show(JobNews(last, events, item.rows))
                 for event in filter(is_news, events):

@@ -83,8 +83,9 @@ class RemoteJobs:
                     news = news_from_proto(message)
                     patience.heard()
                     after_event = max([after_event, *[event.number for event in news.events]])
-                    back = [int(event.details["step"]) for event in news.events if event.kind == "Rewound"]
-                    from_step = max([min([from_step, *back]), *[row.step + 1 for row in news.rows]])
+                    if news.goes_back_to is not None:
+                        from_step = min(from_step, news.goes_back_to + 1)
+                    from_step = max([from_step, *[row.step + 1 for row in news.rows]])
                     has_ended = news.job.has_ended
                     yield news
                 if has_ended:

@@ -75,11 +75,20 @@ class MetricRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JobNews:
-    """What is new of a job, and how it stands."""
+    """What is new of a job, and how it stands.
+
+    News of a job that goes back ends with the event of that and has no rows: those of the steps after the one that it
+    went back to, told before, are past, and come again with the next news.
+    """
 
     job: JobInfo
     events: tuple[JobEvent, ...]
     rows: tuple[MetricRow, ...]
+
+    @property
+    def goes_back_to(self) -> int | None:
+        """The step that it went back to, if it did."""
+        return min([int(event.details["step"]) for event in self.events if event.kind == "Rewound"], default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

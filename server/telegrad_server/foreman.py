@@ -153,7 +153,7 @@ class Foreman:
         """Make what a loop says a fact."""
         return self._ledger.tell(event)
 
-    def keeper(self, assignment: Assignment) -> CheckpointStore:
+    def checkpoints_of(self, assignment: Assignment) -> CheckpointStore:
         """The store, of which a loop uses its own job's."""
         return self.store
 

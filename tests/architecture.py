@@ -90,6 +90,11 @@ SERVER = {
         "telegrad_server.config", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.journal",
         "telegrad_server.ledger",
     ),
+    "telegrad_server.intake": (
+        *PURE, "telegrad.wire.codec", "telegrad.wire.job_codec", "telegrad.wire.job_spec",
+        "telegrad_server.checkpoints", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.keeper",
+       "telegrad_server.ledger",
+    ),
     "telegrad_server.loops": (
         *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
         "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",

@@ -11,8 +11,7 @@ import hashlib
 import json
 import math
 import re
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,35 +19,23 @@ from telegrad.errors import GraphError, NotFound
 from telegrad.ir import types
 from telegrad.ir.types import Type
 from telegrad.wire.job_calls import Call, Input, Literal
-from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec, Parent
 from telegrad.wire.jobs import Fork
 
-from telegrad_server.checkpoints import CheckpointStore, Manifest
-from telegrad_server.datasets import Catalog
+from telegrad_server.checkpoints import CheckpointStore, Manifest, Named
+from telegrad_server.intake import Intake
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
-from telegrad_server.keeper import Keeper
 from telegrad_server.ledger import Ledger
 
-Named = tuple[str, Type, memoryview]
 NUMBER = Type((), types.float64)
 
 
 class Forking:
-    """Makes forks, and lets jobs go back. ``forget`` takes away what is kept of a job that comes to nothing."""
+    """Makes forks, and lets jobs go back."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        store: CheckpointStore,
-        catalog: Catalog,
-        keeper: Keeper,
-        *,
-        forget: Callable[[e.Forget], None],
-    ) -> None:
-        self._ledger, self._store, self._catalog, self._keeper = ledger, store, catalog, keeper
-        self._forget = forget
+    def __init__(self, ledger: Ledger, store: CheckpointStore, intake: Intake) -> None:
+        self._ledger, self._store, self._intake = ledger, store, intake
 
     def fork(self, parent: Job, spec: JobSpec, fork: Fork, request_id: str) -> str:
         """The id of the new job, or of that which the same request has made before.
@@ -64,38 +51,15 @@ class Forking:
         with self._store.pinned(parent.id, step):
             manifest, tensors = self._store.read(parent.id, step)
             forked = forked_spec(spec, parent.id, step, fork)
-            return self._submitted(
-                parent.tenant, forked, manifest, with_rates(tensors, fork.numbers), request_id, asked
-            )
+            draft = replace(manifest, metrics=_own_best(manifest))
+            tensors = with_rates(tensors, fork.numbers)
+            return self._intake.take(parent.tenant, forked, draft, tensors, request_id=request_id, asked=asked)
 
     def _newest(self, job: Job) -> int:
         known = [step for step in self._store.steps(job.id) if step <= job.step]
         if not known:
             raise NotFound(f"the job {job.name} has no checkpoint to go on from")
         return known[-1]
-
-    def _submitted(
-        self, tenant: str, spec: JobSpec, manifest: Manifest, tensors: Iterator[Named], request_id: str, asked: str
-    ) -> str:
-        data, job = encode_spec(spec), secrets.token_hex(16)
-        digest = spec_digest(data)
-        event = replace(e.Submitted.of(job, tenant, spec, data, request_id=request_id), request_digest=asked)
-        draft = replace(manifest, job=job, spec_digest=digest, metrics=_own_best(manifest))
-        self._keeper.check_room(tenant, spec)
-        try:
-            with self._keeper.arriving(job):
-                for source in spec.sources:
-                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-                self._store.write(draft, tensors)
-                if self._ledger.tell(event, specs={digest: data}):
-                    return job
-        except BaseException:
-            self._forget(e.Forget(job, tenant))
-            raise
-        self._forget(e.Forget(job, tenant))  # the same request was faster on another thread
-        earlier = self._ledger.earlier(tenant, request_id, asked)
-        assert earlier is not None
-        return earlier.id
 
     def rewind(self, job: Job, step: int, request_id: str) -> None:
         """Let a job go back to a checkpoint of its own. NotFound or DataCorrupt for that, JobError.

@@ -101,8 +101,8 @@ SERVER = {
         "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.web": (
-        *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",
-        "telegrad_server.sights",
+        *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad.wire.naming",
+        "telegrad_server.access", "telegrad_server.bug", "telegrad_server.sights",
     ),
     "telegrad_server.sights": (),
     "telegrad_server.tree": (),

@@ -39,7 +39,7 @@ from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
-from telegrad_server.forking import Forking
+from telegrad_server.forking import Forking, numbers_of
 from telegrad_server.intake import Intake, Tensors
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job, State, Wish
@@ -236,6 +236,10 @@ class Foreman:
         job = self._ledger.find(tenant, key)
         self._forking.rewind(job, step, request_id)
         return self.find(tenant, job.id)
+
+    def numbers(self, tenant: str, key: str) -> dict[str, float | None]:
+        """What a fork of a job may change, by name: see `numbers_of`."""
+        return numbers_of(self._spec(self._ledger.find(tenant, key)))
 
     # ---- look-ups
 

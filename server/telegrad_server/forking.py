@@ -122,10 +122,20 @@ def _number(source: Input, numbers: Mapping[str, float]) -> Input:
     return source
 
 
+def numbers_of(spec: JobSpec) -> dict[str, float | None]:
+    """The numbers that a fork may change, by name; None for what is not one number for the whole job."""
+    found: dict[str, float | None] = {}
+    for literal in [x for call in spec.calls for x in call.inputs if isinstance(x, Literal) and x.name]:
+        value = float(np.frombuffer(literal.data, "<f8")[0]) if len(literal.data) == NUMBER.nbytes else None
+        found[literal.name] = value if found.get(literal.name, value) == value else None
+    for schedule in spec.schedules:
+        found[schedule.name] = schedule.values[0] if len(schedule.values) == 1 else None
+    rates = [option for slot in spec.state if slot.type == NUMBER and (option := _option(slot.name))]
+    return {**found, **dict.fromkeys(rates)}
+
+
 def _check_numbers(spec: JobSpec, numbers: Mapping[str, float]) -> None:
-    literals = {x.name for call in spec.calls for x in call.inputs if isinstance(x, Literal) and x.name}
-    known = literals | {schedule.name for schedule in spec.schedules}
-    known |= {option for slot in spec.state if slot.type == NUMBER and (option := _option(slot.name))}
+    known = numbers_of(spec)
     for name, value in numbers.items():
         if name not in known:
             raise GraphError(

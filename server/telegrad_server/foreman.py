@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from telegrad.errors import GraphError, JobError, NotFound, TelegradError
+from telegrad.errors import JobError, NotFound, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.job_codec import decode_spec, encode_spec, spec_digest
 from telegrad.wire.job_spec import Demand, JobSpec
@@ -33,16 +33,18 @@ from telegrad.wire.jobs import (
     MetricRow,
 )
 
+from telegrad_server.bug import bug
 from telegrad_server.checkpoints import CheckpointStore, write_order
 from telegrad_server.checkpoints.failing import FailingFiles
 from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
-from telegrad_server.forking import Forking, numbers_of
+from telegrad_server.forking import Forking, longer_spec, numbers_of
 from telegrad_server.intake import Intake, Tensors
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job, State, Wish
+from telegrad_server.jobs.line import Place
 from telegrad_server.jobs.sites import choose
 from telegrad_server.journal import Journal
 from telegrad_server.keeper import Keeper, Rules
@@ -55,7 +57,7 @@ MOST_DEMANDS = 4096
 KEEP_SECONDS = 1.0
 """How often workers and room are looked after."""
 
-OUTLINES = 4096
+OUTLINES = 1 << 16
 """Of so many specs it is remembered what lists of jobs say: a spec never changes, and may be large."""
 
 
@@ -212,15 +214,9 @@ class Foreman:
     def extend(self, tenant: str, key: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
         """Let the loop end later: after so many epochs or steps in all."""
         job = self._ledger.find(tenant, key)
-        spec = self._spec(job)
-        longer = replace(spec, loop=replace(spec.loop, epochs=epochs, steps=steps))
+        longer = longer_spec(self._spec(job), epochs=epochs, steps=steps)
         if job.reason == "EARLY_STOPPED" and longer.early_stopping is not None:
             longer = replace(longer, early_stopping=replace(longer.early_stopping, since=job.step))
-        missing = set(longer.loop.sizes(spec.data.rows)) - {call.rows for call in spec.steps}
-        if missing:
-            raise GraphError(
-                f"the job has no step for batches of {min(missing)} rows, which it would meet", reason="JOB_INVALID"
-            )
         data = encode_spec(longer)
         digest = spec_digest(data)
         self._ledger.tell(e.Extended(job.id, digest, longer.last_step, request_id, digest), specs={digest: data})
@@ -245,11 +241,16 @@ class Foreman:
 
     def find(self, tenant: str, key: str) -> JobInfo:
         """The job of this id, or the newest of this name; NotFound (JOB_UNKNOWN)."""
-        return self._standing(self._ledger.find(tenant, key))
+        return self._standing([self._ledger.find(tenant, key)])[0]
 
     def all(self, tenant: str) -> list[JobInfo]:
         """The tenant's jobs, in the order they were submitted."""
-        return [self._standing(job) for job in self._ledger.all(tenant)]
+        return self._standing(self._ledger.all(tenant))
+
+    def newest(self, tenant: str, most: int) -> tuple[list[JobInfo], int]:
+        """The last so many of them, in that order, and how many there are in all."""
+        jobs = self._ledger.all(tenant)
+        return self._standing(jobs[-most:]), len(jobs)
 
     def follow(self, tenant: str, key: str, *, after_event: int, from_step: int) -> Follower:
         """Who looks for news of a job, from these on."""
@@ -291,9 +292,12 @@ class Foreman:
         damaged = [DamagedCheckpoint(d.step, d.file, d.expected, d.found, d.message) for d in report.damaged]
         return CheckpointReport(report.whole, tuple(damaged))
 
-    def _standing(self, job: Job) -> JobInfo:
-        waiting = self._ledger.line() if job.state is State.QUEUED else ()
-        place = next((place for place in waiting if place.job == job.id), None)
+    def _standing(self, jobs: Sequence[Job]) -> list[JobInfo]:
+        is_waiting = any(job.state is State.QUEUED for job in jobs)
+        places = {place.job: place for place in self._ledger.line()} if is_waiting else {}
+        return [self._info(job, places.get(job.id)) for job in jobs]
+
+    def _info(self, job: Job, place: Place | None) -> JobInfo:
         progress = (self._floor.progress(job) if job.is_placed else None) or Progress(job.step)
         outline = self._outline(job.spec)
         return JobInfo(
@@ -350,6 +354,8 @@ class Foreman:
                     self._keeper.round()
             except TelegradError:
                 logging.exception("jobs: %s could not be carried out", command)
+            except Exception as error:  # the edge: a mistake of ours must not end the thread that all jobs need
+                bug(error)
 
     def _act(self, command: e.Command | str) -> None:
         match command:

@@ -91,9 +91,8 @@ def _digest(*asked: object) -> str:
 
 def forked_spec(spec: JobSpec, parent: str, step: int, fork: Fork) -> JobSpec:
     """The fork's spec: the parent's with another end and other numbers. GraphError (JOB_INVALID)."""
-    loop = spec.loop
     if fork.epochs is not None or fork.steps is not None:
-        loop = replace(loop, epochs=fork.epochs, steps=fork.steps)
+        spec = longer_spec(spec, epochs=fork.epochs, steps=fork.steps)
     _check_numbers(spec, fork.numbers)
     validation, early = spec.validation, spec.early_stopping
 
@@ -104,7 +103,6 @@ def forked_spec(spec: JobSpec, parent: str, step: int, fork: Fork) -> JobSpec:
         spec,
         name=fork.name,
         parent=Parent(parent, step),
-        loop=loop,
         steps=calls(spec.steps),
         after_epoch=calls(spec.after_epoch),
         after_validation=calls(spec.after_validation),
@@ -120,6 +118,19 @@ def _number(source: Input, numbers: Mapping[str, float]) -> Input:
     if isinstance(source, Literal) and source.name in numbers:
         return Literal(np.float64(numbers[source.name]).tobytes(), source.name)
     return source
+
+
+def longer_spec(spec: JobSpec, *, epochs: int | None, steps: int | None) -> JobSpec:
+    """The spec with another end. GraphError (JOB_INVALID) if the loop would meet batches that it has no step for."""
+    loop = replace(spec.loop, epochs=epochs, steps=steps)
+    missing = set(loop.sizes(spec.data.rows)) - {call.rows for call in spec.steps}
+    if missing:
+        raise GraphError(
+            f"the job {spec.name} was submitted for less than an epoch, and has no step for the {min(missing)} rows"
+            " that are left at an epoch's end; submit it anew for an epoch or more, or with drop_last=True",
+            reason="JOB_INVALID",
+        )
+    return replace(spec, loop=loop)
 
 
 def numbers_of(spec: JobSpec) -> dict[str, float | None]:

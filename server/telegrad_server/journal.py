@@ -226,8 +226,8 @@ class Journal:
     def backup(self, path: Path) -> None:
         """Write a copy that is whole, and was checked, and then takes the place of what was at ``path``."""
         draft = path.with_name(path.name + ".draft")
-        draft.unlink(missing_ok=True)
         with _errors(path):
+            draft.unlink(missing_ok=True)
             copy = sqlite3.connect(draft, isolation_level=None)
             try:
                 with self._lock:

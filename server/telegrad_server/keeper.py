@@ -19,6 +19,7 @@ from telegrad.wire.job_codec import decode_spec
 from telegrad.wire.job_spec import JobSpec
 
 from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints.files import storing
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
 from telegrad_server.jobs import events as e
@@ -142,7 +143,8 @@ class Keeper:
             if now < wait.until:
                 continue
             wait.until, wait.seconds = now + wait.seconds, min(2 * wait.seconds, LONGEST_WAIT_SECONDS)
-            disk = os.statvfs(self._folder)
+            with storing("the room for checkpoints"):
+                disk = os.statvfs(self._folder)
             has_room = disk.f_bavail * disk.f_frsize >= max(sizes.values(), default=0) + RESERVE_BYTES
             if has_room and self._ledger.journal.keep_reserve():
                 self._ledger.tell(e.StorageBack(id))

@@ -212,6 +212,14 @@ def test_a_truncated_file_is_found(path: Path, size: int) -> None:
     assert caught.value.details["file"] == "journal.db"
 
 
+def test_a_backup_that_cannot_be_written_is_an_error_of_the_disk(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    for path in (tmp_path / "file" / "copy.db", tmp_path / "nowhere" / "copy.db"):
+        with pytest.raises(ResourceError, match=r"copy\.db"):
+            journal.backup(path)
+
+
 def test_a_backup_is_whole_and_can_take_its_place(journal: Journal, path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     journal.append([submitted()], 0.0, specs=SPECS)

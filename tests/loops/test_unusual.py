@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import telegrad as tg
 from telegrad import nn
-from telegrad.errors import JobFailed, NotFound, SessionError, TelegradError
+from telegrad.errors import GraphError, JobFailed, NotFound, SessionError, TelegradError
 from telegrad.jobs import EarlyStopping, Job
 
 from tests.faults.conftest import Server
@@ -111,6 +111,14 @@ def test_what_a_job_cannot_do_is_refused_in_a_sentence(
 
     with pytest.raises(TelegradError, match=sentence):
         ask(job)
+
+
+def test_a_job_of_less_than_an_epoch_cannot_meet_its_end(session: tg.Session) -> None:
+    job = submitted(session, data={"x": X[:6]}, steps=1).wait()
+
+    for ask in (lambda: job.extend(epochs=2), lambda: job.fork(steps=5)):
+        with pytest.raises(GraphError, match=r"less than an epoch, and has no step for the 2 rows .* submit it anew"):
+            ask()
 
 
 @pytest.mark.parametrize("key", ["nothing", "", "a b/ä", 5, None])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from telegrad.errors import JobError, StorageFull, TelegradError
 from telegrad.ir.types import Type
+from telegrad.wire.job_calls import Call
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
 from telegrad.wire.messages import ErrorRecord
@@ -91,7 +92,7 @@ class NotFinite(Exception):
 
 
 class Runner:
-    """Runs an assignment; `start` begins, and ``orders`` may end it."""
+    """Runs an assignment; `run` does all of it, and ``orders`` may end it."""
 
     def __init__(
         self,
@@ -110,7 +111,6 @@ class Runner:
         self._orders, self._reached = orders, reached
         self._rows: list[e.Row] = []
         self._pending: deque[Pending] = deque()
-        self._began = time.monotonic()
         self.progress = Progress()
 
     def run(self) -> None:
@@ -186,9 +186,9 @@ class Runner:
             calls.restore(found.tensors)
             measures = Measures(spec, manifest.metrics, step=manifest.step)
             skipped = "; ".join([damage.message for damage in found.skipped])
-            self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
+            self._tell(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
             data = self._dataset(spec.data.digest)
-            with reading(data) as batches, _Writing(self._checkpoints, self._say, self._reached) as writing:
+            with reading(data) as batches, _Writing(self._checkpoints, self._tell, self._reached) as writing:
                 self._steps(hands, calls, measures, batches, writing, manifest.step)
         finally:
             hands.close()
@@ -313,9 +313,9 @@ class Runner:
         self._call_all(calls, measures, spec.after_validation, step, epoch)
         return is_best
 
-    def _call_all(self, calls: Calls, measures: Measures, group: tuple[object, ...], step: int, epoch: int) -> None:
+    def _call_all(self, calls: Calls, measures: Measures, group: tuple[Call, ...], step: int, epoch: int) -> None:
         for call in group:
-            pending = calls.call(call, {}, step=step, epoch=epoch, reduced=measures.reduced)  # type: ignore[arg-type]
+            pending = calls.call(call, {}, step=step, epoch=epoch, reduced=measures.reduced)
             values = quotients(pending.values(), pending.metrics)
             self._record(step, epoch, values)
             measures.reduce(values, step)
@@ -344,15 +344,12 @@ class Runner:
         best = [spec.first_step, *([measures.best_step] if measures.best_step >= 0 else [])]
         writing.begin(draft, calls.capture(), progressed, last=spec.checkpoints.keep_last, best=best)
 
-    def _say(self, event: e.Event) -> None:
-        self._tell(event)
-
 
 class _Writing:
     """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
 
-    def __init__(self, checkpoints: Checkpoints, say: Tell, reached: Reached) -> None:
-        self._checkpoints, self._say, self._reached = checkpoints, say, reached
+    def __init__(self, checkpoints: Checkpoints, tell: Tell, reached: Reached) -> None:
+        self._checkpoints, self._tell, self._reached = checkpoints, tell, reached
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
         self._under_way: Future[None] | None = None
 
@@ -386,7 +383,7 @@ class _Writing:
             for answer in answers.values():
                 answer.done()
         self._reached("job.covered")
-        self._say(progressed)
+        self._tell(progressed)
         self._checkpoints.keep(draft.job, last=last, best=best)
 
 

@@ -199,12 +199,12 @@ class Site:
         }
 
     def _jobs(self, call: _Call) -> views.Json:
-        jobs = self._book.all(call.caller.tenant)
-        newest = list(reversed(jobs[-MOST_JOBS:]))
+        jobs, total = self._book.newest(call.caller.tenant, MOST_JOBS)
+        newest = list(reversed(jobs))
         assert self._sparks is not None
         curves = self._sparks.of(call.caller.tenant, newest)
         points = {id: spark.points for id, spark in curves.items()}
-        return views.job_list(newest, points, total=len(jobs))
+        return views.job_list(newest, points, total=total)
 
     def _job(self, call: _Call) -> views.Json:
         book, tenant = self._book, call.caller.tenant

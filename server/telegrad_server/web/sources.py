@@ -18,8 +18,8 @@ from telegrad_server.sights import SessionSight
 class JobBook(Protocol):
     """The jobs of a server. A job is looked up by its id, or by name; NotFound (JOB_UNKNOWN)."""
 
-    def all(self, tenant: str) -> Sequence[JobInfo]:
-        """The tenant's jobs, in the order they were submitted."""
+    def newest(self, tenant: str, most: int) -> tuple[Sequence[JobInfo], int]:
+        """The tenant's last so many jobs, in the order they were submitted, and how many there are in all."""
         ...
 
     def find(self, tenant: str, key: str) -> JobInfo:

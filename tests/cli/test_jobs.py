@@ -51,6 +51,16 @@ def test_a_job_is_shown_by_name_and_by_id(telegrad: Telegrad, done: str) -> None
     assert "kept       checkpoints of the steps 0, 4, 6\n" in said
 
 
+def test_without_a_terminal_a_job_is_one_line_with_its_whole_name(telegrad: Telegrad, jobs_server: str) -> None:
+    name = "job-" + "x" * 120
+    submitted(jobs_server, name, steps=2)
+
+    said = telegrad("jobs", "list", "--server", jobs_server).stdout
+
+    assert [line.split()[0] for line in said.splitlines() if "xxx" in line] == [name]
+    assert all(len(line.split()) > 5 for line in said.splitlines())
+
+
 def test_a_job_that_is_not_there_is_one_sentence_and_exit_6(telegrad: Telegrad, jobs_server: str) -> None:
     for command in ("show", "watch", "wait", "logs", "pause", "resume", "cancel"):
         said = telegrad("jobs", command, "nothing", "--server", jobs_server)

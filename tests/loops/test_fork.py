@@ -256,3 +256,21 @@ def test_a_pinned_checkpoint_stays_whatever_is_kept(tmp_path: Any) -> None:
     store.keep("j", last=1)
 
     assert store.steps("j") == [4]
+
+
+def test_the_best_of_a_fork_that_becomes_no_better_is_where_it_began(session: tg.Session) -> None:
+    w = tg.Variable(np.float32(0.0), name="w")
+
+    def step(x: tg.Tensor) -> tg.Tensor:
+        w.assign(w + 1.0)
+        return (x * w).mean()
+
+    job = session.submit(
+        step, data={"x": np.ones((8, 1), np.float32)}, epochs=1, batch_size=4, keep_best=KeepBest("loss", "min")
+    ).wait(timeout_seconds=60)  # fmt: skip
+
+    fork = job.fork(epochs=6, name="worse").wait(timeout_seconds=60)
+
+    assert (job.best.step, job.best.value) == (2, 1.5)
+    assert (fork.best.step, fork.best.value) == (2, None)
+    assert fork.best.state_dict()["w"] == 2.0

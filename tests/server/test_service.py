@@ -14,13 +14,16 @@ from typing import Any
 import grpc
 import pytest
 import telegrad as tg
+from grpc._cython import cygrpc
 from telegrad.errors import AccessError
+from telegrad.transport import channel
 from telegrad.wire.v1 import datasets_pb2, jobs_pb2, sessions_pb2
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad_server import service
 from telegrad_server.access import Gate, check_exposure
 from telegrad_server.config import Config, read_config
 from telegrad_server.main import main
+from telegrad_server.service import relay
 from telegrad_server.service.edge import READ_METHODS
 
 from tests.server.test_front import Front
@@ -127,12 +130,21 @@ def test_a_stream_must_begin_with_attach(guarded: str) -> None:
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("options", [service.OPTIONS, channel.OPTIONS, relay.OPTIONS])
+def test_every_option_is_one_that_grpc_knows(options: list[tuple[str, object]]) -> None:
+    """It says nothing of a name that it does not know."""
+    program = Path(cygrpc.__file__).read_bytes()
+
+    assert [name for name, _ in options if name.encode() not in program] == []
+
+
 def test_the_option_block_is_as_reliability_asks() -> None:
     options = dict(service.OPTIONS)
 
     assert options["grpc.so_reuseport"] == 0
     assert options["grpc.max_concurrent_streams"] == 64
     assert options["grpc.max_metadata_size"] == 8 << 10
+    assert options["grpc.http2.min_ping_interval_without_data_ms"] < dict(channel.OPTIONS)["grpc.keepalive_time_ms"]
     assert options["grpc.http2.ping_timeout_ms"] == options["grpc.keepalive_timeout_ms"] == 10_000
 
 

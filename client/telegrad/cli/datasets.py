@@ -11,7 +11,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from telegrad.cli.report import Reporting, Shape, json_option, megabytes, write_json
+from telegrad.cli.report import Reporting, Shape, json_option, megabytes, print_table, write_json
 from telegrad.cli.target import Target, asks_a_server_by_option
 from telegrad.cli.things import complete_dataset, things_of
 from telegrad.datasets import Dataset, Datasets
@@ -44,14 +44,13 @@ def list_(target: Target, as_json: bool) -> None:
     if as_json:
         write_json({"address": target.address, "datasets": [dataset_shape(dataset) for dataset in found]})
         return
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "rows", "size", "columns", "from", box=None, pad_edge=False)
+    table = Table(Column("name", no_wrap=True), "rows", "size", "columns", "from", box=None, pad_edge=False)
     for dataset in found:
         columns = "  ".join([f"{name} {row}" for name, row in dataset.columns.items()])
         table.add_row(dataset.name, str(dataset.rows), megabytes(dataset.bytes), columns, dataset.source)
-    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    print_table(table)
 
 
 @datasets.command("show", cls=Reporting)

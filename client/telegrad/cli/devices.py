@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from telegrad.cli.report import Reporting, Shape, json_option, megabytes, write_json
+from telegrad.cli.report import Reporting, Shape, json_option, megabytes, print_table, write_json
 from telegrad.cli.status import greeting_of, worker_shape
 from telegrad.cli.target import Target, asks_a_server
 from telegrad.transport import Greeting
@@ -21,7 +21,6 @@ def devices(target: Target, as_json: bool) -> None:
     if as_json:
         write_json({"address": target.address, "devices": found})
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*COLUMNS, box=None, pad_edge=False)
@@ -32,7 +31,7 @@ def devices(target: Target, as_json: bool) -> None:
             megabytes(held) if isinstance(held, int) else "",
             f"{busy:.1f} s" if isinstance(busy, float) else "",
         )
-    Console(soft_wrap=True, highlight=False).print(table)
+    print_table(table)
 
 
 def device_shapes(greeting: Greeting) -> list[Shape]:

@@ -7,7 +7,7 @@ import click
 from telegrad.cli.following import logs, plot, wait, watch
 from telegrad.cli.forking import fork, rewind
 from telegrad.cli.job_report import job_argument, job_shape, moment, numbers, say
-from telegrad.cli.report import Reporting, json_option, write_json
+from telegrad.cli.report import Reporting, json_option, print_table, write_json
 from telegrad.cli.target import Target, asks_a_server_by_option
 from telegrad.cli.things import things_of
 from telegrad.jobs import Job
@@ -36,10 +36,10 @@ def list_(target: Target, states: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         write_json({"address": target.address, "jobs": [job_shape(job) for job in found]})
         return
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "state", "step", "epoch", "newest metrics", "steps/s", "submitted", box=None, pad_edge=False)
+    columns = ("state", "step", "epoch", "newest metrics", "steps/s", "submitted")
+    table = Table(Column("name", no_wrap=True), *columns, box=None, pad_edge=False)
     for job in found:
         table.add_row(
             job.name,
@@ -50,7 +50,7 @@ def list_(target: Target, states: tuple[str, ...], as_json: bool) -> None:
             f"{job.steps_per_second:.3g}" if job.steps_per_second else "",
             moment(job.submitted_at),
         )
-    Console(soft_wrap=True, highlight=False).print(table)
+    print_table(table)
 
 
 @jobs.command("show", cls=Reporting)

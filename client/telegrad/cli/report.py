@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,6 +24,9 @@ from telegrad.errors import (
     TimedOut,
     VersionMismatch,
 )
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 EXITS: tuple[tuple[type[TelegradError], int], ...] = (
     (TimedOut, 3),
@@ -40,6 +43,9 @@ EXITS: tuple[tuple[type[TelegradError], int], ...] = (
 
 JOB_EXITS = {"SUCCEEDED": 0, "FAILED": 16, "CANCELLED": 17, "PAUSED": 18}
 """Exit statuses by the state that a job was left in, of commands that wait for one."""
+
+LINE = 10_000
+"""Where there is no terminal a line of a table has at most so many characters."""
 
 NOT_ENDED = 19
 """The exit status when a job is still under way."""
@@ -83,6 +89,16 @@ def write_json(shape: Shape) -> None:
 def number(value: float) -> float | None:
     """A number as JSON knows it: None for NaN and infinities."""
     return value if math.isfinite(value) else None
+
+
+def print_table(table: Table) -> None:
+    """Print a table: in a terminal as wide as that, elsewhere as wide as it is, for who looks for a line or a name."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = LINE
+    console.print(table)
 
 
 def megabytes(nbytes: float) -> str:

@@ -251,7 +251,8 @@ class Job:
     def best(self) -> Checkpoint:
         """The checkpoint at which the metric of ``keep_best`` was best; its ``value`` is that one.
 
-        NotFound if the job keeps none, or has not measured it yet.
+        Of a fork that has become no better it is the one that it began with; the value of that is the first job's to
+        tell, and None here. NotFound if the job keeps none, or has not measured it yet.
         """
         metric, mode = self._info.best_metric, self._info.best_mode
         if not metric:
@@ -261,7 +262,10 @@ class Job:
         if rows is None or np.isnan(rows["value"]).all():
             raise NotFound(f"the job {self.name} has not measured {metric} yet")
         place = int(np.nanargmin(rows["value"]) if mode == "min" else np.nanargmax(rows["value"]))
-        return Checkpoint(self._calls, self.id, int(rows["step"][place]), value=float(rows["value"][place]))
+        step, kept = int(rows["step"][place]), self.checkpoints
+        if step not in kept:
+            return Checkpoint(self._calls, self.id, kept[0])
+        return Checkpoint(self._calls, self.id, step, value=float(rows["value"][place]))
 
     def state_dict(self, step: int | None = None) -> dict[str, npt.NDArray[Any]]:
         """Every tensor of a checkpoint by name, ``model.0.weight``; of the newest one if ``step`` is None."""

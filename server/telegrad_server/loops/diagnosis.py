@@ -19,8 +19,8 @@ from telegrad_server.bug import bug
 from telegrad_server.datasets import Dataset
 from telegrad_server.loops.batches import Batch, Batches, rows_of_step, validation_rows
 from telegrad_server.loops.calls import Calls
+from telegrad_server.loops.checkpoints import Checkpoints
 from telegrad_server.loops.hands import Broken, Ended, Hands
-from telegrad_server.loops.keeper import Keeper
 from telegrad_server.loops.measures import Measures
 from telegrad_server.loops.probing import Probe
 from telegrad_server.loops.runner import Assignment, NotFinite, Orders, Runner, Stop, line_of
@@ -41,7 +41,7 @@ def diagnose(
     *,
     worker: Worker,
     dataset: Callable[[str], Dataset],
-    store: Keeper,
+    checkpoints: Checkpoints,
     orders: Orders,
 ) -> Finding | None:
     """What first gave a value that is not finite; None if that does not come out, as for a function with replicas."""
@@ -49,7 +49,12 @@ def diagnose(
     def replay(kind: type[_Replay]) -> Finding | None:
         silent = Orders(stop_now=orders.stop_now)
         return kind(
-            replace(assignment, step=found.step), found, worker=worker, dataset=dataset, store=store, orders=silent
+            replace(assignment, step=found.step),
+            found,
+            worker=worker,
+            dataset=dataset,
+            checkpoints=checkpoints,
+            orders=silent,
         ).finding()
 
     try:

@@ -27,7 +27,7 @@ from telegrad_server.datasets import Dataset
 from telegrad_server.datasets.cache import Cache
 from telegrad_server.datasets.fetched import Chunk, Contents, Digests, Part
 from telegrad_server.jobs import events as e
-from telegrad_server.loops import Assignment, Keeper
+from telegrad_server.loops import Assignment, Checkpoints
 from telegrad_server.service.loop_messages import damage_from_proto, event_to_proto
 from telegrad_server.service.member import GATEWAY_NAME
 from telegrad_server.service.relay import OPTIONS, error_of
@@ -85,7 +85,7 @@ class Vault:
         tell = self.stub.TellLoopEvent
         return self.ask(lambda: tell(iter(messages), timeout=CALL_SECONDS, metadata=self.metadata))
 
-    def keeper(self, assignment: Assignment) -> Keeper:
+    def checkpoints_of(self, assignment: Assignment) -> Checkpoints:
         """The checkpoints of a job, at the gateway."""
         return _Checkpoints(self, self._who(assignment.job, assignment.number))
 

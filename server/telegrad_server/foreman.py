@@ -33,7 +33,7 @@ from telegrad.wire.jobs import (
     MetricRow,
 )
 
-from telegrad_server.checkpoints import CheckpointStore, write_order
+from telegrad_server.checkpoints import CheckpointStore, Folders, write_order
 from telegrad_server.checkpoints.failing import FailingFiles
 from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog, Dataset
@@ -86,7 +86,7 @@ class Foreman:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
         self._catalog = catalog
-        self.store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
+        self.store = CheckpointStore(Folders(folder / "checkpoints", files=FailingFiles(RealFiles(), reached)))
         """Where the checkpoints of all jobs are."""
         self._demands: dict[str, Demand] = {}
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()

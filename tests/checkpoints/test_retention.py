@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 from telegrad.errors import GraphError
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.checkpoints.places import Place, places_in, spent
 
 from tests.checkpoints.drafts import draft, named, tensors
 
 
 def filled(folder: Path, *steps: int) -> CheckpointStore:
-    store = CheckpointStore(folder)
+    store = CheckpointStore(Folders(folder))
     for step in steps:
         store.write(draft(tensors(step), step=step), named(tensors(step)))
-    return CheckpointStore(folder)
+    return CheckpointStore(Folders(folder))
 
 
 def damage(folder: Path, step: int) -> None:
@@ -47,7 +47,7 @@ def test_a_damaged_one_does_not_count_and_makes_none_go(tmp_path: Path) -> None:
 
 def test_an_earlier_try_of_a_step_goes_when_a_later_one_is_whole(tmp_path: Path) -> None:
     filled(tmp_path, 10, 10, 20)
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(Folders(tmp_path))
 
     assert store.keep("job-1", last=5) == []
     assert places_in(p.name for p in next(tmp_path.iterdir()).iterdir()) == [Place(10, 2), Place(20, 1)]
@@ -98,7 +98,7 @@ def test_what_a_crash_has_left_is_swept_away(tmp_path: Path) -> None:
 
 
 def test_keeping_sweeping_and_verifying_a_job_without_checkpoints_do_nothing(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path / "none")
+    store = CheckpointStore(Folders(tmp_path / "none"))
 
     assert store.keep("job-1", last=1) == []
     store.sweep("job-1")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from telegrad.errors import GraphError, NotFound
 from telegrad.wire.arrays import array_bytes, array_from, type_of
-from telegrad_server.checkpoints import CheckpointStore, Draft
+from telegrad_server.checkpoints import CheckpointStore, Draft, Folders
 
 from tests.checkpoints.drafts import arrays_of, draft, named, tensors
 
@@ -27,10 +27,10 @@ def test_a_checkpoint_comes_back_with_the_same_bits(tmp_path: Path) -> None:
         "none": np.empty((0, 3), np.float16),
         "mask": np.array([True, False, True]),
     }
-    store = CheckpointStore(tmp_path / "checkpoints")
+    store = CheckpointStore(Folders(tmp_path / "checkpoints"))
     written = store.write(draft(arrays, step=3), named(arrays))
 
-    manifest, found = CheckpointStore(tmp_path / "checkpoints").read("job-1", 3)
+    manifest, found = CheckpointStore(Folders(tmp_path / "checkpoints")).read("job-1", 3)
 
     back = {name: array_from(type, data) for name, type, data in found}
     assert manifest == written
@@ -41,7 +41,7 @@ def test_a_checkpoint_comes_back_with_the_same_bits(tmp_path: Path) -> None:
 
 def test_tensors_are_spread_over_files_of_bounded_size(tmp_path: Path) -> None:
     arrays = {f"layer.{i}": np.full(100, i, np.float32) for i in range(10)}
-    store = CheckpointStore(tmp_path, shard_bytes=1000)
+    store = CheckpointStore(Folders(tmp_path), shard_bytes=1000)
 
     manifest = store.write(draft(arrays), named(arrays))
 
@@ -61,7 +61,7 @@ def test_tensors_that_are_not_those_of_the_draft_are_refused_and_leave_nothing(t
         "wrong type": [(name, given[1][1], data), *given[1:]],
         "wrong length": [(name, type, data[1:]), *given[1:]],
     }[change]
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(Folders(tmp_path))
 
     with pytest.raises(GraphError):
         store.write(draft(arrays), given)
@@ -71,7 +71,7 @@ def test_tensors_that_are_not_those_of_the_draft_are_refused_and_leave_nothing(t
 
 
 def test_a_step_written_again_is_read_as_it_was_last_written(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(Folders(tmp_path))
     for value in (1, 2):
         store.write(draft(tensors(value)), named(tensors(value)))
 
@@ -80,7 +80,7 @@ def test_a_step_written_again_is_read_as_it_was_last_written(tmp_path: Path) -> 
 
 
 def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(Folders(tmp_path))
     store.write(draft(tensors(1)), named(tensors(1)))
 
     assert store.steps("another") == []
@@ -94,7 +94,7 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
     "job", ["../../etc", "a/../b", "/abs", "a\0b", "x" * 300, "CON", ".", "%2e%2e", "\uff4aob", ""]
 )
 def test_no_id_of_a_job_is_a_path(tmp_path: Path, job: str) -> None:
-    store = CheckpointStore(tmp_path / "checkpoints")
+    store = CheckpointStore(Folders(tmp_path / "checkpoints"))
     store.write(draft(tensors(1), job=job), named(tensors(1)))
 
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
@@ -105,7 +105,7 @@ def test_no_id_of_a_job_is_a_path(tmp_path: Path, job: str) -> None:
 
 def test_metrics_keep_every_bit_and_what_is_not_finite(tmp_path: Path) -> None:
     metrics = {"loss": 0.1, "worst": math.nan, "up": math.inf, "down": -math.inf, "tiny": 5e-324}
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(Folders(tmp_path))
     store.write(draft(tensors(1), metrics=metrics), named(tensors(1)))
 
     found: Draft = store.latest("job-1").manifest

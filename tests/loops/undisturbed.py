@@ -12,7 +12,7 @@ import numpy.typing as npt
 import telegrad as tg
 from telegrad import nn, optim
 from telegrad.jobs import Job, KeepBest
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.jobs.job import Job as Standing
 from telegrad_server.jobs.machine import replayed
 from telegrad_server.journal import Journal
@@ -97,7 +97,7 @@ def standing(folder: Path, undisturbed: Outcome) -> Standing | None:
             assert rows == [(step, value) for step, value in known if step <= job.step], name
     finally:
         journal.close()
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(Folders(folder / "checkpoints"))
     assert store.verify(job.id).damaged == ()
     assert job.step in store.steps(job.id)
     return job

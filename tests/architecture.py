@@ -97,7 +97,7 @@ SERVER = {
     ),
     "telegrad_server.loops": (
         *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
-        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",
+        "telegrad_server.compiler.unrolled", "telegrad_server.datasets", "telegrad_server.failpoints",
         "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.web": (

@@ -44,7 +44,7 @@ def diagnose(
     checkpoints: Checkpoints,
     orders: Orders,
 ) -> Finding | None:
-    """What first gave a value that is not finite; None if that does not come out, as for a function with replicas."""
+    """What first gave a value that is not finite; None if that does not come out."""
 
     def replay(kind: type[_Replay]) -> Finding | None:
         silent = Orders(stop_now=orders.stop_now)

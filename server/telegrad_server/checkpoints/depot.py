@@ -63,6 +63,10 @@ class Depot(Protocol):
         """Remove also what crashes have left. What is on its way in fails: its writer was replaced."""
         ...
 
+    def room(self) -> int:
+        """The bytes for which there is room."""
+        ...
+
     def remove_home(self, home: str) -> None:
         """Remove all that is in a home, and the home. If it is interrupted, calling it again does the rest."""
         ...

@@ -77,6 +77,9 @@ class Folders:
             self._files.remove_folder(folder)
             self._files.sync_folder(self._folder)
 
+    def room(self) -> int:
+        return self._files.room(self._folder)
+
     def discard(self, folder: Path) -> None:
         """Remove a folder of files, which another process may be removing too."""
         with suppress(FileNotFoundError):

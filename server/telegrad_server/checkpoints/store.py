@@ -7,6 +7,7 @@ until `keep` takes it away. JOB's home is a digest of the job's id: no name from
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator
@@ -166,10 +167,15 @@ class CheckpointStore:
             self._put_away(job, self._places(job))
         self.remove_home(self.home_of(job))
 
-    def homes(self) -> list[str]:
-        """The names of the homes of jobs that are there."""
+    def room(self) -> int:
+        """The bytes for which there is room."""
         with storing("checkpoints"):
-            return self._depot.homes()
+            return self._depot.room()
+
+    def homes(self) -> list[str]:
+        """The names of the homes of jobs that are there; what has another form of name is not ours."""
+        with storing("checkpoints"):
+            return [name for name in self._depot.homes() if re.fullmatch(r"[0-9a-f]{40}", name)]
 
     def home_of(self, job: str) -> str:
         """The name of a job's home."""

@@ -45,12 +45,13 @@ def test_every_step_gets_its_own_batch(
     spec = spec_of(loop, rows, first)
     longer = replace(spec, loop=replace(loop, epochs=epochs + more))  # extended as it comes to its end
 
-    with reading(Mapped(DIGEST, {"x": x})) as batches:
+    data = Mapped(DIGEST, {"x": x})
+    with reading(data) as batches:
         for step in range(begin + 1, longer.last_step + 1):
             given = batches.of(spec if step < spec.last_step else longer, step)["x"]
 
             assert given.flags.c_contiguous
-            assert given[:, 0].tolist() == rows_of_step(longer, step).tolist()
+            assert given[:, 0].tolist() == rows_of_step(data, longer, step).tolist()
 
 
 def test_an_error_of_reading_comes_at_its_step() -> None:

@@ -34,6 +34,7 @@ def catalog(config: Config) -> Catalog | None:
         Path(config.data_dir) / "datasets",
         most_bytes=config.max_tenant_dataset_bytes,
         roots=parse_roots(config.dataset_roots),
+        cache_bytes=config.cache_bytes,
     )
 
 

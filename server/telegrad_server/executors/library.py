@@ -21,6 +21,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "library"
 SOURCES = (
     "telegrad.h",
     "pool.c",
+    "gemm.c",
 )
 """In this order, since a source uses what those before it define."""
 

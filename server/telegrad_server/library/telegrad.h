@@ -10,6 +10,15 @@ so the bits of a unit do not depend on who does it. `arguments` points to a stru
 #define _GNU_SOURCE
 #endif
 
+#include <string.h>
+
+/* A product and a sum may be rounded once, where the processor can. */
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#else
+#pragma GCC optimize("fp-contract=fast")
+#endif
+
 typedef void (*tg_kernel)(const void *arguments, long begin, long end);
 
 /* A kernel and its work. The first thread does what is serial, or has one unit. */
@@ -28,5 +37,12 @@ void tg_use_threads(long threads);
 
 /* This thread's own memory, 64-byte aligned. What was in it is gone with the next kernel, and with a second call. */
 void *tg_scratch(long bytes);
+
+/* C[m, n] (+)= A[m, k] B[k, n]; strides in floats; the columns of C lie together. */
+struct tg_gemm {
+    const float *a, *b;
+    float *c;
+    long m, n, k, a_row, a_inner, b_inner, b_column, c_row, accumulate;
+};
 
 #endif

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import telegrad_server
 from telegrad_server.executors.compiling import compiled, found_compiler
-
-LIBRARY = Path(telegrad_server.__file__).parent / "library"
-SCRATCH = "void *tg_scratch(long bytes) { static _Alignas(64) char room[4 << 20]; return room; }"
+from telegrad_server.executors.library import LINKS, source
 
 Array = Any
 
@@ -44,8 +40,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     compiler = found_compiler()
     if compiler is None:
         pytest.skip("no C compiler")
-    texts = [(LIBRARY / name).read_text().replace('#include "telegrad.h"', "") for name in ("telegrad.h", "gemm.c")]
-    loaded = compiled("\n".join([*texts, SCRATCH]), compiler, tmp_path_factory.mktemp("library"))
+    loaded = compiled(source(), compiler, tmp_path_factory.mktemp("library"), links=LINKS)
     assert loaded is not None
     loaded.tg_matmul.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
     loaded.tg_matmul.restype = None

@@ -5,6 +5,13 @@
    it change that: a row has the same bits however many others there are. */
 #include "telegrad.h"
 
+/* C[m, n] (+)= A[m, k] B[k, n]; strides in floats; the columns of C lie together. */
+struct tg_gemm {
+    const float *a, *b;
+    float *c;
+    long m, n, k, a_row, a_inner, b_inner, b_column, c_row, accumulate;
+};
+
 #if defined(__AVX512F__)
 enum { TG_WIDTH = 16, TG_ROWS = 8, TG_VECTORS = 2 }; /* 16 of 32 registers: enough for a latency of 4 cycles */
 #elif defined(__AVX2__)

@@ -12,7 +12,7 @@ so the bits of a unit do not depend on who does it. `arguments` points to a stru
 
 #include <string.h>
 
-/* A product and a sum may be rounded once, where the processor can. */
+/* a * b + c is one rounding wherever the processor has an instruction for it, in every source of the library. */
 #if defined(__clang__)
 #pragma clang fp contract(fast)
 #else
@@ -37,12 +37,5 @@ void tg_use_threads(long threads);
 
 /* This thread's own memory, 64-byte aligned. What was in it is gone with the next kernel, and with a second call. */
 void *tg_scratch(long bytes);
-
-/* C[m, n] (+)= A[m, k] B[k, n]; strides in floats; the columns of C lie together. */
-struct tg_gemm {
-    const float *a, *b;
-    float *c;
-    long m, n, k, a_row, a_inner, b_inner, b_column, c_row, accumulate;
-};
 
 #endif

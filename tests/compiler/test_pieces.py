@@ -48,7 +48,7 @@ def test_pieces_without_a_gap_are_joined_to_the_bit(axis: int, bounds: list[tupl
     verify(after)
     assert names(before)["unslice"] == len(bounds)
     assert names(after)["unslice"] == 0 and names(after)["concat"] == 1
-    arrays = [x, np.float32(-1.0)]
+    arrays = [x, np.array(-1.0, np.float32)]
     assert all(map(same_bits, interpret(before, arrays), interpret(after, arrays)))
 
 

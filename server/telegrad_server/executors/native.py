@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from telegrad.ir.op import Op
+from telegrad.ir.types import Type
+from telegrad.ops.attention import Attention, AttentionGradient
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
+from telegrad_server.executors.attention_kernels import Layout, attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
 from telegrad_server.executors.driver import KernelCall
 from telegrad_server.executors.library import Library, address_in, library
 from telegrad_server.executors.recycle import aligned_bytes
+
+Maker = Callable[[Any, Library, Sequence[Layout], Sequence[Type]], list[KernelCall]]
+"""The calls for an op on operands that lie so; none if NumPy must do it."""
 
 
 class _Addresses(NamedTuple):
@@ -56,11 +64,19 @@ class Native:
 
     def calls(self, slots: Sequence[Slot], step: Step) -> list[KernelCall]:
         """The calls that do a step; none if it has no kernel."""
+        make = MAKERS.get(type(step.op))
+        if make is not None and self.library is not None:
+            types = [slots[i].type for i in step.outputs]
+            return make(step.op, self.library, [_layout(slots[i]) for i in step.inputs], types)
         if not isinstance(step.op, Fused):
             return []
         made = _kernel_of(slots, step)
         found = self._printed.get(made.text)
         return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
+
+
+MAKERS: dict[type[Op], Maker] = {Attention: attention_calls, AttentionGradient: attention_gradient_calls}
+"""The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 
 
 def native_kernels() -> Native | None:
@@ -83,8 +99,12 @@ def _kernels(plan: Plan) -> Iterator[Kernel]:
 
 def _kernel_of(slots: Sequence[Slot], step: Step) -> Kernel:
     assert isinstance(step.op, Fused)
-    read = [slots[i] for i in step.inputs]
-    return kernel(step.op, [contiguous_strides(s.type.shape) if s.strides is None else s.strides for s in read])
+    return kernel(step.op, [_layout(slots[i])[1] for i in step.inputs])
+
+
+def _layout(slot: Slot) -> Layout:
+    """How a kernel finds a slot's elements: what lies nobody knows how is copied in C order."""
+    return slot.type, contiguous_strides(slot.type.shape) if slot.strides is None else slot.strides
 
 
 def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCall]:

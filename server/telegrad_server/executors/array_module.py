@@ -260,6 +260,12 @@ class LibraryModule:
         out, total = attention.attention(self.lib, *wide, **how)
         return out.astype(q.dtype), total
 
+    def attention_gradient(
+        self, g: Array, q: Array, k: Array, v: Array, total: Array, row: Array, bias: Array | None, **how: Any
+    ) -> tuple[Array, Array, Array]:
+        """See `attention.attention_gradient`."""
+        return attention.attention_gradient(self.lib, g, q, k, v, total, row, bias, **how)
+
     # ---- windows
 
     def _in_float32(self, function: Any, x: Array, y: Array, geometry: Any) -> Array:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.executors.blas import openblas
 from telegrad_server.executors.compiling import Compiler, compiled
 
@@ -21,6 +22,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "library"
 SOURCES = (
     "telegrad.h",
     "pool.c",
+    "driver.c",
+    "gemm.c",
+    "attention.c",
 )
 """In this order, since a source uses what those before it define."""
 
@@ -38,14 +42,23 @@ class Call(ctypes.Structure):
     )
 
 
+class Pointer(ctypes.Structure):
+    """``struct tg_pointer``: where a pointer is, and what it points to: bytes from the begin of an array."""
+
+    _fields_ = (("at", ctypes.c_void_p), ("base", ctypes.c_long), ("offset", ctypes.c_long))
+
+
 class Library:
     """The compiled library."""
 
     def __init__(self, loaded: ctypes.CDLL) -> None:
         self._loaded = loaded
         self.run: Callable[[Any, int], None] = loaded.tg_run
-        """Run calls: the address of an array, and how many. The interpreter's lock is released meanwhile."""
+        """Run an array of calls, and so many. The interpreter's lock is released meanwhile."""
         loaded.tg_run.argtypes, loaded.tg_run.restype = [ctypes.c_void_p, ctypes.c_long], None
+        self.point: Callable[[Any, int, Any], None] = loaded.tg_point
+        """Set pointers, so many, to the arrays that begin at these addresses."""
+        loaded.tg_point.argtypes, loaded.tg_point.restype = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p], None
         self.use_threads: Callable[[int], None] = loaded.tg_use_threads
         """How many threads run calls from now on, the caller among them."""
         loaded.tg_use_threads.argtypes, loaded.tg_use_threads.restype = [ctypes.c_long], None
@@ -65,6 +78,7 @@ def address_in(loaded: ctypes.CDLL, name: str) -> int:
 def source() -> str:
     """The text of the library."""
     texts = [(FOLDER / name).read_text() for name in SOURCES]
+    texts.insert(1, PRELUDE)
     return "\n".join(texts).replace('#include "telegrad.h"\n', "")
 
 

@@ -10,6 +10,15 @@ so the bits of a unit do not depend on who does it. `arguments` points to a stru
 #define _GNU_SOURCE
 #endif
 
+#include <string.h>
+
+/* a * b + c is one rounding wherever the processor has an instruction for it, in every source of the library. */
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#else
+#pragma GCC optimize("fp-contract=fast")
+#endif
+
 typedef void (*tg_kernel)(const void *arguments, long begin, long end);
 
 /* A kernel and its work. The first thread does what is serial, or has one unit. */

@@ -22,6 +22,7 @@ SOURCES = (
     "telegrad.h",
     "pool.c",
     "gemm.c",
+    "convolution.c",
 )
 """In this order, since a source uses what those before it define."""
 

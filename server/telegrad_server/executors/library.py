@@ -21,6 +21,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "library"
 SOURCES = (
     "telegrad.h",
     "pool.c",
+    "driver.c",
     "gemm.c",
     "convolution.c",
 )
@@ -40,14 +41,23 @@ class Call(ctypes.Structure):
     )
 
 
+class Pointer(ctypes.Structure):
+    """``struct tg_pointer``: where a pointer is, and what it points to: bytes from the begin of an array."""
+
+    _fields_ = (("at", ctypes.c_void_p), ("base", ctypes.c_long), ("offset", ctypes.c_long))
+
+
 class Library:
     """The compiled library."""
 
     def __init__(self, loaded: ctypes.CDLL) -> None:
         self._loaded = loaded
         self.run: Callable[[Any, int], None] = loaded.tg_run
-        """Run calls: the address of an array, and how many. The interpreter's lock is released meanwhile."""
+        """Run an array of calls, and so many. The interpreter's lock is released meanwhile."""
         loaded.tg_run.argtypes, loaded.tg_run.restype = [ctypes.c_void_p, ctypes.c_long], None
+        self.point: Callable[[Any, int, Any], None] = loaded.tg_point
+        """Set pointers, so many, to the arrays that begin at these addresses."""
+        loaded.tg_point.argtypes, loaded.tg_point.restype = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p], None
         self.use_threads: Callable[[int], None] = loaded.tg_use_threads
         """How many threads run calls from now on, the caller among them."""
         loaded.tg_use_threads.argtypes, loaded.tg_use_threads.restype = [ctypes.c_long], None

@@ -25,6 +25,7 @@ SOURCES = (
     "driver.c",
     "gemm.c",
     "attention.c",
+    "convolution.c",
 )
 """In this order, since a source uses what those before it define."""
 

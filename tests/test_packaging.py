@@ -107,6 +107,15 @@ def test_the_wheel_holds_all_files_of_the_web_page(wheel: Path) -> None:
     assert names == {f"{folder}/{path.name}" for path in (ROOT / "server" / folder).iterdir()}
 
 
+def test_the_wheel_holds_the_sources_of_the_kernel_library(wheel: Path) -> None:
+    import zipfile
+
+    folder = "telegrad_server/library"
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(folder)}
+
+    assert names == {f"{folder}/{path.name}" for path in (ROOT / "server" / folder).iterdir()}
+
+
 def test_installing_alone_gives_the_thin_client(python: Path) -> None:
     code = (
         "from importlib.metadata import distributions;"

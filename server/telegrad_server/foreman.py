@@ -34,9 +34,7 @@ from telegrad.wire.jobs import (
 )
 
 from telegrad_server.bug import bug
-from telegrad_server.checkpoints import CheckpointStore, write_order
-from telegrad_server.checkpoints.failing import FailingFiles
-from telegrad_server.checkpoints.files import RealFiles
+from telegrad_server.checkpoints import CheckpointStore, open_store, write_order
 from telegrad_server.datasets import Catalog, Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
@@ -72,7 +70,8 @@ class _Outline(NamedTuple):
 class Foreman:
     """Jobs on a floor of workers, under a folder. `start` begins to run them; after `stop` the next one goes on.
 
-    DataCorrupt or ResourceError if the journal cannot be opened. Every method may be called by any thread.
+    ``checkpoints`` says where those are kept, if not there. DataCorrupt or ResourceError if the journal or that place
+    cannot be opened. Every method may be called by any thread.
     """
 
     def __init__(
@@ -84,17 +83,22 @@ class Foreman:
         clock: Callable[[], float] = time.time,
         reached: Reached = nothing,
         rules: Rules | None = None,
+        checkpoints: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
         self._catalog = catalog
-        self.store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
-        """Where the checkpoints of all jobs are."""
         self._demands: dict[str, Demand] = {}
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._outline = lru_cache(OUTLINES)(self._outlined)
         journal = Journal(folder / "journal.db", reached=reached)
+        try:
+            self.store = open_store(checkpoints, folder=folder / "checkpoints", owner=journal.id, reached=reached)
+            """Where the checkpoints of all jobs are."""
+        except TelegradError:
+            journal.close()
+            raise
         self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
         rules = Rules() if rules is None else rules
         self._keeper = Keeper(self._ledger, self.store, catalog, folder, rules=rules, clock=clock)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from telegrad.errors import JobError, NotFound
 from telegrad.wire.job_codec import encode_spec, spec_digest
-from telegrad_server.checkpoints import CheckpointStore, Draft
+from telegrad_server.checkpoints import CheckpointStore, Draft, Folders
 from telegrad_server.datasets import Catalog
 from telegrad_server.forking import Forking
 from telegrad_server.intake import Intake
@@ -49,7 +49,7 @@ class House(NamedTuple):
 def house(tmp_path: Path) -> Iterator[House]:
     commands: list[e.Command] = []
     ledger = Ledger(Journal(tmp_path / "journal.db"), act=commands.append, clock=lambda: 5.0)
-    store = CheckpointStore(tmp_path / "checkpoints")
+    store = CheckpointStore(Folders(tmp_path / "checkpoints"))
     catalog = Catalog(tmp_path / "datasets")
     keeper = Keeper(ledger, store, catalog, tmp_path, rules=Rules(), clock=lambda: 5.0)
     forking = Forking(ledger, store, Intake(ledger, store, catalog, keeper))

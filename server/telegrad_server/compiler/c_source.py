@@ -225,7 +225,7 @@ class _Printer:
             lines.append(f"long end = (u + 1) * {per_unit} < {self._rows} ? (u + 1) * {per_unit} : {self._rows};")
             lines.append(f"for (long r = u * {per_unit}; r < end; r++) {{")
         lines += [*self._head, *inside, "}" if self._is_flat else "}\n}", "}"]
-        lines.append("void KERNEL_end(char *const *p) {")
+        lines.append("void KERNEL_end(char *const *p, long first, long last) {")
         if sums and units > 1:
             for node in sums:
                 k, out = self._partial[Value(node)], self._result[Value(node)]

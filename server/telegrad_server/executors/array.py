@@ -145,6 +145,8 @@ class ArrayExecutor:
                 values[i] = array
             if self._is_poisoned:
                 self._poison(arena, fresh)
+            if program.point is not None:
+                program.point(values)
             run_calls(calls, values)
         except (TelegradError, MemoryError, *_FAILURES) as error:
             done = len(program.calls) - length_hint(calls)

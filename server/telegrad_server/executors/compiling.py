@@ -17,6 +17,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +26,12 @@ COMPILERS = ("gcc", "clang", "cc")
 
 FLAGS = (
     "-O3", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-fopenmp-simd", "-fPIC", "-shared", "-nostdlib", "-w",
+    "-fopenmp-simd", "-fPIC", "-shared", "-w",
 )  # fmt: skip
-"""No fast-math: NaN, infinities and signed zeros keep their meaning. Nothing is linked."""
+"""No fast-math: NaN, infinities and signed zeros keep their meaning."""
+
+NOTHING = ("-nostdlib",)
+"""What a source is linked with that uses no library."""
 
 COMPILE_SECONDS = 120.0
 
@@ -69,10 +73,10 @@ def processor() -> str:
     return "\n".join([platform.machine(), *lines])
 
 
-def compiled(source: str, compiler: Compiler, folder: Path) -> ctypes.CDLL | None:
+def compiled(source: str, compiler: Compiler, folder: Path, *, links: Sequence[str] = NOTHING) -> ctypes.CDLL | None:
     """The library of a source, from the folder or made now; None if the compiler fails, which is logged."""
     flags = (*FLAGS, "-mprefer-vector-width=512") if " avx512f" in processor() else FLAGS
-    key = "\0".join([source, compiler.path, compiler.version, *flags, processor()])
+    key = "\0".join([source, compiler.path, compiler.version, *flags, *links, processor()])
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.so"
     library = _loaded(path)
     if library is not None:
@@ -81,7 +85,7 @@ def compiled(source: str, compiler: Compiler, folder: Path) -> ctypes.CDLL | Non
         with tempfile.TemporaryDirectory(dir=folder) as work:
             made, text = Path(work) / "kernels.so", Path(work) / "kernels.c"
             text.write_text(source)
-            command = [compiler.path, *flags, "-o", str(made), str(text)]
+            command = [compiler.path, *flags, "-o", str(made), str(text), *links]
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
             if done.returncode:
                 logging.warning("%s failed; NumPy runs instead: %s", compiler.path, done.stderr[-2000:])

@@ -1,7 +1,7 @@
-"""Kernels in C for the groups of a plan: printed, compiled in one source before the plan is first run, and called.
+"""Kernels in C for the steps of a plan: those of groups are printed and compiled in one source before the plan is first
+run, those with run-time shapes are in the library.
 
-A kernel is called with the addresses of its operands and results, and the interpreter's lock is released meanwhile.
-Where the compiler fails, a group is run by its ops on NumPy.
+Where the compiler fails, a step is run by its ops on NumPy.
 """
 
 from __future__ import annotations
@@ -10,49 +10,73 @@ import ctypes
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from telegrad.ir.op import Op
+from telegrad.ir.types import Type
+from telegrad.ops.attention import Attention, AttentionGradient
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
+from telegrad_server.executors.attention_kernels import Layout, attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
+from telegrad_server.executors.driver import KernelCall
+from telegrad_server.executors.library import Library, address_in, library
 from telegrad_server.executors.recycle import aligned_bytes
 
-Array = Any
-Function = Callable[..., Any]
+Maker = Callable[[Any, Library, Sequence[Layout], Sequence[Type]], list[KernelCall]]
+"""The calls for an op on operands that lie so; none if NumPy must do it."""
+
+
+class _Addresses(NamedTuple):
+    """Those of a printed kernel's two functions."""
+
+    run: int
+    end: int
 
 
 class Native:
-    """A compiler, and the kernels it has made in this process."""
+    """A compiler, the library, and the kernels that were printed in this process."""
 
     def __init__(self, compiler: Compiler, folder: Path) -> None:
         self.compiler = compiler
         self._folder = folder
-        self._functions: dict[str, tuple[Function, Function] | None] = {}  # by text
+        self._printed: dict[str, _Addresses | None] = {}  # by text
+
+    @property
+    def library(self) -> Library | None:
+        """The library; None if it cannot be compiled."""
+        return library(self.compiler, self._folder)
 
     def prepare(self, plan: Plan) -> None:
         """Compile what the plan, and those of its regions, need and what is not there yet."""
-        texts = [k.text for k in dict.fromkeys(_kernels(plan)) if k.text not in self._functions]
+        texts = [k.text for k in dict.fromkeys(_kernels(plan)) if k.text not in self._printed]
         if not texts:
             return
         names = {text: f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}" for text in texts}
         source = PRELUDE + "\n".join([text.replace("KERNEL", names[text]) for text in texts])
-        library = compiled(source, self.compiler, self._folder)
+        loaded = compiled(source, self.compiler, self._folder) if self.library is not None else None
         for text in texts:
-            self._functions[text] = None if library is None else _functions(library, names[text])
+            self._printed[text] = None if loaded is None else _addresses(loaded, names[text])
 
-    def body(self, slots: Sequence[Slot], step: Step) -> Call | None:
-        """What runs a step of a group on its operands and results; None if there is no kernel."""
+    def calls(self, slots: Sequence[Slot], step: Step) -> list[KernelCall]:
+        """The calls that do a step; none if it has no kernel."""
+        make = MAKERS.get(type(step.op))
+        if make is not None and self.library is not None:
+            types = [slots[i].type for i in step.outputs]
+            return make(step.op, self.library, [_layout(slots[i]) for i in step.inputs], types)
+        if not isinstance(step.op, Fused):
+            return []
         made = _kernel_of(slots, step)
-        found = self._functions.get(made.text)
-        if found is None:
-            return None
-        copied = tuple([k for k, i in enumerate(step.inputs) if _is_unknown(slots[i])])
-        return Call(made, *found, operands=len(step.inputs), results=len(step.outputs), copied=copied)
+        found = self._printed.get(made.text)
+        return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
+
+
+MAKERS: dict[type[Op], Maker] = {Attention: attention_calls, AttentionGradient: attention_gradient_calls}
+"""The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 
 
 def native_kernels() -> Native | None:
@@ -61,11 +85,8 @@ def native_kernels() -> Native | None:
     return Native(compiler, cache_folder()) if compiler is not None else None
 
 
-def _functions(library: ctypes.CDLL, name: str) -> tuple[Function, Function]:
-    run, end = library[name], library[f"{name}_end"]
-    run.argtypes, run.restype = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long], None
-    end.argtypes, end.restype = [ctypes.c_void_p], None
-    return run, end
+def _addresses(loaded: ctypes.CDLL, name: str) -> _Addresses:
+    return _Addresses(address_in(loaded, name), address_in(loaded, f"{name}_end"))
 
 
 def _kernels(plan: Plan) -> Iterator[Kernel]:
@@ -78,52 +99,22 @@ def _kernels(plan: Plan) -> Iterator[Kernel]:
 
 def _kernel_of(slots: Sequence[Slot], step: Step) -> Kernel:
     assert isinstance(step.op, Fused)
-    read = [slots[i] for i in step.inputs]
-    return kernel(step.op, [contiguous_strides(s.type.shape) if s.strides is None else s.strides for s in read])
+    return kernel(step.op, [_layout(slots[i])[1] for i in step.inputs])
 
 
-def _is_unknown(slot: Slot) -> bool:
-    """Whether nobody knows how the elements of a slot lie: they are copied, in C order."""
-    return slot.base >= 0 and slot.strides is None
+def _layout(slot: Slot) -> Layout:
+    """How a kernel finds a slot's elements: what lies nobody knows how is copied in C order."""
+    return slot.type, contiguous_strides(slot.type.shape) if slot.strides is None else slot.strides
 
 
-class Call:
-    """A kernel with room for its arguments; `bind` fixes the addresses of arrays that stay where they are."""
-
-    def __init__(
-        self, kernel: Kernel, run: Function, end: Function, *, operands: int, results: int, copied: Sequence[int]
-    ) -> None:
-        self._run, self._end = run, end
-        self._units = kernel.units
-        self._copied = copied
-        self._partials = [aligned_bytes(nbytes) for nbytes in kernel.partials]
-        count = operands + results
-        self._addresses = (ctypes.c_void_p * (count + len(self._partials)))()
-        for k, partial in enumerate(self._partials):
-            self._addresses[count + k] = partial.ctypes.data
-        self._at = ctypes.addressof(self._addresses)
-
-    def bind(self, arrays: Sequence[Array | None]) -> tuple[Function, tuple[int, ...]]:
-        """What runs the kernel on the arrays that are not known now, and which those are."""
-        missing: list[int] = []
-        for k, array in enumerate(arrays):
-            if array is None or k in self._copied:
-                missing.append(k)
-            else:
-                self._addresses[k] = array.ctypes.data
-        slots = tuple(missing)
-
-        def run(*given: Array) -> None:
-            for k, array in zip(slots, given, strict=True):
-                if k in self._copied:
-                    array = np.ascontiguousarray(array)
-                self._addresses[k] = array.ctypes.data
-            self()
-
-        return run, slots
-
-    def __call__(self) -> None:
-        """Run it on what is bound."""
-        self._run(self._at, 0, self._units)
-        if self._partials:
-            self._end(self._at)
+def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCall]:
+    """A printed kernel takes an array of addresses: of operands and results, ``count`` of them, and of partial sums."""
+    partials = tuple([aligned_bytes(nbytes) for nbytes in made.partials])
+    arguments = (ctypes.c_void_p * (count + len(partials)))()
+    for k, partial in enumerate(partials):
+        arguments[count + k] = partial.ctypes.data
+    pointers = tuple([(k, k * ctypes.sizeof(ctypes.c_void_p)) for k in range(count)])
+    calls = [KernelCall(found.run, arguments, made.units, pointers=pointers, memory=partials)]
+    if partials:
+        calls.append(KernelCall(found.end, arguments, 1, is_serial=True))
+    return calls

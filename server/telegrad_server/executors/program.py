@@ -2,7 +2,7 @@
 
 All that can be done once is done here, so that a step of a run costs one call of the array library and about
 0.1 µs beside it: a step whose operands and result all lie in the arena has its arguments bound, the others
-look them up in a list by slot.
+look them up in a list by slot. Consecutive steps that kernels do are one call.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import numpy_dtype
 
 from telegrad_server.compiler.collective import Finish
-from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
 from telegrad_server.executors.array_module import LibraryModule
 from telegrad_server.executors.company import finish_view
+from telegrad_server.executors.driver import Driver, KernelCall, Where, copying
 from telegrad_server.executors.kernels import Body, body
 from telegrad_server.executors.native import Native
 
@@ -47,13 +48,19 @@ class Program:
         native: Native | None,
         is_poisoned: bool,
     ) -> None:
-        """``loop`` gives the body of a step that owns plans, ``native`` that of a group of ops."""
+        """``loop`` gives the body of a step that owns plans, ``native`` the kernels."""
         self._native = native
         self._loop = loop
         self._module = module
         self._slots = plan.slots
         self._arena = arena
         self._is_poisoned = is_poisoned
+        self._driver = Driver(native.library) if native is not None and native.library is not None else None
+        self._kernels = [self._kernel_calls(step) for step in plan.steps]
+        self._wanted = self._looked_up(plan)
+        self._shadows: dict[int, Array] = {}  # of arrays that are not there yet: only addresses and strides are theirs
+        self.point: Callable[[list[Array]], None] | None = None
+        """What tells kernels where the arrays of a run are."""
         self.values: list[Array | None] = [None] * len(plan.slots)
         self.calls: list[Call] = []
         self.steps: list[int] = []  # for each call the number of its step
@@ -70,8 +77,13 @@ class Program:
                 self.values[i] = self._in_arena(slot)
         for number, step in enumerate(plan.steps):
             yield number
-            self._add(step)
+            self._add(step, self._kernels[number])
             self.steps += [number] * (len(self.calls) - len(self.steps))
+        self._close()
+        self.steps += [len(plan.steps) - 1] * (len(self.calls) - len(self.steps))
+        if self._driver is not None:
+            self.point = self._driver.point()
+        self._shadows.clear()
 
     def _bytes_of(self, slot: Slot) -> Array:
         return self._arena[slot.offset : slot.offset + slot.type.nbytes]
@@ -79,17 +91,27 @@ class Program:
     def _in_arena(self, slot: Slot) -> Array:
         return self._bytes_of(slot).view(numpy_dtype(slot.type.dtype)).reshape(slot.type.shape)
 
-    def _add(self, step: Step) -> None:
+    def _add(self, step: Step, kernels: list[KernelCall]) -> None:
         place = self._slots[step.outputs[0]].place
         if place is Place.CONSTANT:
             self._add_constant(step)
         elif place is Place.VIEW:
             self._add_view(step)
+        elif kernels:
+            self._add_kernels(step, kernels)
         else:
+            self._close()
             self._add_body(step)
-        if self._is_poisoned:
+        if self._is_poisoned and step.frees:
+            self._close()
             for i in step.frees:
                 self.calls.append((BOUND, self._bytes_of(self._slots[i]).fill, (POISON,), None, None))
+
+    def _close(self) -> None:
+        """End a run of kernels: what follows is Python's."""
+        found = self._driver.closed() if self._driver is not None else None
+        if found is not None:
+            self.calls.append((BOUND, *found, None, None))
 
     def _add_constant(self, step: Step) -> None:
         results = step.op.eval(self._module)
@@ -101,6 +123,7 @@ class Program:
 
     def _add_view(self, step: Step) -> None:
         if isinstance(step.op, Finish):
+            self._close()
             self._add_finish(step.op, step.inputs[0], step.outputs[0])
             return
         function = partial(step.op.eval, self._module)
@@ -110,7 +133,20 @@ class Program:
             found = function(*known)
             for i, array in zip(step.outputs, (found,) if is_single else found, strict=True):
                 self.values[i] = array
-        elif is_single and len(step.inputs) == 1:
+        else:
+            self._add_moving_view(step, function)
+
+    def _add_moving_view(self, step: Step, function: Callable[..., Any]) -> None:
+        """Add a view of what lies elsewhere in every run, if Python reads it."""
+        is_single = len(step.outputs) == 1
+        if any(map(self._is_unknown, step.outputs)):
+            self._close()  # it may look at the elements
+        elif self._driver is not None:
+            shadows = function(*[self._shadow(i) for i in step.inputs])
+            self._shadows.update(zip(step.outputs, (shadows,) if is_single else shadows, strict=True))
+        if self._wanted.isdisjoint(step.outputs):
+            return
+        if is_single and len(step.inputs) == 1:
             self.calls.append((VIEW, function, step.inputs[0], step.outputs[0], None))
         else:
             several = (lambda *arrays: (function(*arrays),)) if is_single else function
@@ -120,33 +156,72 @@ class Program:
         """It waits when it is its turn; what it gives is known before, if the token's place is."""
         known = self.values[out] = self.values[token]
         if known is None:
+            self._shadows[out] = self._shadow(token)
             self.calls.append((VIEW, finish_view(op), token, out, None))
         else:
             self.calls.append((BOUND, finish_view(op), (known,), None, None))
 
-    def _add_kernel(self, step: Step) -> bool:
-        """Add the call of a group's kernel; False if it has none."""
-        call = self._native.body(self._slots, step) if self._native is not None else None
-        if call is None:
-            return False
+    # ---- kernels
+
+    def _kernel_calls(self, step: Step) -> list[KernelCall]:
+        return self._native.calls(self._slots, step) if self._native is not None and self._driver is not None else []
+
+    def _looked_up(self, plan: Plan) -> set[int]:
+        """The slots whose arrays Python reads; kernels know by themselves where the others are."""
+        wanted = set(plan.outputs)
+        for step, kernels in zip(reversed(plan.steps), reversed(self._kernels), strict=True):
+            is_view = self._slots[step.outputs[0]].place is Place.VIEW
+            if is_view and not isinstance(step.op, Finish):
+                if not wanted.isdisjoint(step.outputs):
+                    wanted.update(step.inputs)
+            elif not kernels or any(map(self._is_unknown, step.inputs)):
+                wanted.update(step.inputs)
+        return wanted
+
+    def _is_unknown(self, i: int) -> bool:
+        """Whether nobody knows how the elements of a slot lie: they are copied, in C order."""
+        return self._slots[i].place is Place.VIEW and self._slots[i].strides is None
+
+    def _add_kernels(self, step: Step, kernels: list[KernelCall]) -> None:
         slots = (*step.inputs, *step.outputs)
-        function, missing = call.bind([self.values[i] for i in slots])
-        if missing:
-            self.calls.append((MANY, function, tuple([slots[k] for k in missing]), None, None))
+        copied = [k for k, i in enumerate(slots) if self._is_unknown(i)]
+        assert self._driver is not None
+        if copied:
+            self._close()
+            self._add_call(copying(self._driver.library, kernels, copied), slots)
         else:
-            self.calls.append((BOUND, call, (), None, None))
-        return True
+            self._driver.add(kernels, [self._where(i) for i in slots])
+
+    def _where(self, i: int) -> Where:
+        slot, array = self._slots[i], self.values[i]
+        if array is not None:
+            return Where(-1, array.ctypes.data)
+        if slot.place is not Place.VIEW:
+            return Where(i, 0)
+        return Where(slot.base, self._shadow(i).ctypes.data - self._shadow(slot.base).ctypes.data)
+
+    def _shadow(self, i: int) -> Array:
+        """An array that lies as the slot's will, in memory that nobody touches."""
+        if self.values[i] is not None:
+            return self.values[i]
+        if i not in self._shadows:
+            slot = self._slots[i]
+            assert slot.place is not Place.VIEW
+            self._shadows[i] = np.empty(slot.type.shape, numpy_dtype(slot.type.dtype))
+        return self._shadows[i]
+
+    # ---- the rest
 
     def _add_body(self, step: Step) -> None:
-        if isinstance(step.op, Fused) and self._add_kernel(step):
-            return
         types = tuple(self._slots[i].type for i in step.inputs)
         over = step.inputs.index(step.over) if step.over >= 0 else -1
         if step.plans:
             function = self._loop(step)
         else:
             function = body(step.op, self._module, types, results=len(step.outputs), over=over)
-        slots = (*step.inputs, *step.outputs)
+        self._add_call(function, (*step.inputs, *step.outputs))
+
+    def _add_call(self, function: Body, slots: tuple[int, ...]) -> None:
         known = [self.values[i] for i in slots]
         if all(array is not None for array in known):
             self.calls.append((BOUND, function, tuple(known), None, None))

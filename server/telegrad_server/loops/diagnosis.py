@@ -162,7 +162,8 @@ class _Earlier(_Replay):
     def _before(self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, step: int) -> None:
         self._settle(hands, measures)
         place = self._spec.loop.batch(step, self._spec.data.rows)
-        batch = self._dataset(self._spec.data.digest).batch(rows_of_step(self._spec, step))
+        data = self._dataset(self._spec.data.digest)
+        batch = data.batch(rows_of_step(data, self._spec, step))
         finding = self._probed(hands, calls, measures, calls.steps[place.rows], batch, step, None)
         if finding is not None or step > self._found.step:
             raise _Found(None if finding is _BEFORE else finding)

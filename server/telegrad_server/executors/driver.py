@@ -1,0 +1,110 @@
+"""The driver of a plan's kernels: consecutive ones are one call of the pool, in which Python does nothing.
+
+A kernel's arguments are made when a plan is loaded. Pointers into memory that stays where it is are set then; those to
+the plan's operands and results once at the beginning of each run, by the addresses of their arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from telegrad_server.executors.library import Call, Library, Pointer
+
+Array = Any
+
+
+class KernelCall(NamedTuple):
+    """A kernel, by its address, and its arguments, an array or structure of ctypes.
+
+    ``pointers`` says where in them, in bytes, the addresses of a step's operands and results belong: (number, place),
+    the results being numbered after the operands. ``memory`` is what else they point to.
+    """
+
+    kernel: int
+    arguments: Any
+    units: int
+    is_serial: bool = False
+    pointers: tuple[tuple[int, int], ...] = ()
+    memory: tuple[Array, ...] = ()
+
+    def call(self) -> Call:
+        """What the pool runs."""
+        return Call(self.kernel, ctypes.addressof(self.arguments), self.units, self.is_serial)
+
+    def point(self, place: int, address: int) -> None:
+        """Set a pointer in the arguments."""
+        ctypes.c_void_p.from_address(ctypes.addressof(self.arguments) + place).value = address
+
+
+class Where(NamedTuple):
+    """Where a slot's elements begin: bytes from the array of slot ``base``; -1 stands for an address."""
+
+    base: int
+    offset: int
+
+
+class Driver:
+    """The kernels of one plan."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._open: list[KernelCall] = []
+        self._kept: list[KernelCall] = []
+        self._pointers: list[Pointer] = []
+        self._numbers: dict[int, int] = {}  # slot -> its number among those whose arrays are looked up
+
+    def add(self, calls: Sequence[KernelCall], places: Sequence[Where]) -> None:
+        """Add a step's calls; ``places`` are those of its operands and results."""
+        for call in calls:
+            for number, place in call.pointers:
+                base, offset = places[number]
+                if base < 0:
+                    call.point(place, offset)
+                else:
+                    at = ctypes.addressof(call.arguments) + place
+                    self._pointers.append(Pointer(at, self._numbers.setdefault(base, len(self._numbers)), offset))
+        self._open += calls
+
+    def closed(self) -> tuple[Callable[[Any, int], None], tuple[Any, int]] | None:
+        """What runs all that were added since the last time, as a function and its arguments; None if none were."""
+        if not self._open:
+            return None
+        count = len(self._open)
+        calls = (Call * count)(*[call.call() for call in self._open])
+        self._kept += self._open
+        self._open = []
+        return self.library.run, (calls, count)
+
+    def point(self) -> Callable[[list[Array | None]], None] | None:
+        """What sets the pointers for a run, given the arrays by slot; None if all are set."""
+        if not self._pointers:
+            return None
+        count, slots = len(self._pointers), tuple(self._numbers)
+        pointers = (Pointer * count)(*self._pointers)
+        bases = (ctypes.c_void_p * len(slots))()
+        point = self.library.point
+
+        def run(values: list[Array]) -> None:
+            bases[:] = [values[i].ctypes.data for i in slots]
+            point(pointers, count, bases)
+
+        return run
+
+
+def copying(library: Library, calls: Sequence[KernelCall], copied: Sequence[int]) -> Callable[..., None]:
+    """What runs a step by itself on the arrays of its operands and results, of which it copies some in C order."""
+    count = len(calls)
+    array = (Call * count)(*[call.call() for call in calls])
+
+    def run(*arrays: Array) -> None:
+        held = [np.ascontiguousarray(x) if k in copied else x for k, x in enumerate(arrays)]
+        for call in calls:
+            for number, place in call.pointers:
+                call.point(place, held[number].ctypes.data)
+        library.run(array, count)
+
+    return run

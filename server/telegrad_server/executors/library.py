@@ -1,0 +1,112 @@
+"""The kernel library: C sources with run-time shapes, compiled once on a machine, and the threads that run kernels.
+
+The sources in ``telegrad_server/library`` are compiled as one. A kernel is called with the address of a C struct; the
+class of the same name here or beside its caller fills it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from telegrad_server.compiler.c_words import PRELUDE
+from telegrad_server.executors.blas import openblas
+from telegrad_server.executors.compiling import Compiler, compiled
+
+FOLDER = Path(__file__).resolve().parent.parent / "library"
+
+SOURCES = (
+    "telegrad.h",
+    "pool.c",
+    "driver.c",
+    "gemm.c",
+    "attention.c",
+    "convolution.c",
+)
+"""In this order, since a source uses what those before it define."""
+
+LINKS = ("-pthread", "-lm")
+
+
+class Call(ctypes.Structure):
+    """``struct tg_call``: a kernel, the address of its arguments, and its work."""
+
+    _fields_ = (
+        ("kernel", ctypes.c_void_p),
+        ("arguments", ctypes.c_void_p),
+        ("units", ctypes.c_long),
+        ("serial", ctypes.c_long),
+    )
+
+
+class Pointer(ctypes.Structure):
+    """``struct tg_pointer``: where a pointer is, and what it points to: bytes from the begin of an array."""
+
+    _fields_ = (("at", ctypes.c_void_p), ("base", ctypes.c_long), ("offset", ctypes.c_long))
+
+
+class Library:
+    """The compiled library."""
+
+    def __init__(self, loaded: ctypes.CDLL) -> None:
+        self._loaded = loaded
+        self.run: Callable[[Any, int], None] = loaded.tg_run
+        """Run an array of calls, and so many. The interpreter's lock is released meanwhile."""
+        loaded.tg_run.argtypes, loaded.tg_run.restype = [ctypes.c_void_p, ctypes.c_long], None
+        self.point: Callable[[Any, int, Any], None] = loaded.tg_point
+        """Set pointers, so many, to the arrays that begin at these addresses."""
+        loaded.tg_point.argtypes, loaded.tg_point.restype = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p], None
+        self.use_threads: Callable[[int], None] = loaded.tg_use_threads
+        """How many threads run calls from now on, the caller among them."""
+        loaded.tg_use_threads.argtypes, loaded.tg_use_threads.restype = [ctypes.c_long], None
+
+    def address(self, name: str) -> int:
+        """The address of a kernel."""
+        return address_in(self._loaded, name)
+
+
+def address_in(loaded: ctypes.CDLL, name: str) -> int:
+    """The address of a function in a loaded library."""
+    found = ctypes.cast(loaded[name], ctypes.c_void_p).value
+    assert found is not None
+    return found
+
+
+def source() -> str:
+    """The text of the library."""
+    texts = [(FOLDER / name).read_text() for name in SOURCES]
+    texts.insert(1, PRELUDE)
+    return "\n".join(texts).replace('#include "telegrad.h"\n', "")
+
+
+@lru_cache
+def library(compiler: Compiler, folder: Path) -> Library | None:
+    """The library with its threads, from the folder or made now; None if the compiler fails, which is logged."""
+    loaded = compiled(source(), compiler, folder, links=LINKS)
+    if loaded is None:
+        return None
+    found = Library(loaded)
+    found.use_threads(threads())
+    return found
+
+
+def threads() -> int:
+    """How many threads kernels may use: as many as BLAS, and no more than processors that this process may use."""
+    own = openblas()
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    number = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = own.threads if own is not None else int(number) if number.isdigit() else found
+    return max(1, min(found, wanted, _quota()))
+
+
+def _quota() -> int:
+    """The processors' worth of time that this container gets, rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):  # it does not say, or "max"
+        return os.cpu_count() or 1

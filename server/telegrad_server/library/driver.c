@@ -1,0 +1,13 @@
+/* The pointers of a plan's kernels to what lies elsewhere in every run: operands of the plan, and results. */
+
+struct tg_pointer {
+    char **at;   /* in the arguments of a kernel */
+    long base;   /* which array it points into */
+    long offset; /* in bytes from that array's begin */
+};
+
+void tg_point(const struct tg_pointer *pointers, long count, char *const *bases)
+{
+    for (long i = 0; i < count; i++)
+        *pointers[i].at = bases[pointers[i].base] + pointers[i].offset;
+}

@@ -30,9 +30,9 @@ class Memory:
             raise FileNotFoundError(errno.ENOENT, key)
         return memoryview(self.objects[key])[:most_bytes]
 
-    def keys(self, folder: str) -> list[str]:
+    def sizes(self, folder: str) -> dict[str, int]:
         self.strike()
-        return sorted(key for key in self.objects if key.startswith(f"{folder}/"))
+        return {key: len(data) for key, data in sorted(self.objects.items()) if key.startswith(f"{folder}/")}
 
     def folders(self) -> list[str]:
         self.strike()

@@ -6,7 +6,7 @@ is the same everywhere: what is in a checkpoint, which of them stay, which one a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from telegrad_server.checkpoints.files import Output
@@ -19,8 +19,17 @@ Read = Callable[[str, int], memoryview]
 class Entry(Protocol):
     """A checkpoint on its way in, which nobody sees."""
 
+    @property
+    def name(self) -> str:
+        """What `Depot.adopt` knows it by."""
+        ...
+
     def create(self, file: str) -> Output:
         """Begin one of its files."""
+        ...
+
+    def lengths(self) -> Mapping[str, int]:
+        """The bytes of each of its files that are there."""
         ...
 
     def commit(self, manifest: bytes) -> Place:
@@ -45,6 +54,10 @@ class Depot(Protocol):
 
     def begin(self, home: str, step: int) -> Entry:
         """Begin a checkpoint: the next try of its step, when it is committed."""
+        ...
+
+    def adopt(self, home: str, name: str, step: int) -> Entry:
+        """What another process has begun, as it is now; FileNotFoundError if there is none that can be committed."""
         ...
 
     def read(self, home: str, place: Place, file: str, most_bytes: int) -> memoryview:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from telegrad_server.checkpoints import manifest, objects
@@ -55,6 +55,9 @@ class FailingFiles:
             self._reached("checkpoint.restore")
         return self._files.read(path, most_bytes)
 
+    def size(self, path: Path) -> int:
+        return self._files.size(path)
+
     def room(self, path: Path) -> int:
         return self._files.room(path)
 
@@ -82,8 +85,8 @@ class FailingBucket:
             self._reached("checkpoint.restore")
         return self._bucket.read(key, most_bytes)
 
-    def keys(self, folder: str) -> list[str]:
-        return self._bucket.keys(folder)
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        return self._bucket.sizes(folder)
 
     def folders(self) -> list[str]:
         return self._bucket.folders()

@@ -72,6 +72,10 @@ class Files(Protocol):
         """The bytes of a file, in memory of their own, as far as ``most_bytes``."""
         ...
 
+    def size(self, path: Path) -> int:
+        """The bytes of a file."""
+        ...
+
     def room(self, path: Path) -> int:
         """The bytes for which there is room below a folder."""
         ...
@@ -113,6 +117,9 @@ class RealFiles:
             while filled < len(view) and (count := file.readinto(view[filled : filled + _PIECE])):
                 filled += count
             return view[:filled]
+
+    def size(self, path: Path) -> int:
+        return os.stat(path, follow_symlinks=False).st_size
 
     def room(self, path: Path) -> int:
         disk = os.statvfs(path)

@@ -15,8 +15,9 @@ left with).
 from __future__ import annotations
 
 import errno
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,6 +52,11 @@ class Folders:
         self._make_home(place)
         self._files.make_folder(beside)
         return Beside(self, self._files, beside, step)
+
+    def adopt(self, home: str, name: str, step: int) -> Entry:
+        if not re.fullmatch(f"{WRITING}[0-9a-f]{{16}}", name):
+            raise FileNotFoundError(errno.ENOENT, f"no checkpoint on its way is called {name!r:.40}")
+        return Beside(self, self._files, self._folder / home / name, step)
 
     def read(self, home: str, place: Place, file: str, most_bytes: int) -> memoryview:
         return self._files.read(self._folder / home / place.name / file, most_bytes)
@@ -109,8 +115,15 @@ class Beside:
     def __init__(self, depot: Folders, files: Files, folder: Path, step: int) -> None:
         self._depot, self._files, self._folder, self._step = depot, files, folder, step
 
+    @property
+    def name(self) -> str:
+        return self._folder.name
+
     def create(self, file: str) -> Output:
         return self._files.create(self._folder / file)
+
+    def lengths(self) -> Mapping[str, int]:
+        return {file: self._files.size(self._folder / file) for file in self._files.names(self._folder)}
 
     def commit(self, manifest: bytes) -> Place:
         output = self.create(manifests.NAME)

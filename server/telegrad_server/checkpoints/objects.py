@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from telegrad_server.checkpoints import manifest as manifests
@@ -40,8 +40,8 @@ class Bucket(Protocol):
         """The bytes of an object, as far as ``most_bytes``."""
         ...
 
-    def keys(self, folder: str) -> list[str]:
-        """The keys that begin with ``folder/``, in order."""
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """The bytes of each object whose key begins with ``folder/``, by key, in order."""
         ...
 
     def folders(self) -> list[str]:
@@ -75,6 +75,13 @@ class Objects:
         known = places_in([folder.removeprefix(f"{home}/") for folder in self._folders(home)])
         tries = [place.attempt for place in known if place.step == step]
         return Coming(self, self._bucket, home, Place(step, max(tries, default=0) + 1, secrets.token_hex(8)))
+
+    def adopt(self, home: str, name: str, step: int) -> Entry:
+        places = [place for place in places_in([name]) if place.step == step and place.token]
+        there = self.files(f"{home}/{name}") if places else []
+        if not there or manifests.NAME in there or GONE in there:
+            raise FileNotFoundError(errno.ENOENT, f"no checkpoint on its way is called {name!r:.40}")
+        return Coming(self, self._bucket, home, places[0], files=there)
 
     def read(self, home: str, place: Place, file: str, most_bytes: int) -> memoryview:
         return self._bucket.read(f"{home}/{place.name}/{file}", most_bytes)
@@ -114,7 +121,7 @@ class Objects:
     def _folders(self, home: str) -> dict[str, list[str]]:
         """The objects in a home, by what stands before the last slash of their keys."""
         found: dict[str, list[str]] = {}
-        for key in self._bucket.keys(home):
+        for key in self._bucket.sizes(home):
             folder, _, file = key.rpartition("/")
             found.setdefault(folder, []).append(file)
         return found
@@ -123,14 +130,21 @@ class Objects:
 class Coming:
     """Objects that no manifest makes a checkpoint yet."""
 
-    def __init__(self, depot: Objects, bucket: Bucket, home: str, place: Place) -> None:
+    def __init__(self, depot: Objects, bucket: Bucket, home: str, place: Place, *, files: Sequence[str] = ()) -> None:
         self._depot, self._bucket, self._place = depot, bucket, place
         self._folder = f"{home}/{place.name}"
-        self._files: list[str] = []
+        self._files = [*files]
+
+    @property
+    def name(self) -> str:
+        return self._place.name
 
     def create(self, file: str) -> Output:
         self._files.append(file)
         return self._bucket.create(f"{self._folder}/{file}")
+
+    def lengths(self) -> Mapping[str, int]:
+        return {key.rpartition("/")[2]: size for key, size in self._bucket.sizes(self._folder).items()}
 
     def commit(self, manifest: bytes) -> Place:
         _put(self._bucket, f"{self._folder}/{manifests.NAME}", manifest)

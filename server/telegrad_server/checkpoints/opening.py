@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from telegrad.errors import ResourceError
 
+from telegrad_server.checkpoints.depot import Depot
 from telegrad_server.checkpoints.failing import FailingBucket, FailingFiles
 from telegrad_server.checkpoints.files import Output, RealFiles
 from telegrad_server.checkpoints.folders import Folders
@@ -31,15 +33,41 @@ def open_store(where: str, *, folder: Path, owner: str, reached: Reached) -> Che
     """
     if not where:
         return CheckpointStore(Folders(folder, files=FailingFiles(RealFiles(), reached)))
+    place = _found(where, reached)
+    _claim(place.read, place.create, owner, where)
+    return CheckpointStore(place.depot)
+
+
+def open_depot(where: str, reached: Reached) -> Depot:
+    """The same place, for a worker of the gateway whose it is. ResourceError, in a sentence, if it is nobody's."""
+    place = _found(where, reached)
+    try:
+        place.read()
+    except OSError as error:
+        raise ResourceError(
+            f"--checkpoint-store {where} is no gateway's place for checkpoints: no {OWNER} is there ({error.strerror})"
+        ) from error
+    return place.depot
+
+
+class _Place(NamedTuple):
+    """A depot, and how the file is read and made that says whose it is."""
+
+    depot: Depot
+    read: Callable[[], memoryview]
+    create: Callable[[], Output]
+
+
+def _found(where: str, reached: Reached) -> _Place:
     if "://" in where:
         bucket = S3Bucket(where)
-        _claim(lambda: bucket.read(OWNER, 4096), lambda: bucket.create(OWNER), owner, where)
-        return CheckpointStore(Objects(FailingBucket(bucket, reached)))
+        depot = Objects(FailingBucket(bucket, reached))
+        return _Place(depot, lambda: bucket.read(OWNER, 4096), lambda: bucket.create(OWNER))
     path, files = Path(where), RealFiles()
     if not path.is_absolute() or not path.is_dir():
         raise ResourceError(f"--checkpoint-store {where}: there is no such folder; is it mounted?")
-    _claim(lambda: files.read(path / OWNER, 4096), lambda: files.create(path / OWNER), owner, where)
-    return CheckpointStore(Folders(path / "checkpoints", files=FailingFiles(files, reached)))
+    depot = Folders(path / "checkpoints", files=FailingFiles(files, reached))
+    return _Place(depot, lambda: files.read(path / OWNER, 4096), lambda: files.create(path / OWNER))
 
 
 def _claim(read: Callable[[], memoryview], create: Callable[[], Output], owner: str, where: str) -> None:

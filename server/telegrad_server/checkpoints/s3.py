@@ -7,7 +7,7 @@ and are dropped when the job goes on; a rule of the bucket may drop them as well
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -47,9 +47,9 @@ class S3Bucket:
         with _answered():
             return memoryview(self._s3.cat_file(f"{self._bucket}/{self._prefix}{key}", start=0, end=most_bytes))
 
-    def keys(self, folder: str) -> list[str]:
+    def sizes(self, folder: str) -> Mapping[str, int]:
         found = self._pages("list_objects_v2", "Contents", Prefix=f"{self._prefix}{folder}/")
-        return [item["Key"].removeprefix(self._prefix) for item in found]
+        return {item["Key"].removeprefix(self._prefix): item["Size"] for item in found}
 
     def folders(self) -> list[str]:
         found = self._pages("list_objects_v2", "CommonPrefixes", Prefix=self._prefix, Delimiter="/")

@@ -10,7 +10,7 @@ import hashlib
 import re
 import threading
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -24,6 +24,11 @@ from telegrad_server.checkpoints.files import storing
 from telegrad_server.checkpoints.manifest import Draft, Manifest
 from telegrad_server.checkpoints.places import Place, spent
 from telegrad_server.checkpoints.shards import SHARD_BYTES, Named, write_shards
+
+
+def home_of(job: str) -> str:
+    """The name of a job's home."""
+    return hashlib.sha256(job.encode()).hexdigest()[:40]
 
 
 class CheckpointStore:
@@ -55,6 +60,23 @@ class CheckpointStore:
                 raise
         self._whole.add((draft.job, place))
         return manifest
+
+    def adopt(self, manifest: Manifest, name: str, *, still: Callable[[], object]) -> None:
+        """Commit a checkpoint whose files another machine has put here; ``still`` is called before and may refuse.
+
+        NotFound unless all of them, and nothing else, can be read from here in their full length: then it counts.
+        """
+        with storing(f"checkpoint of step {manifest.step}"):
+            try:
+                entry = self._depot.adopt(self.home_of(manifest.job), name, manifest.step)
+                found = entry.lengths()
+            except (FileNotFoundError, NotADirectoryError):
+                found, entry = {}, None
+            if entry is None or found != {shard.file: shard.bytes for shard in manifest.shards}:
+                raise NotFound(f"the files of the checkpoint of step {manifest.step} cannot be seen from here")
+            still()
+            place = entry.commit(manifests.encode(manifest))
+        self._whole.add((manifest.job, place))
 
     def steps(self, job: str) -> list[int]:
         """The steps of a job with a checkpoint, in order. Their bytes have not been looked at."""
@@ -179,7 +201,7 @@ class CheckpointStore:
 
     def home_of(self, job: str) -> str:
         """The name of a job's home."""
-        return hashlib.sha256(job.encode()).hexdigest()[:40]
+        return home_of(job)
 
     def remove_home(self, name: str) -> None:
         """Remove a home that no job has. If it is interrupted anywhere, calling it again does the rest."""

@@ -140,6 +140,7 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
         "max-tensor-bytes": config.max_tensor_bytes,
         "max-graph-nodes": config.max_graph_nodes,
         "max-flops": config.max_flops,
+        "checkpoint-store": config.checkpoint_store or None,
         "cache-dir": config.cache_dir or (near_cache if is_near else None),
         "cache-bytes": config.cache_bytes,
         "lease-seconds": config.lease_seconds,

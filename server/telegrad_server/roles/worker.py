@@ -11,10 +11,12 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from telegrad.errors import AccessError, TelegradError
+from telegrad.errors import AccessError, ResourceError, TelegradError
 from telegrad.wire.status import to_record
 from telegrad.wire.v1 import workers_pb2
 
+from telegrad_server.checkpoints import open_depot
+from telegrad_server.checkpoints.depot import Depot
 from telegrad_server.cluster.collectives import Listener, Tls
 from telegrad_server.cluster.groups import Groups, collectives_address
 from telegrad_server.cluster.lease import Lease
@@ -24,7 +26,7 @@ from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
 from telegrad_server.datasets.cache import Cache
 from telegrad_server.executors import Executor, pick_executor
-from telegrad_server.failpoints import chosen
+from telegrad_server.failpoints import Reached, chosen
 from telegrad_server.roles.running import STOP_SECONDS, reachable, say, stopping
 from telegrad_server.seats import Neighbours
 from telegrad_server.service import Server, TicketAccess
@@ -59,7 +61,7 @@ async def run(config: Config) -> int:
     """Serve until a signal, or until the gateway gives this worker up."""
     if config.gateway is None or config.cluster_key_file is None:
         raise AccessError("a worker needs --gateway HOST:PORT and --cluster-key-file FILE")
-    stop = stopping()
+    stop, reached = stopping(), chosen(config.failpoints, testing=config.testing)
     key = Key.from_file(config.cluster_key_file)
     roots = Path(config.cluster_ca).read_bytes() if config.cluster_ca else None
     lease = Lease()
@@ -95,8 +97,9 @@ async def run(config: Config) -> int:
         worker=(facts.worker, facts.incarnation),
         lease=lease,
         cache=Cache(Path(cache_dir), most_bytes=config.cache_bytes),
+        depot=await asyncio.to_thread(_depot, config, reached),
     )
-    shift = WorkShift(worker, vault, lease, reached=chosen(config.failpoints, testing=config.testing))
+    shift = WorkShift(worker, vault, lease, reached=reached)
     shift.start()
     say(f"telegrad-server worker {facts.worker} listening on {config.host}:{port}, joining {config.gateway}")
     draining = asyncio.create_task(drained.wait())
@@ -115,6 +118,17 @@ async def run(config: Config) -> int:
     if config.cache_dir is None:
         await asyncio.to_thread(shutil.rmtree, cache_dir, ignore_errors=True)
     return status
+
+
+def _depot(config: Config, reached: Reached) -> Depot | None:
+    """Where the gateway keeps checkpoints, if this machine reaches it; else they go through the gateway."""
+    if not config.checkpoint_store:
+        return None
+    try:
+        return open_depot(config.checkpoint_store, reached)
+    except ResourceError as error:
+        logging.warning("checkpoints go through the gateway: %s", error.message)
+        return None
 
 
 def _tls(config: Config) -> Tls | None:

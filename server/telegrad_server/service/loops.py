@@ -183,6 +183,14 @@ class Loops:
         draft = Draft(**{f.name: getattr(said, f.name) for f in fields(Draft)})
         if draft.job != job.id:
             raise GraphError("the draft is of another job", reason="MALFORMED_MESSAGE")
+        if first.header.entry:
+            await asyncio.to_thread(
+                self._foreman.store.adopt,
+                said,
+                first.header.entry,
+                still=lambda: self._holding(first.header.assignment),
+            )
+            return pb.StoreCheckpointResponse()
         loop = asyncio.get_running_loop()
 
         def coming() -> Iterator[tuple[str, Type, memoryview]]:

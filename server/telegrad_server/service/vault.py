@@ -7,15 +7,16 @@ the gateway's word that the assignment is over, or the end of the worker.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 from typing import Any, TypeVar, cast
 
 import grpc
 import numpy as np
-from telegrad.errors import DataCorrupt, JobError, ServerUnavailable, TelegradError
+from telegrad.errors import DataCorrupt, JobError, NotFound, ResourceError, ServerUnavailable, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire import stream
 from telegrad.wire.v1 import loops_pb2 as pb
@@ -24,6 +25,10 @@ from telegrad.wire.v1 import loops_pb2_grpc as services
 from telegrad_server.checkpoints import Draft, write_order
 from telegrad_server.checkpoints import manifest as manifests
 from telegrad_server.checkpoints.contents import Latest
+from telegrad_server.checkpoints.depot import Depot
+from telegrad_server.checkpoints.files import storing
+from telegrad_server.checkpoints.shards import SHARD_BYTES, write_shards
+from telegrad_server.checkpoints.store import home_of
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.datasets import Dataset
@@ -49,7 +54,15 @@ class Vault:
     """The gateway, seen from the loops of a worker. ``worker`` is its name and its process."""
 
     def __init__(
-        self, gateway: str, key: Key, roots: bytes | None, *, worker: tuple[str, str], lease: Lease, cache: Cache
+        self,
+        gateway: str,
+        key: Key,
+        roots: bytes | None,
+        *,
+        worker: tuple[str, str],
+        lease: Lease,
+        cache: Cache,
+        depot: Depot | None = None,
     ) -> None:
         options = list(OPTIONS)
         if roots is None:
@@ -65,6 +78,8 @@ class Vault:
         self.worker = worker
         self._lease = lease
         self._cache = cache
+        self.depot = depot
+        """Where the gateway keeps checkpoints, if it can be reached from here."""
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -212,9 +227,11 @@ class _Checkpoints:
         return Latest(manifest, tensors(), tuple(map(damage_from_proto, header.skipped)))
 
     def write(self, draft: Draft, tensors: Iterable[Named]) -> object:
-        """Send a checkpoint to where it lasts."""
+        """Put a checkpoint where it lasts, or send it there."""
         named = list(tensors)
         vault = self._vault
+        if vault.depot is not None and self._put(vault.depot, draft, named):
+            return None
 
         def parts() -> Iterator[bytes]:
             manifest = manifests.encode(manifests.with_shards(draft, ()))
@@ -228,6 +245,33 @@ class _Checkpoints:
                 yield pb.StoreCheckpointRequest(digest=hash.digest()).SerializeToString()
 
         return vault.ask(lambda: vault.store(parts()))
+
+    def _put(self, depot: Depot, draft: Draft, named: list[Named]) -> bool:
+        """Put its files where the gateway finds them, which makes them a checkpoint. Whether it did."""
+        vault = self._vault
+        try:
+            with storing(f"checkpoint of step {draft.step}"):
+                entry = depot.begin(home_of(draft.job), draft.step)
+        except ResourceError as error:
+            logging.warning("a checkpoint goes through the gateway: %s", error.message)
+            return False
+        try:
+            with storing(f"checkpoint of step {draft.step}"):
+                shards = write_shards(entry.create, draft.tensors, named, shard_bytes=SHARD_BYTES)
+            manifest = manifests.encode(manifests.with_shards(draft, shards))
+            header = pb.CheckpointDraft(assignment=self._who, manifest=manifest, entry=entry.name)
+            message = pb.StoreCheckpointRequest(header=header).SerializeToString()
+            vault.ask(lambda: vault.store(iter([message])))
+        except (ResourceError, NotFound) as error:
+            logging.warning("a checkpoint goes through the gateway: %s", error.message)
+            with suppress(OSError):
+                entry.discard()
+            return False
+        except BaseException:
+            with suppress(OSError):
+                entry.discard()
+            raise
+        return True
 
     def keep(self, job: str, *, last: int, best: Collection[int] = ()) -> object:
         """Remove the others."""

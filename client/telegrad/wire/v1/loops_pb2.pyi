@@ -168,12 +168,14 @@ class RestoreCheckpointResponse(_message.Message):
     def __init__(self, chunk: _Optional[bytes] = ..., header: _Optional[_Union[CheckpointManifest, _Mapping]] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class CheckpointDraft(_message.Message):
-    __slots__ = ("assignment", "manifest")
+    __slots__ = ("assignment", "manifest", "entry")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
     assignment: LoopAssignment
     manifest: bytes
-    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., manifest: _Optional[bytes] = ...) -> None: ...
+    entry: str
+    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., manifest: _Optional[bytes] = ..., entry: _Optional[str] = ...) -> None: ...
 
 class StoreCheckpointRequest(_message.Message):
     __slots__ = ("chunk", "header", "digest")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import Any, TypeVar, cast
@@ -31,6 +31,7 @@ from telegrad_server.datasets.blocks import Blocks, block_digest
 from telegrad_server.datasets.cache import Cache
 from telegrad_server.datasets.fetched import Chunk, Contents, Digests, Part
 from telegrad_server.datasets.layout import Layout
+from telegrad_server.datasets.registered import Registered
 from telegrad_server.jobs import events as e
 from telegrad_server.loops import Assignment, Keeper
 from telegrad_server.service.loop_messages import damage_from_proto, event_to_proto
@@ -46,10 +47,21 @@ Named = tuple[str, Type, memoryview]
 
 
 class Vault:
-    """The gateway, seen from the loops of a worker. ``worker`` is its name and its process."""
+    """The gateway, seen from the loops of a worker. ``worker`` is its name and its process.
+
+    What is in ``near`` and in blocks is read from its files, not asked of the gateway.
+    """
 
     def __init__(
-        self, gateway: str, key: Key, roots: bytes | None, *, worker: tuple[str, str], lease: Lease, cache: Cache
+        self,
+        gateway: str,
+        key: Key,
+        roots: bytes | None,
+        *,
+        worker: tuple[str, str],
+        lease: Lease,
+        cache: Cache,
+        near: Sequence[Registered] = (),
     ) -> None:
         options = list(OPTIONS)
         if roots is None:
@@ -64,7 +76,7 @@ class Vault:
         self.metadata = (("authorization", f"Bearer {key.password}"),)
         self.worker = worker
         self._lease = lease
-        self._cache = cache
+        self._cache, self._near = cache, near
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -96,6 +108,9 @@ class Vault:
 
     def dataset(self, assignment: Assignment, digest: str) -> Dataset:
         """The data of a job, from the cache, where it is put if need be: at once, or block by block as it is read."""
+        for registered in self._near:
+            if (found := registered.find_blocks(digest)) is not None:
+                return found
         who = self._who(assignment.job, assignment.number)
         return self._cache.find(digest) or self.ask(lambda: self._opened(who, digest))
 

@@ -1,4 +1,4 @@
-"""Jobs in a cluster on more data than a worker may hold: its blocks come from the gateway as they are wanted."""
+"""Jobs in a cluster on more data than a worker may hold: blocks come from the gateway, or from where the files are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import telegrad as tg
 from telegrad.jobs import Job
 
 from tests.cluster import test_jobs as jobs
+from tests.cluster.conftest import gateway
 from tests.cluster.test_jobs import SEED, Cluster, kinds
-from tests.datasets.parquets import held_bytes
-from tests.loops.on_blocks import Files, by_hand, submitted, written
+from tests.datasets.parquets import held_bytes, write
+from tests.loops.on_blocks import WINDOW_BYTES, Files, by_hand, submitted, written
 from tests.loops.training import assert_equal_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -32,10 +33,10 @@ def cluster(tmp_path: Path, files: Files) -> Iterator[Cluster]:
         yield Cluster(tmp_path, stack, *files.options)
 
 
-def started(cluster: Cluster, files: Files, name: str, folder: Path) -> Path:
+def started(cluster: Cluster, files: Files, name: str, folder: Path, *options: str) -> Path:
     """A worker that may hold little, and its cache."""
     cache = folder / f"cache-{name}"
-    cluster.start(name, "--cache-dir", str(cache), "--cache-bytes", str(files.layout.shuffling_bytes))
+    cluster.start(name, "--cache-dir", str(cache), "--cache-bytes", str(files.layout.shuffling_bytes), *options)
     return cache
 
 
@@ -100,3 +101,34 @@ def test_a_gateway_that_is_started_anew_goes_on_giving_blocks(
         job = session.jobs["hurt"]
         assert_ends_as_by_hand(job, unhurt, files, steps=steps)
         assert kinds(job) == ["Submitted", "Assigned", "Started", "Succeeded"]
+
+
+@pytest.mark.parametrize("are_there", [True, False])
+def test_a_worker_that_reaches_the_files_reads_them_itself(
+    cluster: Cluster, files: Files, unhurt: tg.Session, tmp_path: Path, are_there: bool
+) -> None:
+    """One whose files are others asks the gateway."""
+    if not are_there:
+        write(tmp_path / "others", files=[(40, 7)])
+    place = f"{tmp_path}/{'clicks' if are_there else 'others'}"
+    roots = f"clicks={place}?kind=parquet&shuffle_bytes={WINDOW_BYTES}"
+    cache = started(cluster, files, "one", tmp_path, "--dataset-roots", roots)
+    with cluster.session() as session:
+        job = submitted(session, steps=40, every=1000)
+        assert_ends_as_by_hand(job, unhurt, files, steps=40)
+
+    asked = held_bytes(tmp_path / "data" / "datasets" / "registered" / "blocks")
+    assert (asked == 0) == are_there
+    assert list(cache.glob("registered/*/*.json")) if are_there else not (cache / "registered").exists()
+
+
+def test_a_worker_that_the_gateway_makes_reads_the_files(files: Files, unhurt: tg.Session, tmp_path: Path) -> None:
+    with (
+        gateway("--workers", "1", "--data-dir", str(tmp_path / "data"), *files.options) as running,
+        tg.connect(running.address, seed=SEED, queue_seconds=60, new=True) as session,
+    ):
+        job = submitted(session, steps=40, every=1000)
+        assert_ends_as_by_hand(job, unhurt, files, steps=40)
+
+    assert not (tmp_path / "data" / "datasets" / "registered" / "blocks").exists()
+    assert held_bytes(tmp_path / "data" / "cache") > 0

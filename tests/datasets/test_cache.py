@@ -109,3 +109,20 @@ def test_a_dataset_larger_than_the_cache_is_refused_before_it_comes(tmp_path: Pa
         Cache(tmp_path, most_bytes=1000).open(digest(data), lambda: parts(data))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_still_coming_has_its_room(tmp_path: Path) -> None:
+    first, second, third = (arrays(seed) for seed in range(3))
+    size = sum(array.nbytes for array in first.values())
+    cache = Cache(tmp_path, most_bytes=2 * size + 1000)
+    cache.open(digest(first), lambda: parts(first))
+
+    def slowly() -> Iterator[Part]:
+        coming = parts(second)
+        yield next(coming)
+        cache.open(digest(third), lambda: parts(third))  # as on another thread
+        yield from coming
+
+    cache.open(digest(second), slowly)
+
+    assert {path.name for path in tmp_path.iterdir()} == {digest(second), digest(third)}

@@ -27,6 +27,7 @@ from telegrad_server.datasets.dataset import Dataset, Mapped
 from telegrad_server.datasets.disk import storage
 from telegrad_server.datasets.fetched import Contents, Part, open_fetched, room_for, write_fetched
 
+DIGITS = 64
 LEFT_SECONDS = 24 * 3600.0
 """What is still coming after so long is what a crash has left."""
 
@@ -108,8 +109,8 @@ class Cache:
             )
         places: list[tuple[float, int, Path]] = []
         for place in self._folder.iterdir():
-            if place.name in self._reserved:
-                continue
+            if place.name in self._reserved or (not place.name.startswith(".") and len(place.name) != DIGITS):
+                continue  # others may keep folders beside ours
             with suppress(FileNotFoundError):
                 used = place.stat().st_mtime
                 if place.name.startswith(".") and time.time() - used > LEFT_SECONDS:

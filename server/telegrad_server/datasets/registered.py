@@ -7,6 +7,7 @@ another dataset, and a job that read the old one says so. Their contents are not
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from telegrad.errors import NotFound
+from telegrad.errors import NotFound, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.datasets import Column, Description
 
@@ -87,6 +88,22 @@ class Registered:
             return self._opened(shards)
         dataset = self.open()
         return dataset if dataset.digest == digest else None
+
+    def find_blocks(self, digest: str) -> Blocks | None:
+        """The dataset with this digest, if it is in blocks and that is what the files are; None for any other."""
+        if self.root.kind != "parquet":
+            return None
+        try:
+            if digest not in self._shards:
+                root = self.root
+                listing = listed_in_store(look(root)) if root.url else listed_here(root)
+                if listing is None or listing.digest != digest:
+                    return None
+                return self._in_blocks(listing)
+            return self._opened(self._shards[digest])
+        except (OSError, TelegradError) as error:
+            logging.warning("dataset %s cannot be read from here: %s", self.root.name, error)
+            return None
 
     def _in_blocks(self, listing: Listing) -> Blocks:
         shards = self._shards.get(listing.digest)

@@ -143,6 +143,7 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
         "checkpoint-store": config.checkpoint_store or None,
         "cache-dir": config.cache_dir or (near_cache if is_near else None),
         "cache-bytes": config.cache_bytes,
+        "dataset-roots": (config.dataset_roots or None) if is_near else None,
         "lease-seconds": config.lease_seconds,
         "drain-seconds": config.drain_seconds,
     }

@@ -24,7 +24,9 @@ from telegrad_server.cluster.machine import machine_id
 from telegrad_server.cluster.ray_cluster import RayletSettings, check_ray, run_raylet
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.config import Config
+from telegrad_server.datasets import parse_roots
 from telegrad_server.datasets.cache import Cache
+from telegrad_server.datasets.registered import Registered
 from telegrad_server.executors import Executor, pick_executor
 from telegrad_server.failpoints import Reached, chosen
 from telegrad_server.roles.running import STOP_SECONDS, reachable, say, stopping
@@ -90,13 +92,18 @@ async def run(config: Config) -> int:
     recruits.introduce(membership, facts)
     running = asyncio.create_task(membership.run())
     cache_dir = config.cache_dir or await asyncio.to_thread(tempfile.mkdtemp, prefix="telegrad-cache-")
+    cache = Cache(Path(cache_dir), most_bytes=config.cache_bytes)
+    near = [
+        Registered(root, Path(cache_dir) / "registered", blocks=cache) for root in parse_roots(config.dataset_roots)
+    ]
     vault = Vault(
         config.gateway,
         key,
         roots,
         worker=(facts.worker, facts.incarnation),
         lease=lease,
-        cache=Cache(Path(cache_dir), most_bytes=config.cache_bytes),
+        cache=cache,
+        near=near,
         depot=await asyncio.to_thread(_depot, config, reached),
     )
     shift = WorkShift(worker, vault, lease, reached=reached)

@@ -88,6 +88,7 @@ async def run(config: Config) -> int:
     recruits.introduce(membership, facts)
     running = asyncio.create_task(membership.run())
     cache_dir = config.cache_dir or await asyncio.to_thread(tempfile.mkdtemp, prefix="telegrad-cache-")
+    reached = chosen(config.failpoints, testing=config.testing)
     vault = Vault(
         config.gateway,
         key,
@@ -95,8 +96,9 @@ async def run(config: Config) -> int:
         worker=(facts.worker, facts.incarnation),
         lease=lease,
         cache=Cache(Path(cache_dir), most_bytes=config.cache_bytes),
+        reached=reached,
     )
-    shift = WorkShift(worker, vault, lease, reached=chosen(config.failpoints, testing=config.testing))
+    shift = WorkShift(worker, vault, lease, reached=reached)
     shift.start()
     say(f"telegrad-server worker {facts.worker} listening on {config.host}:{port}, joining {config.gateway}")
     draining = asyncio.create_task(drained.wait())

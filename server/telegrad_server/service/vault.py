@@ -26,6 +26,7 @@ from telegrad_server.cluster.tickets import Key
 from telegrad_server.datasets import Dataset
 from telegrad_server.datasets.cache import Cache
 from telegrad_server.datasets.fetched import Chunk, Contents, Digests, Part
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops import Assignment, Keeper
 from telegrad_server.service.loop_messages import damage_from_proto, event_to_proto
@@ -44,7 +45,15 @@ class Vault:
     """The gateway, seen from the loops of a worker. ``worker`` is its name and its process."""
 
     def __init__(
-        self, gateway: str, key: Key, roots: bytes | None, *, worker: tuple[str, str], lease: Lease, cache: Cache
+        self,
+        gateway: str,
+        key: Key,
+        roots: bytes | None,
+        *,
+        worker: tuple[str, str],
+        lease: Lease,
+        cache: Cache,
+        reached: Reached = nothing,
     ) -> None:
         options = list(OPTIONS)
         if roots is None:
@@ -60,6 +69,7 @@ class Vault:
         self.worker = worker
         self._lease = lease
         self._cache = cache
+        self.reached = reached
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -83,6 +93,7 @@ class Vault:
         number = getattr(event, "assignment", 0)
         messages = event_to_proto(event, self._who(event.job, number))
         tell = self.stub.TellLoopEvent
+        self.reached("away.tell")
         return self.ask(lambda: tell(iter(messages), timeout=CALL_SECONDS, metadata=self.metadata))
 
     def keeper(self, assignment: Assignment) -> Keeper:
@@ -181,7 +192,9 @@ class _Checkpoints:
                         coming = None
                         raise
 
-                yield name, type, vault.ask(read)
+                data = vault.ask(read)
+                vault.reached("away.restore")
+                yield name, type, data
 
         return Latest(manifest, tensors(), tuple(map(damage_from_proto, header.skipped)))
 
@@ -195,6 +208,7 @@ class _Checkpoints:
             header = pb.CheckpointDraft(assignment=self._who, manifest=manifest)
             yield pb.StoreCheckpointRequest(header=header).SerializeToString()
             for _, _, data in named:
+                vault.reached("away.store")
                 hash = hashlib.sha256()
                 for chunk in stream.chunks(data.cast("B")):
                     hash.update(chunk)

@@ -40,6 +40,14 @@ LOOP_NAMES = (
 """Those of a job's loop, in the order a step and its checkpoint pass them."""
 
 ALL_NAMES = (*NAMES, *CHECKPOINT_NAMES, *LOOP_NAMES)
+"""Those that a server by itself passes."""
+
+AWAY_NAMES = (
+    "away.restore",  # a tensor of the checkpoint to begin from has come
+    "away.tell",  # before the gateway is told what happened
+    "away.store",  # before a tensor of a checkpoint is sent
+)
+"""Those of a worker whose gateway keeps the jobs, besides its loop's."""
 
 Reached = Callable[[str], None]
 """Called with its name where a place is reached."""
@@ -59,10 +67,10 @@ class Failpoints:
         for item in filter(None, text.split(",")):
             name, _, action = item.partition("=")
             word, _, count = action.partition(":")
-            if name not in ALL_NAMES or word not in ("kill", "full") or not (count or "1").isdigit():
+            if name not in (*ALL_NAMES, *AWAY_NAMES) or word not in ("kill", "full") or not (count or "1").isdigit():
                 raise TelegradError(
                     f"failpoint {item!r} is not NAME=kill, NAME=kill:N or NAME=full:N, with one of"
-                    f" {', '.join(ALL_NAMES)}"
+                    f" {', '.join((*ALL_NAMES, *AWAY_NAMES))}"
                 )
             (self._kills if word == "kill" else self._full)[name] = int(count or 1)
 

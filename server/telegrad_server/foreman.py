@@ -41,6 +41,7 @@ from telegrad_server.floor import Floor, Verdict
 from telegrad_server.forking import Forking, longer_spec, numbers_of
 from telegrad_server.intake import Intake, Tensors
 from telegrad_server.jobs import events as e
+from telegrad_server.jobs.full import FullWorkers
 from telegrad_server.jobs.job import Job, State, Wish
 from telegrad_server.jobs.line import Place
 from telegrad_server.jobs.sites import choose
@@ -89,6 +90,7 @@ class Foreman:
         self._floor = floor
         self._catalog = catalog
         self._demands: dict[str, Demand] = {}
+        self._full = FullWorkers()
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._outline = lru_cache(OUTLINES)(self._outlined)
@@ -152,7 +154,18 @@ class Foreman:
 
     def tell(self, event: e.Event) -> object:
         """Make what a loop says a fact."""
+        if isinstance(event, e.Started | e.Lost):
+            self._mark(event)  # before the fact has the job placed again
         return self._ledger.tell(event)
+
+    def _mark(self, event: e.Started | e.Lost) -> None:
+        job = self._ledger.get(event.job)
+        if job is None or job.assignment != event.assignment or not job.worker:
+            return
+        if isinstance(event, e.Started):
+            self._full.took(job.worker)
+        elif event.why == "WORKER_FULL":
+            self._full.refused(job.worker, event.message, time.monotonic())
 
     def checkpoints_of(self, assignment: Assignment) -> CheckpointStore:
         """The store, of which a loop uses its own job's."""
@@ -356,6 +369,8 @@ class Foreman:
                     kept_at = time.monotonic()
                     self.tick()
                     self._keeper.round()
+                    if self._full:
+                        self._act("place")
             except TelegradError:
                 logging.exception("jobs: %s could not be carried out", command)
             except Exception as error:  # the edge: a mistake of ours must not end the thread that all jobs need
@@ -385,13 +400,14 @@ class Foreman:
         """Give the jobs that may run to workers."""
         sites = self._floor.sites()
         taken = Counter([job.worker for job in self._ledger.placed()])
+        full = self._full.at(time.monotonic(), there={site.worker for site in sites})
         for place in self._ledger.line():
             if not place.may_run:
                 continue
             job = self._ledger.get(place.job)
             if job is None:
                 continue  # it was removed meanwhile
-            found = choose(sites, taken, fingerprint=job.fingerprint, demand=self._demand(job))
+            found = choose(sites, taken, fingerprint=job.fingerprint, demand=self._demand(job), full=full)
             if isinstance(found, str):
                 self._ledger.note(place.job, found)
                 continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,34 @@ def test_a_full_cluster_queues_and_says_so() -> None:
             assert (tg.asarray([1.0]) + 1).item() == 2
     # the one that gave up may still stand before us for a while; it does not hold us up for ever
     assert heard and "as many sessions as they take" in heard[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hurt", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "standing still"])
+def test_a_session_waits_for_a_worker_that_has_just_died(tmp_path: Path, hurt: signal.Signals) -> None:
+    key, heard = tmp_path / "key", list[str]()
+    key.write_text("5a" * 32)
+    with gateway("--cluster-key-file", str(key)) as running, ExitStack() as stack:
+
+        def begin(name: str) -> subprocess.Popen[str]:
+            worker = start_worker(running.inner, str(key), name)
+            stack.callback(worker.communicate)
+            stack.callback(worker.kill)
+            return worker
+
+        def queued(position: int, reason: str) -> None:
+            heard.append(reason)
+            if reason == "worker one does not answer" and heard.count(reason) == 1:
+                begin("two")
+
+        worker = begin("one")
+        tg.connect(running.address, queue_seconds=60, new=True).close()
+        worker.send_signal(hurt)
+
+        with tg.connect(running.address, on_queued=queued, queue_seconds=60, new=True) as session:
+            assert session.home == "two"
+            assert (tg.asarray([1.0]) + 1).item() == 2
+    assert "worker one does not answer" in heard
 
 
 @pytest.mark.slow

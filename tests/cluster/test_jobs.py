@@ -311,6 +311,18 @@ def test_two_workers_run_two_jobs_and_a_third_says_why_it_waits(cluster: Cluster
         assert details(job, "Assigned", "worker") == ["three"]
 
 
+def test_a_worker_full_of_sessions_leaves_a_job_to_another_one(cluster: Cluster) -> None:
+    cluster.start("one", "--max-sessions", "1")
+    with cluster.session("one"):
+        cluster.start("two")
+        with cluster.session("two") as session:
+            job = submitted(session, "elsewhere", epochs=2)
+
+            job.wait(timeout_seconds=60)
+            assert details(job, "Assigned", "worker") == ["one", "two"]
+            assert details(job, "Lost", "why") == ["WORKER_FULL"]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_job_with_replicas_has_the_same_bits_on_one_worker_and_on_several(
     cluster: Cluster, unhurt: tg.Session, workers: int

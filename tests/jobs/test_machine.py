@@ -146,6 +146,16 @@ def test_a_worker_that_is_drained_is_no_crash(d: Driver) -> None:
     assert d.state() == (State.QUEUED, "DRAINED")
 
 
+def test_a_worker_that_is_full_counts_as_no_try(d: Driver) -> None:
+    d.submit()
+    d.tell(e.Lost("a", d.run(), "WORKER_OOM"))
+    for _ in range(7):
+        d.tell(e.Lost("a", d.assign(), "WORKER_FULL", "256 sessions are open"))
+
+    assert d.state() == (State.QUEUED, "WORKER_FULL")
+    assert (d["a"].losses, d["a"].memory_losses, d["a"].restarts) == (1, 1, 1)
+
+
 def test_out_of_memory_is_tried_once_more(d: Driver) -> None:
     d.submit()
     d.tell(e.Lost("a", d.run(), "WORKER_OOM"))
@@ -473,7 +483,11 @@ class AnyOrder(RuleBasedStateMachine):
             event = self.d.jobs.next_assignment(job, worker="w", fingerprint=fingerprint)
             self.tell(replace(event, assignment=event.assignment + (late if late < 0 else 0)))
 
-    @rule(job=JOBS, why=st.sampled_from(["WORKER_LOST", "WORKER_LOST", "WORKER_OOM", "DRAINED"]), back=NUMBERS)
+    @rule(
+        job=JOBS,
+        why=st.sampled_from(["WORKER_LOST", "WORKER_LOST", "WORKER_OOM", "DRAINED", "WORKER_FULL"]),
+        back=NUMBERS,
+    )
     def lose(self, job: str, why: e.Loss, back: int) -> None:
         self.tell(e.Lost(job, self.number(job, back), why))
 

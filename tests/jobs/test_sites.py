@@ -44,3 +44,11 @@ def test_a_job_gets_what_it_wishes_for_or_says_for_what_it_waits() -> None:
         choose(sites, Counter(), fingerprint="", demand=Demand("cupy", "w1"))
         == "none of the 2 workers that are there is named w1 and one that computes with cupy"
     )
+
+
+def test_a_worker_that_is_full_is_passed_over_and_named_if_there_is_no_other() -> None:
+    full = {"w1": "w1 is full"}
+
+    assert choose([ONE, TWO], Counter(), fingerprint="", full=full) == TWO
+    assert choose([ONE, TWO], Counter({"w2": 1}), fingerprint="", full=full) == "w1 is full"
+    assert choose([ONE, OTHER], Counter(), fingerprint="same", full=full) == "w1 is full"

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,11 +22,19 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.loops.lives_begun"])
 
 
-def _serve(arguments: Sequence[str], output: Connection, log: str, environ: Mapping[str, str]) -> None:
+def _serve(
+    arguments: Sequence[str],
+    output: Connection,
+    log: str,
+    environ: Mapping[str, str],
+    plant: Callable[[], None] | None,
+) -> None:
     """In the new process: the server's own `main`, which speaks to ``output``."""
     from telegrad_server.main import main
 
     os.environ.update(environ)
+    if plant is not None:
+        plant()
     os.dup2(output.fileno(), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
@@ -35,7 +43,10 @@ def _serve(arguments: Sequence[str], output: Connection, log: str, environ: Mapp
 
 
 class Life:
-    """A server over a folder, on NumPy, until it ends. ``failpoints`` are those of the setting."""
+    """A server over a folder, on NumPy, until it ends. ``failpoints`` are those of the setting.
+
+    ``plant`` is called in the process before it serves: it plants a bug.
+    """
 
     def __init__(
         self,
@@ -44,6 +55,7 @@ class Life:
         failpoints: str = "",
         port: int = 0,
         environ: Mapping[str, str] = MappingProxyType({}),
+        plant: Callable[[], None] | None = None,
     ) -> None:
         self._output, output = _FORKS.Pipe(duplex=False)
         self.log = folder.with_name(folder.name + ".log")
@@ -51,7 +63,7 @@ class Life:
         if failpoints:
             arguments += ["--testing", "on", "--failpoints", failpoints]
         self.process = _FORKS.Process(
-            target=_serve, args=(arguments, output, str(self.log), dict(environ)), daemon=True
+            target=_serve, args=(arguments, output, str(self.log), dict(environ), plant), daemon=True
         )
         self.process.start()
         output.close()

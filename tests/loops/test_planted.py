@@ -28,28 +28,32 @@ class Right(CheckpointStore):
         found = super().latest(job)
         return replace(found, manifest=self.read_as(found.manifest)) if found.manifest.step else found
 
-    def read_as(self, manifest: Manifest) -> Manifest:
+    @staticmethod
+    def read_as(manifest: Manifest) -> Manifest:
         return manifest
 
 
 class RandomNumbersFromTheProcess(Right):
     """The count of random calls begins anew with the process that goes on."""
 
-    def read_as(self, manifest: Manifest) -> Manifest:
+    @staticmethod
+    def read_as(manifest: Manifest) -> Manifest:
         return replace(manifest, calls=0)
 
 
 class CursorOneStepLate(Right):
     """A step that the checkpoint covers is done once more."""
 
-    def read_as(self, manifest: Manifest) -> Manifest:
+    @staticmethod
+    def read_as(manifest: Manifest) -> Manifest:
         return replace(manifest, step=manifest.step - 1)
 
 
 class SumsForgotten(Right):
     """What an epoch's metrics have come to is not kept."""
 
-    def read_as(self, manifest: Manifest) -> Manifest:
+    @staticmethod
+    def read_as(manifest: Manifest) -> Manifest:
         return replace(manifest, metrics={})
 
 

@@ -96,6 +96,21 @@ def test_a_step_that_takes_the_server_down_ends_its_job_and_no_other(tmp_path: P
     life.kill()
 
 
+def test_a_server_that_is_full_of_sessions_lets_a_job_wait_until_there_is_a_place(tmp_path: Path) -> None:
+    life = Life(tmp_path / "served", "--max-sessions", "2")
+    with tg.connect(life.address, seed=SEED, new=True) as session:
+        other = tg.connect(life.address, new=True)
+        job = submitted(session, steps=4)
+        wait_until(lambda: len(happened(job, "Lost")) >= 2, seconds=60)
+        waiting = job.refresh()
+        assert (waiting.state, waiting.reason) == ("QUEUED", "WORKER_FULL")
+        assert "2 sessions are open, which is the limit" in waiting.message
+        other.close()
+
+        assert job.wait(timeout_seconds=60).refresh().restarts == 0
+    assert life.stop() == 0
+
+
 @pytest.fixture
 def threads(start: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     """Start a server whose sums are made by so many threads: it has other bits, and says so."""

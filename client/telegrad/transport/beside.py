@@ -9,6 +9,7 @@ from telegrad.errors import SessionError
 from telegrad.transport.access import Address, parse_address
 from telegrad.transport.channel import open_channel
 from telegrad.transport.hello import access_metadata
+from telegrad.transport.patience import closed
 from telegrad.transport.remote_datasets import RemoteDatasets
 from telegrad.transport.remote_jobs import RemoteJobs, Who
 
@@ -32,6 +33,7 @@ class Beside:
         self._metadata = tuple(metadata)
         self._who = who
         self._waits: Any = {"timeout_seconds": timeout_seconds, "patience_seconds": patience_seconds}
+        self._is_closed = False
         self._datasets: RemoteDatasets | None = None
         self._jobs: RemoteJobs | None = None
 
@@ -39,6 +41,7 @@ class Beside:
     def datasets(self) -> RemoteDatasets:
         """Its datasets."""
         if self._datasets is None:
+            self._check_open()
             self._datasets = RemoteDatasets(self._open(), self._metadata, **self._waits)
         return self._datasets
 
@@ -46,11 +49,17 @@ class Beside:
     def jobs(self) -> RemoteJobs:
         """Its jobs."""
         if self._jobs is None:
+            self._check_open()
             self._jobs = RemoteJobs(self._open(), self._metadata, who=self._who, **self._waits)
         return self._jobs
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise closed()
+
     def close(self) -> None:
         """Let go of the server."""
+        self._is_closed = True
         for calls in (self._datasets, self._jobs):
             if calls is not None:
                 calls.close()

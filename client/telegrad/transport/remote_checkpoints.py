@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -53,7 +54,7 @@ def _parts(
     """The header, and then the bytes as they come, through as many calls as it takes."""
     known: CheckpointHeader | None = None
     while True:
-        call: Any = method(request, metadata=metadata)
+        call: Any = patience.begin(partial(method, request, metadata=metadata))
         try:
             for part in call:
                 patience.heard()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from telegrad.errors import NotFound
 from telegrad.ir.types import Type
 from telegrad.transport.channel import error_of
-from telegrad.transport.patience import Patience, as_unavailable
+from telegrad.transport.patience import Patience, as_unavailable, begun
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_from
 from telegrad.wire.dataset_messages import column_to_proto, description_from_proto
@@ -69,7 +70,7 @@ class RemoteDatasets:
             for chunk in stream.chunks(data[offset:]):
                 yield stream.encode_upload_chunk(chunk)
 
-        future = call.future(parts(), metadata=self._metadata)
+        future = begun(lambda: call.future(parts(), metadata=self._metadata), self._closing)
         try:
             future.result()
         except grpc.RpcError as error:
@@ -147,7 +148,7 @@ class RemoteDatasets:
         patience = Patience(self._patience, self._closing)
         while True:
             try:
-                return call(timeout=self._timeout, metadata=self._metadata)
+                return patience.begin(partial(call, timeout=self._timeout, metadata=self._metadata))
             except grpc.RpcError as error:
                 failure = as_unavailable(error_of(error))
             patience.wait(failure)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -76,7 +77,7 @@ class RemoteJobs:
         patience = Patience(self._patience, self._closing)
         while True:
             request = pb.WatchJobRequest(job=job, after_event=after_event, from_step=from_step)
-            call: Any = self._stub.WatchJob(request, metadata=self._metadata)
+            call: Any = patience.begin(partial(self._stub.WatchJob, request, metadata=self._metadata))
             has_ended = False
             try:
                 for message in call:
@@ -144,9 +145,10 @@ class RemoteJobs:
     ) -> Any:
         """What the call returns, tried again while the server cannot be reached."""
         patience = Patience(self._patience, self._closing)
+        call = partial(method, request, timeout=timeout or self._timeout, metadata=metadata or self._metadata)
         while True:
             try:
-                return method(request, timeout=timeout or self._timeout, metadata=metadata or self._metadata)
+                return patience.begin(call)
             except grpc.RpcError as error:
                 failure = as_unavailable(error_of(error))
             patience.wait(failure)

@@ -8,6 +8,7 @@ _LOSSES = {
     "WORKER_LOST": "its worker was lost",
     "WORKER_OOM": "its worker was killed for want of memory",
     "DRAINED": "its worker was stopped by the operator",
+    "WORKER_FULL": "its worker had no place for it; it is tried again",
 }
 _PAUSES = {
     "ASKED": "paused, as somebody asked",

@@ -16,8 +16,9 @@ from telegrad.wire.job_spec import JobSpec
 Why = Literal["ASKED", "STORAGE_FULL", "NONFINITE"]
 """Why a job is paused."""
 
-Loss = Literal["WORKER_LOST", "WORKER_OOM", "DRAINED"]
-"""Why a worker no longer has a job: gone, killed for its memory, or stopped by its operator, which is no fault."""
+Loss = Literal["WORKER_LOST", "WORKER_OOM", "DRAINED", "WORKER_FULL"]
+"""Why a worker no longer has a job: gone, or killed for its memory; stopped by its operator, or without a place for the
+job's session, which are no fault of the job's."""
 
 
 class Row(NamedTuple):

@@ -73,6 +73,8 @@ class Job:
 
 def losses_after(job: Job, event: e.Lost) -> tuple[int, int]:
     """How many losses in a row this makes, and how many of them for want of memory."""
+    if event.why == "WORKER_FULL":  # the job was never begun there
+        return job.losses, job.memory_losses
     return job.losses + (event.why != "DRAINED"), job.memory_losses + 1 if event.why == "WORKER_OOM" else 0
 
 
@@ -112,7 +114,8 @@ def applied(job: Job, event: e.Event) -> tuple[Job, list[e.Command]]:
         case e.Lost():
             losses, memory = losses_after(job, event)
             lost = replace(free, state=State.QUEUED, reason=event.why, message=event.message)
-            return replace(lost, losses=losses, memory_losses=memory, restarts=job.restarts + 1), release
+            restarts = job.restarts + (event.why != "WORKER_FULL")
+            return replace(lost, losses=losses, memory_losses=memory, restarts=restarts), release
         case e.Continued():
             return replace(free, state=State.QUEUED, reason="CONTINUED"), release
         case e.StorageBack():

@@ -7,7 +7,7 @@ waits for one of those. Among the workers that may have it, the one with the few
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from telegrad.wire.job_spec import Demand
@@ -33,8 +33,21 @@ class Site(NamedTuple):
         )
 
 
-def choose(sites: Sequence[Site], taken: Counter[str], *, fingerprint: str, demand: Demand = ANYWHERE) -> Site | str:
-    """The worker for a job that has this fingerprint, if it has begun anywhere; or why it waits."""
+NOBODY: Mapping[str, str] = {}
+
+
+def choose(
+    sites: Sequence[Site],
+    taken: Counter[str],
+    *,
+    fingerprint: str,
+    demand: Demand = ANYWHERE,
+    full: Mapping[str, str] = NOBODY,
+) -> Site | str:
+    """The worker for a job that has this fingerprint, if it has begun anywhere; or why it waits.
+
+    ``full`` are workers that are not to be asked now, and why.
+    """
     if not sites:
         return "no worker is there that takes jobs"
     there = len(sites)
@@ -43,8 +56,11 @@ def choose(sites: Sequence[Site], taken: Counter[str], *, fingerprint: str, dema
         return f"none of the {there} workers that are there is {_words(demand)}"
     alike = [site for site in sites if site.fingerprint == fingerprint] or list(sites)
     free = [site for site in alike if not site.most or taken[site.worker] < site.most]
+    able = [site for site in free if site.worker not in full]
+    if able:
+        return min(able, key=lambda site: (taken[site.worker], site.worker))
     if free:
-        return min(free, key=lambda site: (taken[site.worker], site.worker))
+        return full[free[0].worker]
     if len(alike) < len(sites):
         return f"all workers that compute the bits it began with have other jobs: {len(alike)} of {len(sites)}"
     return f"all {len(sites)} workers have other jobs" if len(sites) > 1 else "the one worker has another job"

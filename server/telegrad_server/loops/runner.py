@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from telegrad.errors import JobError, StorageFull, TelegradError
+from telegrad.errors import JobError, ResourceError, StorageFull, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.job_calls import Call
 from telegrad.wire.job_codec import encode_spec, spec_digest
@@ -180,7 +180,10 @@ class Runner:
         found = self._checkpoints.restore(self._is_of.job, self._is_of.step)
         manifest = found.manifest
         hands = Hands(self._worker, self._is_of.tenant, {f.id: f.data for f in spec.functions})
-        hands.open()
+        try:
+            hands.open()
+        except ResourceError as error:  # of the worker's other sessions, which will end
+            raise Stop(e.Lost(self._is_of.job, self._is_of.number, "WORKER_FULL", error.message)) from None
         try:
             calls = Calls(hands, spec, calls=manifest.calls)
             calls.restore(found.tensors)

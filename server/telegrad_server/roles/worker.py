@@ -105,6 +105,7 @@ async def run(config: Config) -> int:
         cache=cache,
         near=near,
         depot=await asyncio.to_thread(_depot, config, reached),
+        reached=reached,
     )
     shift = WorkShift(worker, vault, lease, reached=reached)
     shift.start()

@@ -67,6 +67,20 @@ _SESSIONS = "/telegrad.wire.v1.Sessions/"
 _TENSORS = "/telegrad.wire.v1.Tensors/"
 
 
+class _NoAnswer(Exception):
+    """A worker that should open a session did not answer; it may have died."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def _most_seconds(context: Any) -> float:
+    """How long a worker may take to open a session, so that the caller still hears of it if it does not."""
+    left = context.time_remaining()
+    return OPEN_SECONDS if left is None else min(OPEN_SECONDS, left / 2)
+
+
 class Gateway:
     """Clients on one address, workers on another. ``launcher`` makes workers; without one they join by themselves."""
 
@@ -87,6 +101,7 @@ class Gateway:
         self.queue = Queue()
         self._pool = Pool(most=config.workers or None, strategy=config.worker_strategy)
         self._placed: dict[tuple[str, str], tuple[str, float]] = {}  # request -> worker, until when that is remembered
+        self._silent: dict[str, float] = {}  # incarnation -> until when others are asked before it
         roots = _read(config.cluster_ca) if config.cluster_ca else None
         self._relay = Relay(roots)
         self._is_stopping = False
@@ -196,6 +211,7 @@ class Gateway:
                 self.queue.forget(now)
                 for gone in self.members.tick(now):
                     self.gone(gone)
+                self._silent = {one: until for one, until in self._silent.items() if until > now}
                 for request in [r for r, (_, until) in self._placed.items() if now > until]:
                     del self._placed[request]
                 self._fill()
@@ -280,7 +296,7 @@ class Gateway:
     async def open_session(self, request: pb.OpenSessionRequest, context: Any) -> pb.OpenSessionResponse:
         """Gives a session a home, or a place in the queue.
 
-        QuotaExceeded if no worker will ever do; ServerUnavailable if those chosen do not answer.
+        QuotaExceeded if no worker will ever do. One that does not answer may have died: who asked for it waits.
         """
         tenant, now = TENANT.get(), time.monotonic()
         demand = Demand(request.demand.backend, request.demand.worker, request.demand.memory_bytes)
@@ -295,7 +311,10 @@ class Gateway:
         if member is None:
             waiting = self.queue.ask(*key, demand, now)
             members = self.members.all()
-            found = place(demand, members, starting=self._pool.workers())
+            heard = [m for m in members if self._silent.get(m.facts.incarnation, now) <= now]
+            found = place(demand, heard)
+            if isinstance(found, Wait):
+                found = place(demand, members, starting=self._pool.workers())
             if isinstance(found, Wait):
                 if found.is_hopeless and members and now > self._started_at + self._config.worker_lease_seconds:
                     self.queue.leave(waiting, is_served=False)
@@ -308,22 +327,30 @@ class Gateway:
             self.queue.leave(waiting, is_served=True)
             self.members.opened(member.facts.name, now)
             self._placed[key] = (member.facts.name, now + request.lease.seconds + 600)
-        return await self._open_on(member, key, request)
+        try:
+            return await self._open_on(member, key, request, _most_seconds(context))
+        except _NoAnswer as failure:
+            now = time.monotonic()
+            self._silent[member.facts.incarnation] = now + self._config.worker_lease_seconds
+            return self._queued(self.queue.position(self.queue.ask(*key, demand, now)), failure.why)
 
     async def _open_on(
-        self, member: Member, key: tuple[str, str], request: pb.OpenSessionRequest
+        self, member: Member, key: tuple[str, str], request: pb.OpenSessionRequest, most_seconds: float
     ) -> pb.OpenSessionResponse:
         facts, tenant = member.facts, key[0]
         permission = self._key.sign(Ticket("", tenant, facts.name, facts.incarnation, weight=WEIGHT.get()))
         call = self._relay.channel(facts.address).unary_unary(_SESSIONS + "OpenSession")
         try:
-            answer = await call(request.SerializeToString(), timeout=OPEN_SECONDS, metadata=((TICKET_KEY, permission),))
+            answer = await call(request.SerializeToString(), timeout=most_seconds, metadata=((TICKET_KEY, permission),))
         except grpc.aio.AioRpcError as error:
             self._placed.pop(key, None)
             self.members.closed(facts.name)
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise ServerUnavailable(f"worker {facts.name} does not answer; try again") from None
-            raise error_of(error) from None
+                raise _NoAnswer(f"worker {facts.name} does not answer") from None
+            failure = error_of(error)
+            if isinstance(failure, StateLost):  # another process is at its address
+                raise _NoAnswer(f"worker {facts.name} was started anew") from None
+            raise failure from None
         response = pb.OpenSessionResponse.FromString(answer)
         response.ticket = self._key.sign(Ticket(response.session_id, tenant, facts.name, facts.incarnation))
         response.worker = facts.name

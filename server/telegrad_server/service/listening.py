@@ -11,6 +11,10 @@ from telegrad_server.config import Config
 
 MESSAGE_BYTES = 16 << 20
 
+PING_STRIKES = 100
+"""So many pings may come too early, between two frames of the server's, before the connection is ended. A client of
+gRPC measures its line by up to ten pings a second while it reads, and may read what was sent long before."""
+
 OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -22,6 +26,7 @@ OPTIONS = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", PING_STRIKES),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_connection_idle_ms", 300_000),
 ]

@@ -37,6 +37,7 @@ from telegrad_server.datasets.cache import Cache
 from telegrad_server.datasets.fetched import Chunk, Contents, Digests, Part
 from telegrad_server.datasets.layout import Layout
 from telegrad_server.datasets.registered import Registered
+from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops import Assignment, Checkpoints
 from telegrad_server.service.loop_messages import damage_from_proto, event_to_proto
@@ -68,6 +69,7 @@ class Vault:
         cache: Cache,
         near: Sequence[Registered] = (),
         depot: Depot | None = None,
+        reached: Reached = nothing,
     ) -> None:
         options = list(OPTIONS)
         if roots is None:
@@ -85,6 +87,7 @@ class Vault:
         self._cache, self._near = cache, near
         self.depot = depot
         """Where the gateway keeps checkpoints, if it can be reached from here."""
+        self.reached = reached
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -108,6 +111,7 @@ class Vault:
         number = getattr(event, "assignment", 0)
         messages = event_to_proto(event, self._who(event.job, number))
         tell = self.stub.TellLoopEvent
+        self.reached("away.tell")
         return self.ask(lambda: tell(iter(messages), timeout=CALL_SECONDS, metadata=self.metadata))
 
     def checkpoints_of(self, assignment: Assignment) -> Checkpoints:
@@ -230,7 +234,9 @@ class _Checkpoints:
                         coming = None
                         raise
 
-                yield name, type, vault.ask(read)
+                data = vault.ask(read)
+                vault.reached("away.restore")
+                yield name, type, data
 
         return Latest(manifest, tensors(), tuple(map(damage_from_proto, header.skipped)))
 
@@ -246,6 +252,7 @@ class _Checkpoints:
             header = pb.CheckpointDraft(assignment=self._who, manifest=manifest)
             yield pb.StoreCheckpointRequest(header=header).SerializeToString()
             for _, _, data in named:
+                vault.reached("away.store")
                 hash = hashlib.sha256()
                 for chunk in stream.chunks(data.cast("B")):
                     hash.update(chunk)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from telegrad.ir.types import Type
 
+from telegrad_server.compiler.layout import Strides
 from telegrad_server.executors.library import Call, Library, Pointer
 
 Array = Any
@@ -40,6 +42,13 @@ class KernelCall(NamedTuple):
         ctypes.c_void_p.from_address(ctypes.addressof(self.arguments) + place).value = address
 
 
+class Laid(NamedTuple):
+    """An operand: its type, and how its elements lie, in elements."""
+
+    type: Type
+    strides: Strides
+
+
 class Where(NamedTuple):
     """Where a slot's elements begin: bytes from the array of slot ``base``; -1 stands for an address."""
 
@@ -47,11 +56,20 @@ class Where(NamedTuple):
     offset: int
 
 
+class Table(NamedTuple):
+    """Calls, the pointers in their arguments, and the slots whose arrays these point into, by number."""
+
+    calls: Any
+    pointers: Any
+    slots: tuple[int, ...]
+
+
 class Driver:
     """The kernels of one plan."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
+        self._runs = 0  # of kernels, with something else between them
         self._open: list[KernelCall] = []
         self._kept: list[KernelCall] = []
         self._pointers: list[Pointer] = []
@@ -77,7 +95,19 @@ class Driver:
         calls = (Call * count)(*[call.call() for call in self._open])
         self._kept += self._open
         self._open = []
+        self._runs += 1
         return self.library.run, (calls, count)
+
+    def table(self, more: Sequence[tuple[KernelCall, Sequence[Where]]]) -> Table | None:
+        """All calls, and then ``more``, to be run without Python between them; None if there was anything else."""
+        if self._runs != 1 or self._open:
+            return None
+        for call, places in more:
+            self.add([call], places)
+        calls = (Call * len(self._kept + self._open))(*[call.call() for call in self._kept + self._open])
+        self._kept += self._open
+        self._open = []
+        return Table(calls, (Pointer * len(self._pointers))(*self._pointers), tuple(self._numbers))
 
     def point(self) -> Callable[[list[Array | None]], None] | None:
         """What sets the pointers for a run, given the arrays by slot; None if all are set."""

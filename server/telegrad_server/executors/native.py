@@ -15,19 +15,23 @@ from typing import Any, NamedTuple
 from telegrad.ir.op import Op
 from telegrad.ir.types import Type
 from telegrad.ops.attention import Attention, AttentionGradient
+from telegrad.ops.linalg import Matmul
+from telegrad.ops.shape import Concat
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
-from telegrad_server.executors.attention_kernels import Layout, attention_calls, attention_gradient_calls
+from telegrad_server.executors.attention_kernels import attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
-from telegrad_server.executors.driver import KernelCall
+from telegrad_server.executors.copies import concat_calls
+from telegrad_server.executors.driver import KernelCall, Laid
 from telegrad_server.executors.library import Library, address_in, library
+from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
 
-Maker = Callable[[Any, Library, Sequence[Layout], Sequence[Type]], list[KernelCall]]
+Maker = Callable[[Any, Library, Sequence[Laid], Sequence[Type]], list[KernelCall]]
 """The calls for an op on operands that lie so; none if NumPy must do it."""
 
 
@@ -75,7 +79,12 @@ class Native:
         return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
 
 
-MAKERS: dict[type[Op], Maker] = {Attention: attention_calls, AttentionGradient: attention_gradient_calls}
+MAKERS: dict[type[Op], Maker] = {
+    Attention: attention_calls,
+    AttentionGradient: attention_gradient_calls,
+    Concat: concat_calls,
+    Matmul: matmul_calls,
+}
 """The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 
 
@@ -102,9 +111,9 @@ def _kernel_of(slots: Sequence[Slot], step: Step) -> Kernel:
     return kernel(step.op, [_layout(slots[i])[1] for i in step.inputs])
 
 
-def _layout(slot: Slot) -> Layout:
+def _layout(slot: Slot) -> Laid:
     """How a kernel finds a slot's elements: what lies nobody knows how is copied in C order."""
-    return slot.type, contiguous_strides(slot.type.shape) if slot.strides is None else slot.strides
+    return Laid(slot.type, contiguous_strides(slot.type.shape) if slot.strides is None else slot.strides)
 
 
 def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCall]:

@@ -1,4 +1,4 @@
-"""Scans whose trips are kernels alone: as right as trip by trip in NumPy, and the same bits on any number of threads."""
+"""Scans whose trips are kernels alone: as right as trip by trip in NumPy, the same bits on any number of threads."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +30,6 @@ from telegrad_server.executors.driver import KernelCall, Laid
 from telegrad_server.executors.library import Library, address_in, library
 from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
-
-Maker = Callable[[Any, Library, Sequence[Laid], Sequence[Type]], list[KernelCall]]
-"""The calls for an op on operands that lie so; none if NumPy must do it."""
 
 
 class _Addresses(NamedTuple):
@@ -66,26 +63,16 @@ class Native:
         for text in texts:
             self._printed[text] = None if loaded is None else _addresses(loaded, names[text])
 
-    def calls(self, slots: Sequence[Slot], step: Step) -> list[KernelCall]:
+    def calls(self, plan: Plan, step: Step) -> list[KernelCall]:
         """The calls that do a step; none if it has no kernel."""
-        make = MAKERS.get(type(step.op))
-        if make is not None and self.library is not None:
-            types = [slots[i].type for i in step.outputs]
-            return make(step.op, self.library, [_layout(slots[i]) for i in step.inputs], types)
-        if not isinstance(step.op, Fused):
+        if isinstance(step.op, Fused):
+            made = _kernel_of(plan.slots, step)
+            found = self._printed.get(made.text)
+            return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
+        make = _LIBRARY.get(type(step.op)) if plan.uses_library else None
+        if make is None or self.library is None:
             return []
-        made = _kernel_of(slots, step)
-        found = self._printed.get(made.text)
-        return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
-
-
-MAKERS: dict[type[Op], Maker] = {
-    Attention: attention_calls,
-    AttentionGradient: attention_gradient_calls,
-    Concat: concat_calls,
-    Matmul: matmul_calls,
-}
-"""The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
+        return make(step.op, self.library, _laid(plan.slots, step), [plan.slots[i].type for i in step.outputs])
 
 
 def native_kernels() -> Native | None:
@@ -108,12 +95,13 @@ def _kernels(plan: Plan) -> Iterator[Kernel]:
 
 def _kernel_of(slots: Sequence[Slot], step: Step) -> Kernel:
     assert isinstance(step.op, Fused)
-    return kernel(step.op, [_layout(slots[i])[1] for i in step.inputs])
+    return kernel(step.op, [operand.strides for operand in _laid(slots, step)])
 
 
-def _layout(slot: Slot) -> Laid:
-    """How a kernel finds a slot's elements: what lies nobody knows how is copied in C order."""
-    return Laid(slot.type, contiguous_strides(slot.type.shape) if slot.strides is None else slot.strides)
+def _laid(slots: Sequence[Slot], step: Step) -> list[Laid]:
+    """How the operands lie. Those of which nobody knows it are copied in C order."""
+    read = [slots[i] for i in step.inputs]
+    return [Laid(s.type, contiguous_strides(s.type.shape) if s.strides is None else s.strides) for s in read]
 
 
 def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCall]:
@@ -127,3 +115,12 @@ def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCa
     if partials:
         calls.append(KernelCall(found.end, arguments, 1, is_serial=True))
     return calls
+
+
+_LIBRARY: Mapping[type[Op], Callable[[Any, Library, Sequence[Laid], Sequence[Type]], list[KernelCall]]] = {
+    Attention: attention_calls,
+    AttentionGradient: attention_gradient_calls,
+    Concat: concat_calls,
+    Matmul: matmul_calls,
+}
+"""What makes the calls of the library for an op, from types and layout alone; none where NumPy is to do it."""

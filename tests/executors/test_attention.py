@@ -151,8 +151,10 @@ def test_what_no_kernel_takes_is_numpys() -> None:
 def plan_of(dtype: t.DType, *, is_turned: bool) -> Plan:
     """Attention whose queries may lie transposed."""
     q, k, v = inputs = [new_input(Type((2, 8, 8), dtype)) for _ in range(3)]
-    out = Attention(1.0).results(ops.matrix_transpose(q) if is_turned else q, k, v)
-    return make_plan(Function(Graph.of(inputs, out)), uses_library=True)
+    return make_plan(
+        Function(Graph.of(inputs, Attention(1.0).results(ops.matrix_transpose(q) if is_turned else q, k, v))),
+        uses_library=True,
+    )
 
 
 def run(executor: ArrayExecutor, op: Attention | AttentionGradient, arrays: Sequence[Array]) -> list[Array]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -549,7 +550,6 @@ class NumpyModule(LibraryModule):
     def __init__(self) -> None:
         super().__init__(np)
         self.blas = openblas()
-        self._functions = _special_functions()
 
     def copy_into(self, out: Array, x: Array) -> None:
         """Write x into out, converted to its element type as `astype` does."""
@@ -557,6 +557,10 @@ class NumpyModule(LibraryModule):
 
     def _key_words(self, key: Array) -> Sequence[philox.Word]:
         return [int(word) for word in key]  # Python's integers: a hundred times the speed of arrays of one
+
+    @cached_property
+    def _functions(self) -> dict[str, Callable[[Any], Any]]:
+        return _special_functions()  # SciPy loads in a third of a second: on first use
 
     def _special(self, name: str, x: Array) -> Array:
         wide = x.astype(np.float32) if self._is_16_bit_float(x) else x

@@ -11,7 +11,7 @@ from telegrad.ir.types import Shape, Type, product
 from telegrad.ops.attention import Attention, AttentionGradient
 
 from telegrad_server.compiler.layout import Strides, is_contiguous
-from telegrad_server.executors.driver import KernelCall, Laid
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
 
 STRIP, CHUNK, ENOUGH_MATRICES = 32, 128, 16
@@ -38,7 +38,7 @@ class AttentionArguments(ctypes.Structure):
 
 
 def attention_calls(
-    op: Attention, library: Library, operands: Sequence[Laid], results: Sequence[Type]
+    op: Attention, library: Library, operands: Sequence[Layout], results: Sequence[Type]
 ) -> list[KernelCall]:
     """The calls for q, k, v, maybe bias -> out, total; none if NumPy must do it."""
     if not _fits(operands[:3], operands[3:]):
@@ -49,7 +49,7 @@ def attention_calls(
 
 
 def attention_gradient_calls(
-    op: AttentionGradient, library: Library, operands: Sequence[Laid], results: Sequence[Type]
+    op: AttentionGradient, library: Library, operands: Sequence[Layout], results: Sequence[Type]
 ) -> list[KernelCall]:
     """The calls for g, q, k, v, total, row, maybe bias -> dq, dk, dv; none if NumPy must do it."""
     if not _fits(operands[:4], operands[4:]) or not all(is_contiguous(x.shape, s) for x, s in operands[4:6]):
@@ -65,7 +65,7 @@ def attention_gradient_calls(
     ]
 
 
-def _fits(rows: Sequence[Laid], rest: Sequence[Laid]) -> bool:
+def _fits(rows: Sequence[Layout], rest: Sequence[Layout]) -> bool:
     """Whether all are float32, the elements of each of the ``rows`` lie together, and there is something to do."""
     return all(type.dtype is t.float32 for type, _ in (*rows, *rest)) and all(
         product(type.shape[:-2]) > 0 and (type.shape[-1] < 2 or strides[-1] == 1) for type, strides in rows
@@ -75,7 +75,7 @@ def _fits(rows: Sequence[Laid], rest: Sequence[Laid]) -> bool:
 class _Arguments:
     """A kernel's arguments, without the addresses that a run brings."""
 
-    def __init__(self, op: Attention | AttentionGradient, operands: dict[str, Laid]) -> None:
+    def __init__(self, op: Attention | AttentionGradient, operands: dict[str, Layout]) -> None:
         given = self._given = AttentionArguments()
         q, k, v = (operands[name][0].shape for name in "qkv")
         self.matrices, self.strips, self.keys = product(q[:-2]), -(-q[-2] // STRIP), k[-2]

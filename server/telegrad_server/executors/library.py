@@ -27,6 +27,7 @@ SOURCES = (
     "attention.c",
     "copy.c",
     "loop.c",
+    "convolution.c",
 )
 """In this order, since a source uses what those before it define."""
 

@@ -2,7 +2,7 @@
 #include "telegrad.h"
 
 /* So many rows of so many bytes each, and from one row to the next. */
-struct tg_copy {
+struct tg_copy_rows {
     const char *from;
     char *to;
     long rows, bytes, from_row, to_row;
@@ -10,9 +10,9 @@ struct tg_copy {
 };
 
 /* A unit is a row. */
-void tg_copy(const void *arguments, long begin, long end)
+void tg_copy_rows(const void *arguments, long begin, long end)
 {
-    const struct tg_copy *t = arguments;
+    const struct tg_copy_rows *t = arguments;
     for (long row = begin; row < end; row++)
         memcpy(t->to + t->begin + row * t->to_row, t->from + row * t->from_row, t->bytes);
 }

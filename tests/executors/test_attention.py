@@ -122,7 +122,7 @@ def test_operands_may_be_views_of_one_projection() -> None:
     array = np.random.default_rng(2).standard_normal((2, 40, 3, 4, 16)).astype(np.float32)
     apart = [np.ascontiguousarray(array[:, :, i].transpose(0, 2, 1, 3)) for i in range(3)]
 
-    found = native().run(make_plan(Function(graph)), [array])
+    found = native().run(make_plan(Function(graph), uses_library=True), [array])
 
     assert all(map(same_bits, found, run(native(), Attention(0.25, is_causal=True), apart)))
 
@@ -141,7 +141,7 @@ def test_nan_and_infinity_stay_in_their_rows_and_spread_as_in_numpy() -> None:
 
 def test_what_no_kernel_takes_is_numpys() -> None:
     calls = [
-        native().native.calls(plan.slots, plan.steps[-1])  # type: ignore[union-attr]
+        native().native.calls(plan, plan.steps[-1])  # type: ignore[union-attr]
         for plan in (plan_of(t.float64, is_turned=False), plan_of(t.float32, is_turned=True))
     ]
 
@@ -152,13 +152,14 @@ def plan_of(dtype: t.DType, *, is_turned: bool) -> Plan:
     """Attention whose queries may lie transposed."""
     q, k, v = inputs = [new_input(Type((2, 8, 8), dtype)) for _ in range(3)]
     return make_plan(
-        Function(Graph.of(inputs, Attention(1.0).results(ops.matrix_transpose(q) if is_turned else q, k, v)))
+        Function(Graph.of(inputs, Attention(1.0).results(ops.matrix_transpose(q) if is_turned else q, k, v))),
+        uses_library=True,
     )
 
 
 def run(executor: ArrayExecutor, op: Attention | AttentionGradient, arrays: Sequence[Array]) -> list[Array]:
     """The results of an op."""
     inputs = [new_input(type_of(a)) for a in arrays]
-    plan = make_plan(Function(Graph.of(inputs, op.results(*inputs))))
-    assert executor.native is None or executor.native.calls(plan.slots, plan.steps[0])
+    plan = make_plan(Function(Graph.of(inputs, op.results(*inputs))), uses_library=True)
+    assert executor.native is None or executor.native.calls(plan, plan.steps[0])
     return list(executor.run(plan, arrays))

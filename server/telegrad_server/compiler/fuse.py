@@ -51,8 +51,17 @@ def _elements(graph: Graph) -> int:
 
 def fuse(graph: Graph) -> Graph:
     """The graph with a `Fused` op for each group. Softmax and cross-entropy over the last axis become their parts."""
+    return _fused(graph, least_ops=2)
+
+
+def fuse_region(graph: Graph) -> Graph:
+    """The same for what a loop repeats. Ops that stand alone get kernels as well: trips without Python between them."""
+    return _fused(graph, least_ops=1)
+
+
+def _fused(graph: Graph, *, least_ops: int) -> Graph:
     graph = rewritten(graph, _in_parts)
-    grouping = Grouping(graph)
+    grouping = Grouping(graph, least_ops=least_ops)
     groups = list(grouping.groups())
     if not groups:
         return graph

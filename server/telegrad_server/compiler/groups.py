@@ -106,10 +106,11 @@ class Group:
 
 
 class Grouping:
-    """The groups of a graph's nodes; ``group_of`` by a node's id."""
+    """The groups of a graph's nodes, of ``least_ops`` ops at least; ``group_of`` by a node's id."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, least_ops: int) -> None:
         self.graph = graph
+        self._least_ops = least_ops
         self.group_of: dict[int, Group] = {}
         self._level: dict[int, int] = {}
         self._users: dict[int, list[Node]] = defaultdict(list)
@@ -295,10 +296,10 @@ class Grouping:
         return True
 
     def _drop(self) -> None:
-        """Forget groups that are not worth a kernel: of one op, or of moves alone, whose bits are NumPy's."""
+        """Forget groups that are not worth a kernel: of too few ops, or of moves alone, whose bits are NumPy's."""
         for group in self.groups():
             real_ops = [n for n in group.nodes if not isinstance(n.op, Reshape | BroadcastTo | Cast)]
-            if not group.nodes or not (group.is_needed or (len(real_ops) >= 2 and len(group.nodes) >= 2)):
+            if not group.nodes or not (group.is_needed or len(real_ops) >= self._least_ops):
                 for node in group.nodes:
                     del self.group_of[id(node)]
 

@@ -13,7 +13,7 @@ from telegrad.ir.verify import verify_function
 
 from telegrad_server.compiler.cse import common_subexpressions
 from telegrad_server.compiler.fold import fold
-from telegrad_server.compiler.fuse import fuse, is_worth_fusing
+from telegrad_server.compiler.fuse import fuse, fuse_region, is_worth_fusing
 from telegrad_server.compiler.gradients import gradients
 from telegrad_server.compiler.inline import inline, remove_barriers, unmark
 from telegrad_server.compiler.limits import Limits, check_cost
@@ -105,9 +105,10 @@ def compile_function(
             if place is not None:
                 ready = Function(sharded(ready.graph, ready.updates, rank=place.rank, size=place.size), ready.updates)
         flops = check_cost(ready.graph, limits)
-        if kernels == "c" and is_worth_fusing(function.graph):
-            ready = Function(in_regions(fuse(ready.graph), fuse), ready.updates)
-        return make_plan(ready, flops=flops)
+        uses_kernels = kernels == "c" and is_worth_fusing(function.graph)
+        if uses_kernels:
+            ready = Function(in_regions(fuse(ready.graph), fuse_region), ready.updates)
+        return make_plan(ready, flops=flops, uses_library=uses_kernels)
 
 
 def compile_parts(function: Function, places: Sequence[int | None], *, limits: Limits | None = None) -> Cut:

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from telegrad.errors import ExecutionError, OutOfDeviceMemory, TelegradError
 from telegrad.ir.types import Type
+from telegrad.ops.loops import Scan
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 
 from telegrad_server.compiler.plan import Plan, Step
@@ -26,6 +27,7 @@ from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
 from telegrad_server.executors.memory import Memory, host_memory
 from telegrad_server.executors.native import Native, native_kernels
+from telegrad_server.executors.native_loops import native_scan
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import Recycled, aligned_bytes
 
@@ -60,11 +62,11 @@ class Inner:
     def __init__(self, executor: ArrayExecutor, plan: Plan) -> None:
         self.plan = plan
         self._executor = executor
-        self._arena, self._program, self._recycled = executor.prepared(plan)
+        self._arena, self.program, self._recycled = executor.prepared(plan)
 
     def __call__(self, inputs: Sequence[Array], into: dict[int, Array]) -> list[Array]:
         """The results; those whose slots are in ``into`` are written there."""
-        return self._executor.carry_out(self.plan, self._program, self._arena, self._recycled, inputs, into)
+        return self._executor.carry_out(self.plan, self.program, self._arena, self._recycled, inputs, into)
 
 
 class ArrayExecutor:
@@ -184,6 +186,12 @@ class ArrayExecutor:
 
     def _loop(self, step: Step) -> Callable[..., None]:
         inner = [Inner(self, plan) for plan in step.plans]
+        if isinstance(step.op, Scan) and self.native is not None and self.native.library is not None:
+            found = native_scan(
+                step.op, inner[0].plan, inner[0].program, self.native.library, operands=len(step.inputs)
+            )
+            if found is not None:
+                return found
         return loop_body(step.op, inner, self.module, len(step.inputs))
 
     def _make_room(self, nbytes: int) -> None:

@@ -11,7 +11,7 @@ from telegrad.ir.types import Shape, Type, product
 from telegrad.ops.attention import Attention, AttentionGradient
 
 from telegrad_server.compiler.layout import Strides, is_contiguous
-from telegrad_server.executors.driver import KernelCall
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
 
 STRIP, CHUNK, ENOUGH_MATRICES = 32, 128, 16
@@ -35,10 +35,6 @@ class AttentionArguments(ctypes.Structure):
         *[(name, ctypes.c_long) for name in _NUMBERS],
         ("scale", ctypes.c_double),
     )
-
-
-Layout = tuple[Type, Strides]
-"""An operand's type, and its strides in elements."""
 
 
 def attention_calls(

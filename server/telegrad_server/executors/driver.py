@@ -11,10 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from telegrad.ir.types import Type
 
+from telegrad_server.compiler.layout import Strides
 from telegrad_server.executors.library import Call, Library, Pointer
 
 Array = Any
+
+Layout = tuple[Type, Strides]
+"""An operand's type, and its strides in elements."""
 
 
 class KernelCall(NamedTuple):
@@ -47,11 +52,20 @@ class Where(NamedTuple):
     offset: int
 
 
+class Table(NamedTuple):
+    """Calls, the pointers in their arguments, and the slots whose arrays these point into, by number."""
+
+    calls: Any
+    pointers: Any
+    slots: tuple[int, ...]
+
+
 class Driver:
     """The kernels of one plan."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
+        self._runs = 0  # of kernels, with something else between them
         self._open: list[KernelCall] = []
         self._kept: list[KernelCall] = []
         self._pointers: list[Pointer] = []
@@ -77,7 +91,19 @@ class Driver:
         calls = (Call * count)(*[call.call() for call in self._open])
         self._kept += self._open
         self._open = []
+        self._runs += 1
         return self.library.run, (calls, count)
+
+    def table(self, more: Sequence[tuple[KernelCall, Sequence[Where]]]) -> Table | None:
+        """All calls, and then ``more``, to be run without Python between them; None if there was anything else."""
+        if self._runs != 1 or self._open:
+            return None
+        for call, places in more:
+            self.add([call], places)
+        calls = (Call * len(self._kept + self._open))(*[call.call() for call in self._kept + self._open])
+        self._kept += self._open
+        self._open = []
+        return Table(calls, (Pointer * len(self._pointers))(*self._pointers), tuple(self._numbers))
 
     def point(self) -> Callable[[list[Array | None]], None] | None:
         """What sets the pointers for a run, given the arrays by slot; None if all are set."""

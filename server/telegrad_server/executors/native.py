@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from telegrad.ir.op import Op
 from telegrad.ir.types import Type
 from telegrad.ops.attention import Attention, AttentionGradient
+from telegrad.ops.linalg import Matmul
+from telegrad.ops.shape import Concat
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
-from telegrad_server.executors.attention_kernels import Layout, attention_calls, attention_gradient_calls
+from telegrad_server.executors.attention_kernels import attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
-from telegrad_server.executors.driver import KernelCall
+from telegrad_server.executors.copies import concat_calls
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library, address_in, library
+from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
 
 Maker = Callable[[Any, Library, Sequence[Layout], Sequence[Type]], list[KernelCall]]
@@ -62,20 +66,25 @@ class Native:
         for text in texts:
             self._printed[text] = None if loaded is None else _addresses(loaded, names[text])
 
-    def calls(self, slots: Sequence[Slot], step: Step) -> list[KernelCall]:
+    def calls(self, plan: Plan, step: Step) -> list[KernelCall]:
         """The calls that do a step; none if it has no kernel."""
-        make = MAKERS.get(type(step.op))
-        if make is not None and self.library is not None:
-            types = [slots[i].type for i in step.outputs]
-            return make(step.op, self.library, [_layout(slots[i]) for i in step.inputs], types)
-        if not isinstance(step.op, Fused):
+        if isinstance(step.op, Fused):
+            made = _kernel_of(plan.slots, step)
+            found = self._printed.get(made.text)
+            return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
+        make = MAKERS.get(type(step.op)) if plan.uses_library else None
+        if make is None or self.library is None:
             return []
-        made = _kernel_of(slots, step)
-        found = self._printed.get(made.text)
-        return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
+        types = [plan.slots[i].type for i in step.outputs]
+        return make(step.op, self.library, [_layout(plan.slots[i]) for i in step.inputs], types)
 
 
-MAKERS: dict[type[Op], Maker] = {Attention: attention_calls, AttentionGradient: attention_gradient_calls}
+MAKERS: Mapping[type[Op], Maker] = {
+    Attention: attention_calls,
+    AttentionGradient: attention_gradient_calls,
+    Concat: concat_calls,
+    Matmul: matmul_calls,
+}
 """The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 
 

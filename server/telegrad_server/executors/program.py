@@ -55,8 +55,8 @@ class Program:
         self._slots = plan.slots
         self._arena = arena
         self._is_poisoned = is_poisoned
-        self._driver = Driver(native.library) if native is not None and native.library is not None else None
-        self._kernels = [self._kernel_calls(step) for step in plan.steps]
+        self.driver = Driver(native.library) if native is not None and native.library is not None else None
+        self._kernels = [self._kernel_calls(plan, step) for step in plan.steps]
         self._wanted = self._looked_up(plan)
         self._shadows: dict[int, Array] = {}  # of arrays that are not there yet: only addresses and strides are theirs
         self.point: Callable[[list[Array]], None] | None = None
@@ -81,8 +81,8 @@ class Program:
             self.steps += [number] * (len(self.calls) - len(self.steps))
         self._close()
         self.steps += [len(plan.steps) - 1] * (len(self.calls) - len(self.steps))
-        if self._driver is not None:
-            self.point = self._driver.point()
+        if self.driver is not None:
+            self.point = self.driver.point()
         self._shadows.clear()
 
     def _bytes_of(self, slot: Slot) -> Array:
@@ -109,7 +109,7 @@ class Program:
 
     def _close(self) -> None:
         """End a run of kernels: what follows is Python's."""
-        found = self._driver.closed() if self._driver is not None else None
+        found = self.driver.closed() if self.driver is not None else None
         if found is not None:
             self.calls.append((BOUND, *found, None, None))
 
@@ -141,7 +141,7 @@ class Program:
         is_single = len(step.outputs) == 1
         if any(map(self._is_unknown, step.outputs)):
             self._close()  # it may look at the elements
-        elif self._driver is not None:
+        elif self.driver is not None:
             shadows = function(*[self._shadow(i) for i in step.inputs])
             self._shadows.update(zip(step.outputs, (shadows,) if is_single else shadows, strict=True))
         if self._wanted.isdisjoint(step.outputs):
@@ -163,8 +163,8 @@ class Program:
 
     # ---- kernels
 
-    def _kernel_calls(self, step: Step) -> list[KernelCall]:
-        return self._native.calls(self._slots, step) if self._native is not None and self._driver is not None else []
+    def _kernel_calls(self, plan: Plan, step: Step) -> list[KernelCall]:
+        return self._native.calls(plan, step) if self._native is not None and self.driver is not None else []
 
     def _looked_up(self, plan: Plan) -> set[int]:
         """The slots whose arrays Python reads; kernels know by themselves where the others are."""
@@ -185,12 +185,12 @@ class Program:
     def _add_kernels(self, step: Step, kernels: list[KernelCall]) -> None:
         slots = (*step.inputs, *step.outputs)
         copied = [k for k, i in enumerate(slots) if self._is_unknown(i)]
-        assert self._driver is not None
+        assert self.driver is not None
         if copied:
             self._close()
-            self._add_call(copying(self._driver.library, kernels, copied), slots)
+            self._add_call(copying(self.driver.library, kernels, copied), slots)
         else:
-            self._driver.add(kernels, [self._where(i) for i in slots])
+            self.driver.add(kernels, [self._where(i) for i in slots])
 
     def _where(self, i: int) -> Where:
         slot, array = self._slots[i], self.values[i]

@@ -103,9 +103,10 @@ def compile_function(
             if place is not None:
                 ready = Function(sharded(ready.graph, ready.updates, rank=place.rank, size=place.size), ready.updates)
         flops = check_cost(ready.graph, limits)
-        if kernels == "c" and is_worth_fusing(function.graph):
+        uses_kernels = kernels == "c" and is_worth_fusing(function.graph)
+        if uses_kernels:
             ready = Function(in_regions(fuse(ready.graph), fuse), ready.updates)
-        return make_plan(ready, flops=flops)
+        return make_plan(ready, flops=flops, uses_library=uses_kernels)
 
 
 def compile_parts(function: Function, places: Sequence[int | None], *, limits: Limits | None = None) -> Cut:

@@ -83,6 +83,8 @@ class Plan:
     arena_bytes: int
     peak_bytes: int
     flops: int
+    uses_library: bool
+    """Whether steps that have a kernel in the executor's library are done by it."""
 
     @property
     def input_types(self) -> tuple[Type, ...]:
@@ -124,9 +126,9 @@ def _names(slots: Sequence[int]) -> str:
     return ", ".join(f"%{i}" for i in slots)
 
 
-def make_plan(function: Function, *, flops: int = 0) -> Plan:
+def make_plan(function: Function, *, flops: int = 0, uses_library: bool = False) -> Plan:
     """The plan of a function whose graph has gone through all passes and takes ``flops`` operations."""
-    return _Planner(function.graph).plan(function.updates, flops)
+    return _Planner(function.graph).plan(function.updates, flops, uses_library)
 
 
 class _Planner:
@@ -201,7 +203,7 @@ class _Planner:
         found = [b for b in [self.base[i] for i in reads] if self.is_scratch[b]]
         return tuple(found) if len(found) < 2 else tuple(dict.fromkeys(found))
 
-    def plan(self, updates: tuple[tuple[int, int], ...], flops: int) -> Plan:
+    def plan(self, updates: tuple[tuple[int, int], ...], flops: int, uses_library: bool) -> Plan:
         order = self._order()
         types = self.types
         arena = Arena()
@@ -225,7 +227,7 @@ class _Planner:
             frees = tuple(ending if over < 0 else [i for i in ending if i != self.base[over]])
             for i in frees:
                 arena.give(offsets[i], types[i].nbytes)
-            plans = tuple([make_plan(Function(region)) for region in node.regions])
+            plans = tuple([make_plan(Function(region), uses_library=uses_library) for region in node.regions])
             steps.append(Step(node.op, reads, makes, frees, over, _origin(node), plans))
         kept = [i for i, place in enumerate(self.place) if place in _KEPT and self.base[i] == i]
         working = max([_working_bytes(step, types) for step in steps], default=0)
@@ -238,6 +240,7 @@ class _Planner:
             arena_bytes=arena.top,
             peak_bytes=arena.top + sum([types[i].nbytes for i in kept]) + working,
             flops=flops,
+            uses_library=uses_library,
         )
 
     def _order(self) -> list[int]:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from telegrad.ir.types import Type
 
+from telegrad_server.compiler.layout import Strides
 from telegrad_server.executors.library import Call, Library, Pointer
 
 Array = Any
@@ -38,6 +40,13 @@ class KernelCall(NamedTuple):
     def point(self, place: int, address: int) -> None:
         """Set a pointer in the arguments."""
         ctypes.c_void_p.from_address(ctypes.addressof(self.arguments) + place).value = address
+
+
+class Laid(NamedTuple):
+    """An operand: its type, and how its elements lie, in elements."""
+
+    type: Type
+    strides: Strides
 
 
 class Where(NamedTuple):

@@ -24,6 +24,7 @@ SOURCES = (
     "driver.c",
     "gemm.c",
     "convolution.c",
+    "pooling.c",
 )
 """In this order, since a source uses what those before it define."""
 
@@ -61,6 +62,12 @@ class Library:
         self.use_threads: Callable[[int], None] = loaded.tg_use_threads
         """How many threads run calls from now on, the caller among them."""
         loaded.tg_use_threads.argtypes, loaded.tg_use_threads.restype = [ctypes.c_long], None
+
+    def count(self, name: str, *numbers: int) -> int:
+        """What a function of whole numbers says: how many units a kernel has, or how much memory it takes."""
+        function = self._loaded[name]
+        function.restype = ctypes.c_long
+        return function(*[ctypes.c_long(number) for number in numbers])
 
     def address(self, name: str) -> int:
         """The address of a kernel."""

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from telegrad.ir.op import Op
+from telegrad.ir.types import Type
+from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight
+from telegrad.ops.index import AddAlong, TakeAlong
+from telegrad.ops.linalg import Matmul
+from telegrad.ops.pooling import WindowArgmax
+from telegrad.ops.reduce import Sum
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
@@ -18,8 +26,11 @@ from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
-from telegrad_server.executors.driver import KernelCall
+from telegrad_server.executors.convolving import convolution_calls
+from telegrad_server.executors.driver import KernelCall, Laid
 from telegrad_server.executors.library import Library, address_in, library
+from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
+from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
 
 
@@ -54,13 +65,18 @@ class Native:
         for text in texts:
             self._printed[text] = None if loaded is None else _addresses(loaded, names[text])
 
-    def calls(self, slots: Sequence[Slot], step: Step) -> list[KernelCall]:
+    def calls(self, plan: Plan, step: Step) -> list[KernelCall]:
         """The calls that do a step; none if it has no kernel."""
-        if not isinstance(step.op, Fused):
+        if isinstance(step.op, Fused):
+            made = _kernel_of(plan.slots, step)
+            found = self._printed.get(made.text)
+            return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
+        make = _LIBRARY.get(type(step.op)) if plan.uses_library else None
+        if make is None or self.library is None:
             return []
-        made = _kernel_of(slots, step)
-        found = self._printed.get(made.text)
-        return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
+        if make is along_calls and not picks_from_windows(plan, step):
+            return []
+        return make(step.op, self.library, _laid(plan.slots, step), [plan.slots[i].type for i in step.outputs])
 
 
 def native_kernels() -> Native | None:
@@ -83,8 +99,13 @@ def _kernels(plan: Plan) -> Iterator[Kernel]:
 
 def _kernel_of(slots: Sequence[Slot], step: Step) -> Kernel:
     assert isinstance(step.op, Fused)
+    return kernel(step.op, [operand.strides for operand in _laid(slots, step)])
+
+
+def _laid(slots: Sequence[Slot], step: Step) -> list[Laid]:
+    """How the operands lie. Those of which nobody knows it are copied in C order."""
     read = [slots[i] for i in step.inputs]
-    return kernel(step.op, [contiguous_strides(s.type.shape) if s.strides is None else s.strides for s in read])
+    return [Laid(s.type, contiguous_strides(s.type.shape) if s.strides is None else s.strides) for s in read]
 
 
 def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCall]:
@@ -98,3 +119,16 @@ def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCa
     if partials:
         calls.append(KernelCall(found.end, arguments, 1, is_serial=True))
     return calls
+
+
+_LIBRARY: Mapping[type[Op], Callable[[Any, Library, Sequence[Laid], Sequence[Type]], list[KernelCall]]] = {
+    Matmul: matmul_calls,
+    Convolution: convolution_calls,
+    ConvolutionInput: convolution_calls,
+    ConvolutionWeight: convolution_calls,
+    WindowArgmax: window_calls,
+    TakeAlong: along_calls,
+    AddAlong: along_calls,
+    Sum: sum_calls,
+}
+"""What makes the calls of the library for an op, from types and layout alone; none where NumPy is to do it."""

@@ -56,7 +56,7 @@ class Program:
         self._arena = arena
         self._is_poisoned = is_poisoned
         self._driver = Driver(native.library) if native is not None and native.library is not None else None
-        self._kernels = [self._kernel_calls(step) for step in plan.steps]
+        self._kernels = [self._kernel_calls(plan, step) for step in plan.steps]
         self._wanted = self._looked_up(plan)
         self._shadows: dict[int, Array] = {}  # of arrays that are not there yet: only addresses and strides are theirs
         self.point: Callable[[list[Array]], None] | None = None
@@ -163,8 +163,8 @@ class Program:
 
     # ---- kernels
 
-    def _kernel_calls(self, step: Step) -> list[KernelCall]:
-        return self._native.calls(self._slots, step) if self._native is not None and self._driver is not None else []
+    def _kernel_calls(self, plan: Plan, step: Step) -> list[KernelCall]:
+        return self._native.calls(plan, step) if self._native is not None and self._driver is not None else []
 
     def _looked_up(self, plan: Plan) -> set[int]:
         """The slots whose arrays Python reads; kernels know by themselves where the others are."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from telegrad.wire.arrays import array_bytes, type_of
-from telegrad_server.checkpoints import CheckpointStore, Draft
+from telegrad_server.checkpoints import CheckpointStore, Draft, Folders
 
 
 class Watch:
@@ -48,7 +48,7 @@ def main() -> None:
     print("| what | seconds | MB/s | longest pause of another thread, ms |")
     print("|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        store = CheckpointStore(Path(folder))
+        store = CheckpointStore(Folders(Path(folder)))
         acts = {
             "nothing (0.3 s of sleep)": lambda: time.sleep(0.3),
             "write": lambda: store.write(draft, ((n, type_of(a), array_bytes(a)) for n, a in arrays.items())),

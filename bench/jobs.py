@@ -35,9 +35,9 @@ class Effort:
     """How often, how many steps, how long."""
 
     servers: int = 5
-    rounds: int = 7
-    small_steps: int = 3000
-    large_steps: int = 300
+    rounds: int = 21
+    small_steps: int = 1000
+    large_steps: int = 100
     checkpoints: int = 6
     checkpoint_width: int = 1024  # twelve layers of it and their momentum are 100 MB
     kill_seconds: float = 15.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,9 @@ class Server(NamedTuple):
 def server(*options: str) -> Iterator[Server]:
     """A server on NumPy while the ``with`` lasts."""
     command = [sys.executable, "-m", "telegrad_server.main", "--port", "0", "--backend", "numpy", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # what is installed has its bytecode; a checkout may be used where none is written
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"listening on [\d.]+:(\d+)", line)

@@ -90,14 +90,19 @@ SERVER = {
         "telegrad_server.config", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.journal",
         "telegrad_server.ledger",
     ),
+    "telegrad_server.intake": (
+        *PURE, "telegrad.wire.codec", "telegrad.wire.job_codec", "telegrad.wire.job_spec",
+        "telegrad_server.checkpoints", "telegrad_server.datasets", "telegrad_server.jobs", "telegrad_server.keeper",
+       "telegrad_server.ledger",
+    ),
     "telegrad_server.loops": (
         *PURE, "telegrad.ops", "telegrad.wire", "telegrad_server.bug", "telegrad_server.checkpoints",
-        "telegrad_server.compiler.pipeline", "telegrad_server.datasets", "telegrad_server.failpoints",
+        "telegrad_server.compiler.unrolled", "telegrad_server.datasets", "telegrad_server.failpoints",
         "telegrad_server.jobs", "telegrad_server.worker",
     ),
     "telegrad_server.web": (
-        *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad_server.access", "telegrad_server.bug",
-        "telegrad_server.sights",
+        *PURE, "telegrad.wire.datasets", "telegrad.wire.jobs", "telegrad.wire.naming",
+        "telegrad_server.access", "telegrad_server.bug", "telegrad_server.sights",
     ),
     "telegrad_server.sights": (),
     "telegrad_server.tree": (),

@@ -44,6 +44,7 @@ class Dataset:
     columns: Mapping[str, Type]  # the type of one row of each
     bytes: int
     source: str  # what an operator registered it from; empty for one that was put
+    blocks: int  # in how many blocks it is read, if nobody ever has all of it; else 0
     _calls: DatasetCalls = field(repr=False, compare=False)
     _found: Description = field(repr=False, compare=False)
 
@@ -147,6 +148,7 @@ class Datasets:
         width = max(len(column.name) for column in found.columns)
         lines = [f"{found.name}: {found.rows} rows, {found.bytes} bytes, digest {found.digest}"]
         lines += [f"from {found.source}, registered by the operator"] if found.source else []
+        lines += [f"read in {found.blocks} blocks, never whole"] if found.blocks else []
         return "\n".join([*lines, *(f"  {c.name:{width}}  {c.row}" for c in found.columns)])
 
     def delete(self, name: str) -> None:
@@ -157,7 +159,9 @@ class Datasets:
 
     def _dataset(self, found: Description) -> Dataset:
         rows = {column.name: column.row for column in found.columns}
-        return Dataset(found.name, found.digest, found.rows, rows, found.bytes, found.source, self._calls, found)
+        return Dataset(
+            found.name, found.digest, found.rows, rows, found.bytes, found.source, found.blocks, self._calls, found
+        )
 
 
 class _Progress:

@@ -152,7 +152,7 @@ class TooExpensive(ResourceError):
 
 
 class StorageFull(ResourceError):
-    """The disk has no room left."""
+    """The disk has no room left, or where checkpoints are kept nobody answers; it goes on when that has passed."""
 
     default_reason = "STORAGE_FULL"
 

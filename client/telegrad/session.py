@@ -106,11 +106,13 @@ class Session:
     @property
     def datasets(self) -> Datasets:
         """The datasets on the server, by name: ``session.datasets.put("digits", x=x, y=y)``, ``["digits"]``."""
+        self._check_open()
         return Datasets(self.commands.connection.datasets)
 
     @property
     def jobs(self) -> Jobs:
         """The jobs on the server, by name: ``session.jobs["digits-mlp"].watch()``."""
+        self._check_open()
         from telegrad.jobs import Jobs
 
         return Jobs(self.commands.connection.jobs)
@@ -160,6 +162,7 @@ class Session:
         """
         from telegrad.jobs.submitting import submit
 
+        self._check_open()
         return submit(
             self,
             step,
@@ -200,8 +203,7 @@ class Session:
         context.push_session(self)
 
     def __enter__(self) -> Session:
-        if self.is_closed:
-            raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
+        self._check_open()
         context.drop_session(self)
         context.push_session(self)
         return self
@@ -229,6 +231,10 @@ class Session:
             self.scopes.root.is_closed = True
             context.drop_session(self)
             self.commands.close()
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
 
     def scope(self) -> Scope:
         """A new scope for a ``with`` block: what is made inside is freed when it is left."""
@@ -266,8 +272,7 @@ class Session:
 
     def watch(self, tensor: Tensor) -> None:
         """Remember that somebody may hold this tensor when the graph is sent."""
-        if self.is_closed:
-            raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
+        self._check_open()
         if context.REGION.get() is not None:
             return
         self._pending.append(ref(tensor))

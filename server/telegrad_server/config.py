@@ -104,6 +104,11 @@ class Config:
         "where datasets, checkpoints and the journal are kept; none: jobs and datasets are not offered",
         metavar="DIR",
     )
+    checkpoint_store: str = _setting(
+        "",
+        "where checkpoints are kept instead: a folder that other machines mount, or s3://BUCKET/PREFIX",
+        metavar="PLACE",
+    )
     dataset_roots: str = _setting(
         "", "datasets that all tenants can read, as in digits=/data/digits.npz,faces=/data/faces?size=64x64"
     )

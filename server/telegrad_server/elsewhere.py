@@ -8,8 +8,8 @@ from telegrad.errors import TelegradError
 from telegrad.ir.types import Shape, Type
 
 
-class Keeper(Protocol):
-    """The worker that has the value."""
+class Peer(Protocol):
+    """The worker that has the value, in another process of the same session."""
 
     worker: int
     """Its number in the session."""
@@ -23,13 +23,13 @@ class Keeper(Protocol):
 class Elsewhere:
     """A value on another worker. When nobody holds this any more, the value is freed there."""
 
-    __slots__ = ("__weakref__", "copy", "keeper", "name", "type")
+    __slots__ = ("__weakref__", "copy", "name", "peer", "type")
 
     nbytes = 0
     """What it takes here."""
 
-    def __init__(self, keeper: Keeper, name: int, type: Type) -> None:
-        self.keeper = keeper
+    def __init__(self, peer: Peer, name: int, type: Type) -> None:
+        self.peer = peer
         self.name = name
         self.type = type
         self.copy: bytes | None = None

@@ -7,11 +7,10 @@ ledger are carried out on a thread of the foreman's own, since they come in the 
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -21,9 +20,8 @@ from typing import NamedTuple
 
 from telegrad.errors import GraphError, JobError, NotFound, TelegradError
 from telegrad.ir.types import Type
-from telegrad.wire.codec import decode_function
 from telegrad.wire.job_codec import decode_spec, encode_spec, spec_digest
-from telegrad.wire.job_spec import DataSource, Demand, JobSpec
+from telegrad.wire.job_spec import Demand, JobSpec
 from telegrad.wire.jobs import (
     CheckpointHeader,
     CheckpointReport,
@@ -35,17 +33,15 @@ from telegrad.wire.jobs import (
     MetricRow,
 )
 
-from telegrad_server.checkpoints import CheckpointStore, Draft, write_order
-from telegrad_server.checkpoints.failing import FailingFiles
-from telegrad_server.checkpoints.files import RealFiles
+from telegrad_server.checkpoints import CheckpointStore, open_store, write_order
 from telegrad_server.datasets import Catalog, Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.floor import Floor, Verdict
-from telegrad_server.forking import Forking
+from telegrad_server.forking import Forking, numbers_of
+from telegrad_server.intake import Intake, Tensors
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job, State, Wish
 from telegrad_server.jobs.sites import choose
-from telegrad_server.jobs.spec import check_spec
 from telegrad_server.journal import Journal
 from telegrad_server.keeper import Keeper, Rules
 from telegrad_server.ledger import Ledger
@@ -56,10 +52,6 @@ MOST_DEMANDS = 4096
 
 KEEP_SECONDS = 1.0
 """How often workers and room are looked after."""
-
-Tensors = Sequence[tuple[str, Callable[[], memoryview]]]
-"""Of checkpoint 0: names, and what gives the bytes when their turn has come."""
-
 
 OUTLINES = 4096
 """Of so many specs it is remembered what lists of jobs say: a spec never changes, and may be large."""
@@ -76,7 +68,8 @@ class _Outline(NamedTuple):
 class Foreman:
     """Jobs on a floor of workers, under a folder. `start` begins to run them; after `stop` the next one goes on.
 
-    DataCorrupt or ResourceError if the journal cannot be opened. Every method may be called by any thread.
+    ``checkpoints`` says where those are kept, if not there. DataCorrupt or ResourceError if the journal or that place
+    cannot be opened. Every method may be called by any thread.
     """
 
     def __init__(
@@ -88,22 +81,28 @@ class Foreman:
         clock: Callable[[], float] = time.time,
         reached: Reached = nothing,
         rules: Rules | None = None,
+        checkpoints: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
         self._catalog = catalog
-        self.store = CheckpointStore(folder / "checkpoints", files=FailingFiles(RealFiles(), reached))
-        """Where the checkpoints of all jobs are."""
         self._demands: dict[str, Demand] = {}
         self._work: SimpleQueue[e.Command | str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._outline = lru_cache(OUTLINES)(self._outlined)
         journal = Journal(folder / "journal.db", reached=reached)
+        try:
+            self.store = open_store(checkpoints, folder=folder / "checkpoints", owner=journal.id, reached=reached)
+            """Where the checkpoints of all jobs are."""
+        except TelegradError:
+            journal.close()
+            raise
         self._ledger = Ledger(journal, act=self._work.put, clock=clock, heard=self._heard, reached=reached)
         rules = Rules() if rules is None else rules
         self._keeper = Keeper(self._ledger, self.store, catalog, folder, rules=rules, clock=clock)
         self._is_stopping = threading.Event()
-        self._forking = Forking(self._ledger, self.store, catalog, self._keeper, forget=self._forget)
+        self._intake = Intake(self._ledger, self.store, catalog, self._keeper)
+        self._forking = Forking(self._ledger, self.store, self._intake)
 
     # ---- life
 
@@ -153,7 +152,7 @@ class Foreman:
         """Make what a loop says a fact."""
         return self._ledger.tell(event)
 
-    def keeper(self, assignment: Assignment) -> CheckpointStore:
+    def checkpoints_of(self, assignment: Assignment) -> CheckpointStore:
         """The store, of which a loop uses its own job's."""
         return self.store
 
@@ -195,72 +194,7 @@ class Foreman:
         GraphError (JOB_INVALID) for a spec that does not fit, NotFound for data that is not there, JobError
         (JOB_NAME_TAKEN), QuotaExceeded, StorageFull.
         """
-        digest = spec_digest(data)
-        known = self._ledger.earlier(tenant, request_id, digest)
-        if known is not None:
-            return self.find(tenant, known.id)
-        spec = decode_spec(data)
-        check_spec(spec, decode=decode_function, columns=lambda source: self._columns(tenant, source))
-        if spec.parent is not None:
-            raise GraphError("forks are made by the server, from a checkpoint of its own", reason="JOB_INVALID")
-        job = secrets.token_hex(16)
-        submitted = e.Submitted.of(job, tenant, spec, data, request_id=request_id)
-        self._keeper.check_room(tenant, spec)
-        try:
-            with self._keeper.arriving(job):
-                for source in spec.sources:
-                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-                self._write_first(job, spec, digest, tensors)
-                facts = self._ledger.tell(submitted, specs={digest: data})
-        except BaseException:
-            self._forget(e.Forget(job, tenant))
-            raise
-        if not facts:  # the same request was faster on another thread
-            self._forget(e.Forget(job, tenant))
-            earlier = self._ledger.earlier(tenant, request_id, digest)
-            assert earlier is not None
-            return self.find(tenant, earlier.id)
-        return self.find(tenant, job)
-
-    def _columns(self, tenant: str, source: DataSource) -> dict[str, Type]:
-        dataset = self._catalog.open_digest(tenant, source.digest)
-        if source.first + source.rows > dataset.rows:
-            raise GraphError(
-                f"the job wants {source.rows} rows from {source.first} on; dataset {source.name} has {dataset.rows}",
-                reason="JOB_INVALID",
-            )
-        return dict(dataset.columns)
-
-    def _write_first(self, job: str, spec: JobSpec, digest: str, tensors: Tensors) -> None:
-        types = {slot.name: slot.type for slot in (*spec.state, *spec.constants)}
-        given = dict(tensors)
-        if wrong := given.keys() ^ types.keys():
-            raise GraphError(
-                f"checkpoint 0: the tensor {min(wrong)!r} is not what the job's spec says", reason="JOB_INVALID"
-            )
-
-        def read() -> Iterator[tuple[str, Type, memoryview]]:
-            for name in write_order(types):
-                view = given[name]()
-                if len(view) != types[name].nbytes:
-                    raise GraphError(
-                        f"checkpoint 0: the tensor {name!r} is not what the job's spec says", reason="JOB_INVALID"
-                    )
-                yield name, types[name], view
-
-        draft = Draft(
-            job=job,
-            step=spec.first_step,
-            epoch=0,
-            cursor=0,
-            calls=0,
-            seed=spec.seed,
-            spec_digest=digest,
-            fingerprint="",  # no worker has computed it
-            metrics={},
-            tensors=types,
-        )
-        self.store.write(draft, read())
+        return self.find(tenant, self._intake.submit(tenant, request_id, data, tensors))
 
     def pause(self, tenant: str, key: str) -> JobInfo:
         """Let the job stop at a checkpoint and wait."""
@@ -306,6 +240,10 @@ class Foreman:
         job = self._ledger.find(tenant, key)
         self._forking.rewind(job, step, request_id)
         return self.find(tenant, job.id)
+
+    def numbers(self, tenant: str, key: str) -> dict[str, float | None]:
+        """What a fork of a job may change, by name: see `numbers_of`."""
+        return numbers_of(self._spec(self._ledger.find(tenant, key)))
 
     # ---- look-ups
 
@@ -435,7 +373,7 @@ class Foreman:
             case e.Discard():
                 self._forking.discard(command)
             case e.Forget():
-                self._forget(command)
+                self._intake.forget(command)
 
     def _place(self) -> None:
         """Give the jobs that may run to workers."""
@@ -472,11 +410,6 @@ class Foreman:
         if job is None or job.assignment != command.assignment:
             return  # it was cancelled meanwhile
         self._floor.begin(job.worker, Assignment(job.id, job.tenant, job.assignment, job.step, self._spec(job)))
-
-    def _forget(self, command: e.Forget) -> None:
-        self.store.remove(command.job)
-        with suppress(NotFound):
-            self._catalog.let_go(command.tenant, by=f"job-{command.job}")
 
 
 class Follower:

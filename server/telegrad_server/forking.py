@@ -11,8 +11,7 @@ import hashlib
 import json
 import math
 import re
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,35 +19,23 @@ from telegrad.errors import GraphError, NotFound
 from telegrad.ir import types
 from telegrad.ir.types import Type
 from telegrad.wire.job_calls import Call, Input, Literal
-from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec, Parent
 from telegrad.wire.jobs import Fork
 
-from telegrad_server.checkpoints import CheckpointStore, Manifest
-from telegrad_server.datasets import Catalog
+from telegrad_server.checkpoints import CheckpointStore, Manifest, Named
+from telegrad_server.intake import Intake
 from telegrad_server.jobs import events as e
 from telegrad_server.jobs.job import Job
-from telegrad_server.keeper import Keeper
 from telegrad_server.ledger import Ledger
 
-Named = tuple[str, Type, memoryview]
 NUMBER = Type((), types.float64)
 
 
 class Forking:
-    """Makes forks, and lets jobs go back. ``forget`` takes away what is kept of a job that comes to nothing."""
+    """Makes forks, and lets jobs go back."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        store: CheckpointStore,
-        catalog: Catalog,
-        keeper: Keeper,
-        *,
-        forget: Callable[[e.Forget], None],
-    ) -> None:
-        self._ledger, self._store, self._catalog, self._keeper = ledger, store, catalog, keeper
-        self._forget = forget
+    def __init__(self, ledger: Ledger, store: CheckpointStore, intake: Intake) -> None:
+        self._ledger, self._store, self._intake = ledger, store, intake
 
     def fork(self, parent: Job, spec: JobSpec, fork: Fork, request_id: str) -> str:
         """The id of the new job, or of that which the same request has made before.
@@ -64,38 +51,15 @@ class Forking:
         with self._store.pinned(parent.id, step):
             manifest, tensors = self._store.read(parent.id, step)
             forked = forked_spec(spec, parent.id, step, fork)
-            return self._submitted(
-                parent.tenant, forked, manifest, with_rates(tensors, fork.numbers), request_id, asked
-            )
+            draft = replace(manifest, metrics=_own_best(manifest))
+            tensors = with_rates(tensors, fork.numbers)
+            return self._intake.take(parent.tenant, forked, draft, tensors, request_id=request_id, asked=asked)
 
     def _newest(self, job: Job) -> int:
         known = [step for step in self._store.steps(job.id) if step <= job.step]
         if not known:
             raise NotFound(f"the job {job.name} has no checkpoint to go on from")
         return known[-1]
-
-    def _submitted(
-        self, tenant: str, spec: JobSpec, manifest: Manifest, tensors: Iterator[Named], request_id: str, asked: str
-    ) -> str:
-        data, job = encode_spec(spec), secrets.token_hex(16)
-        digest = spec_digest(data)
-        event = replace(e.Submitted.of(job, tenant, spec, data, request_id=request_id), request_digest=asked)
-        draft = replace(manifest, job=job, spec_digest=digest, metrics=_own_best(manifest))
-        self._keeper.check_room(tenant, spec)
-        try:
-            with self._keeper.arriving(job):
-                for source in spec.sources:
-                    self._catalog.hold(tenant, source.digest, by=f"job-{job}")
-                self._store.write(draft, tensors)
-                if self._ledger.tell(event, specs={digest: data}):
-                    return job
-        except BaseException:
-            self._forget(e.Forget(job, tenant))
-            raise
-        self._forget(e.Forget(job, tenant))  # the same request was faster on another thread
-        earlier = self._ledger.earlier(tenant, request_id, asked)
-        assert earlier is not None
-        return earlier.id
 
     def rewind(self, job: Job, step: int, request_id: str) -> None:
         """Let a job go back to a checkpoint of its own. NotFound or DataCorrupt for that, JobError.
@@ -158,10 +122,20 @@ def _number(source: Input, numbers: Mapping[str, float]) -> Input:
     return source
 
 
+def numbers_of(spec: JobSpec) -> dict[str, float | None]:
+    """The numbers that a fork may change, by name; None for what is not one number for the whole job."""
+    found: dict[str, float | None] = {}
+    for literal in [x for call in spec.calls for x in call.inputs if isinstance(x, Literal) and x.name]:
+        value = float(np.frombuffer(literal.data, "<f8")[0]) if len(literal.data) == NUMBER.nbytes else None
+        found[literal.name] = value if found.get(literal.name, value) == value else None
+    for schedule in spec.schedules:
+        found[schedule.name] = schedule.values[0] if len(schedule.values) == 1 else None
+    rates = [option for slot in spec.state if slot.type == NUMBER and (option := _option(slot.name))]
+    return {**found, **dict.fromkeys(rates)}
+
+
 def _check_numbers(spec: JobSpec, numbers: Mapping[str, float]) -> None:
-    literals = {x.name for call in spec.calls for x in call.inputs if isinstance(x, Literal) and x.name}
-    known = literals | {schedule.name for schedule in spec.schedules}
-    known |= {option for slot in spec.state if slot.type == NUMBER and (option := _option(slot.name))}
+    known = numbers_of(spec)
     for name, value in numbers.items():
         if name not in known:
             raise GraphError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import secrets
 import sqlite3
 import threading
 import zlib
@@ -88,6 +89,12 @@ class Journal:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version={VERSION}")
+        (number,) = self._db.execute("PRAGMA application_id").fetchone()
+        if version <= VERSION and not number:
+            number = 1 + secrets.randbelow((1 << 31) - 1)
+            self._db.execute(f"PRAGMA application_id={number}")
+        self.id = f"{number:08x}"
+        """What tells this journal, and its copies, from others."""
         self._db.execute("COMMIT")
         if version > VERSION:
             raise VersionMismatch(

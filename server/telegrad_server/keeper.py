@@ -88,6 +88,7 @@ class Keeper:
         self._strays: dict[str, float] = {}
         self._waits: dict[str, _Wait] = {}
         self._most: dict[str, int] = {}
+        self._ended: dict[str, tuple[float, int]] = {}
         self._swept_at = -float("inf")
         self._backed_up_at = monotonic()
 
@@ -123,7 +124,11 @@ class Keeper:
     def _held(self, job: Job) -> int:
         """What a job takes: of one that has ended what is there, of others as much as they may come to take."""
         if job.has_ended:
-            return sum(self._store.sizes(job.id).values())
+            since, held = self._ended.get(job.id, (0.0, 0))
+            if since != job.changed_at:  # nobody writes for it any more: a store far away is asked once
+                held = sum(self._store.sizes(job.id).values())
+                self._ended[job.id] = job.changed_at, held
+            return held
         if job.spec not in self._most:
             self._most[job.spec] = _most_bytes(decode_spec(self._ledger.journal.spec(job.spec)))
         return self._most[job.spec]
@@ -143,7 +148,8 @@ class Keeper:
                 continue
             wait.until, wait.seconds = now + wait.seconds, min(2 * wait.seconds, LONGEST_WAIT_SECONDS)
             disk = os.statvfs(self._folder)
-            has_room = disk.f_bavail * disk.f_frsize >= max(sizes.values(), default=0) + RESERVE_BYTES
+            has_room = disk.f_bavail * disk.f_frsize >= RESERVE_BYTES
+            has_room = has_room and self._store.room() >= max(sizes.values(), default=0) + RESERVE_BYTES
             if has_room and self._ledger.journal.keep_reserve():
                 self._ledger.tell(e.StorageBack(id))
 
@@ -172,6 +178,7 @@ class Keeper:
         """Remove what no job has, if it was so for the grace."""
         homes, holders = self._store.homes(), self._catalog.holders()  # before the jobs: later ones' files do not count
         jobs = {*self._arriving} | {job.id for job in self._ledger.every()}
+        self._ended = {job: held for job, held in self._ended.items() if job in jobs}
         strays = {*homes} - {self._store.home_of(job) for job in jobs}
         strays |= {by for by in holders if by.startswith("job-") and by.removeprefix("job-") not in jobs}
         self._strays = {name: self._strays.get(name, now) for name in strays}

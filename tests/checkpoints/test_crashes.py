@@ -8,17 +8,18 @@ on from it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from telegrad.errors import DataCorrupt, NotFound
-from telegrad_server.checkpoints import CheckpointStore, Draft, Manifest
-from telegrad_server.checkpoints.files import Output, storing
+from telegrad_server.checkpoints import CheckpointStore, Folders
+from telegrad_server.checkpoints.depot import Entry
+from telegrad_server.checkpoints.files import Output
+from telegrad_server.checkpoints.folders import Beside
 from telegrad_server.checkpoints.places import GONE, WRITING, Place
-from telegrad_server.checkpoints.shards import Named
 
 from tests.checkpoints.disk import Disk, Tree
 from tests.checkpoints.drafts import arrays_of, draft, named, tensors
@@ -85,7 +86,9 @@ def broken_promises(
 def judge_newest(tree: Tree, promised: frozenset[int]) -> Iterator[str]:
     """What is wrong for a job that needs only the newest checkpoint, or a newer one still."""
     with suppress(NotFound, DataCorrupt):
-        if CheckpointStore(FOLDER, files=Disk.of(tree)).latest("job-1").manifest.step >= max(promised, default=0):
+        if CheckpointStore(Folders(FOLDER, files=Disk.of(tree))).latest("job-1").manifest.step >= max(
+            promised, default=0
+        ):
             return
     if promised:
         yield f"step {max(promised)} was acknowledged, and there is neither it nor a newer one"
@@ -94,7 +97,7 @@ def judge_newest(tree: Tree, promised: frozenset[int]) -> Iterator[str]:
 def judge_all(tree: Tree, promised: frozenset[int]) -> Iterator[str]:
     """What is wrong with a disk that a crash has left."""
     disk = Disk.of(tree)
-    store = CheckpointStore(FOLDER, files=disk)
+    store = CheckpointStore(Folders(FOLDER, files=disk))
     for step in promised:
         try:
             _, found = store.read("job-1", step)
@@ -122,7 +125,7 @@ def goes_on(disk: Disk, store: CheckpointStore) -> Iterator[str]:
 
 
 def plain(disk: Disk) -> CheckpointStore:
-    return CheckpointStore(FOLDER, files=disk, shard_bytes=32)
+    return CheckpointStore(Folders(FOLDER, files=disk), shard_bytes=32)
 
 
 def test_no_crash_breaks_a_promise() -> None:
@@ -213,55 +216,74 @@ class AcknowledgedFirst(Disk):
         return super().names(path)
 
 
-class InPlace(CheckpointStore):
+class InPlace(Folders):
     """Files are written where they will stay, and one of the same step is overwritten."""
 
-    def write(self, draft: Draft, tensors: Iterable[Named]) -> Manifest:
-        home = self._home(draft.job)
-        place = home / Place(draft.step, 1).name
-        with storing("checkpoint"):
-            self._make_home(home)
-            self._discard(place)
-            self._files.make_folder(place)
-            manifest = self._fill(place, draft, tensors)
-            self._files.sync_folder(home)
-        return manifest
+    def begin(self, home: str, step: int) -> Entry:
+        place = self._folder / home / Place(step, 1).name
+        self._make_home(place.parent)
+        self.discard(place)
+        self._files.make_folder(place)
+        return AtItsPlace(self, self._files, place, step)
 
 
-class RemovedBeforeTheCommit(CheckpointStore):
+class AtItsPlace(Beside):
+    def _renamed(self) -> Place:
+        return Place(self._step, 1)
+
+
+class RemovedBeforeTheCommit(Folders):
     """What is older goes before the new one has its name."""
 
-    def _commit(self, home: Path, beside: Path, step: int) -> Place:
-        self._put_away("job-1", self._places("job-1"))
-        return super()._commit(home, beside, step)
+    def begin(self, home: str, step: int) -> Entry:
+        super().begin(home, step).discard()
+        beside = self._folder / home / f"{WRITING}0"
+        self._files.make_folder(beside)
+        return Hasty(self, self._files, beside, step)
 
 
-class RemovedBeforeTheSync(CheckpointStore):
+class Hasty(Beside):
+    def _renamed(self) -> Place:
+        home = self._folder.parent.name
+        self._depot.put_away(home, self._depot.places(home))
+        return super()._renamed()
+
+
+class RemovedBeforeTheSync(Folders):
     """What is older goes when the new one has its name, and nobody has synced it."""
 
-    def _commit(self, home: Path, beside: Path, step: int) -> Place:
-        older = self._places("job-1")
-        place = super()._commit(home, beside, step)
+    def begin(self, home: str, step: int) -> Entry:
+        super().begin(home, step).discard()
+        beside = self._folder / home / f"{WRITING}0"
+        self._files.make_folder(beside)
+        return Unsure(self, self._files, beside, step)
+
+
+class Unsure(Beside):
+    def _renamed(self) -> Place:
+        home = self._folder.parent
+        older = self._depot.places(home.name)
+        place = super()._renamed()
         for old in older:
-            self._discard(home / old.name)
+            self._depot.discard(home / old.name)
         return place
 
 
-class RemovedAtItsPlace(CheckpointStore):
+class RemovedAtItsPlace(Folders):
     """What goes loses its files before its name."""
 
-    def _put_away(self, job: str, places: list[Place]) -> None:
+    def put_away(self, home: str, places: Sequence[Place]) -> None:
         for place in places:
-            self._discard(self._home(job) / place.name)
+            self.discard(self._folder / home / place.name)
 
 
-class RemovedWithoutASync(CheckpointStore):
+class RemovedWithoutASync(Folders):
     """What goes loses its name and its files without a sync between."""
 
-    def _put_away(self, job: str, places: list[Place]) -> None:
-        home = self._home(job)
+    def put_away(self, home: str, places: Sequence[Place]) -> None:
+        folder = self._folder / home
         for place in places:
-            self._files.rename(home / place.name, home / f"{GONE}{secrets.token_hex(8)}")
+            self._files.rename(folder / place.name, folder / f"{GONE}{secrets.token_hex(8)}")
 
 
 @pytest.mark.parametrize(
@@ -276,21 +298,21 @@ def test_a_bug_in_what_is_synced_is_found(disk: type[Disk]) -> None:
     assert found
 
 
-@pytest.mark.parametrize("store", [InPlace, RemovedAtItsPlace, RemovedWithoutASync])
-def test_a_bug_in_the_order_is_found(store: type[CheckpointStore]) -> None:
-    story = tell(lambda disk: store(FOLDER, files=disk, shard_bytes=32))
+@pytest.mark.parametrize("depot", [InPlace, RemovedAtItsPlace, RemovedWithoutASync])
+def test_a_bug_in_the_order_is_found(depot: type[Folders]) -> None:
+    story = tell(lambda disk: CheckpointStore(depot(FOLDER, files=disk), shard_bytes=32))
     found = next((wrong for wrong in broken_promises(story) if wrong), None)
 
-    print(f"{store.__name__}: {found}")
+    print(f"{depot.__name__}: {found}")
     assert found
 
 
-@pytest.mark.parametrize("store", [RemovedBeforeTheCommit, RemovedBeforeTheSync])
-def test_removing_too_early_is_found_also_by_who_needs_only_the_newest(store: type[CheckpointStore]) -> None:
-    story = started(lambda disk: store(FOLDER, files=disk, shard_bytes=32), Disk())
+@pytest.mark.parametrize("depot", [RemovedBeforeTheCommit, RemovedBeforeTheSync])
+def test_removing_too_early_is_found_also_by_who_needs_only_the_newest(depot: type[Folders]) -> None:
+    story = started(lambda disk: CheckpointStore(depot(FOLDER, files=disk), shard_bytes=32), Disk())
     story.write(1)
     story.write(2)
     found = next((wrong for wrong in broken_promises(story, judge_newest) if wrong), None)
 
-    print(f"{store.__name__}: {found}")
+    print(f"{depot.__name__}: {found}")
     assert found

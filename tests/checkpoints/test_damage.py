@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from telegrad.errors import DataCorrupt
-from telegrad_server.checkpoints import CheckpointStore, contents, shards
-from telegrad_server.checkpoints.files import Files
+from telegrad_server.checkpoints import CheckpointStore, Folders, contents, shards
+from telegrad_server.checkpoints.depot import Read
 from telegrad_server.checkpoints.manifest import Manifest, Shard, with_shards
+from telegrad_server.checkpoints.places import Place
 from telegrad_server.checkpoints.shards import Named
 
 from tests.checkpoints.disk import Disk
@@ -26,7 +27,7 @@ FOLDER = Path("/checkpoints")
 def two() -> Disk:
     """A disk with the checkpoints of two steps."""
     disk = Disk()
-    store = CheckpointStore(FOLDER, files=disk, shard_bytes=32)
+    store = CheckpointStore(Folders(FOLDER, files=disk), shard_bytes=32)
     for step in (1, 2):
         store.write(draft(tensors(step), step=step), named(tensors(step)))
     return disk
@@ -49,7 +50,7 @@ def unfound(change: Callable[[bytes], Iterator[bytes]]) -> list[str]:
         assert isinstance(whole, bytes)
         for number, other in enumerate(change(whole)):
             disk.nodes[node] = other
-            latest = CheckpointStore(FOLDER, files=disk).latest("job-1")
+            latest = CheckpointStore(Folders(FOLDER, files=disk)).latest("job-1")
             if (
                 latest.manifest.step != 1
                 or [d.step for d in latest.skipped] != [2]
@@ -87,9 +88,9 @@ def test_every_change_of_every_file_is_found_and_the_one_before_is_used(
 def test_a_reader_that_checks_no_digest_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug that no crash shows."""
 
-    def trusting(files: Files, folder: Path, shard: Shard, manifest: Manifest) -> list[Named]:
-        found = hashlib.sha256(files.read(folder / shard.file, shard.bytes)).hexdigest()
-        return shards.read_shard(files, folder, replace(shard, sha256=found), manifest)
+    def trusting(read: Read, shard: Shard, manifest: Manifest) -> list[Named]:
+        found = hashlib.sha256(read(shard.file, shard.bytes)).hexdigest()
+        return shards.read_shard(read, replace(shard, sha256=found), manifest)
 
     monkeypatch.setattr(contents, "read_shard", trusting)
 
@@ -102,7 +103,7 @@ def test_a_file_that_is_gone_is_found() -> None:
         (home,) = disk.names(FOLDER)
         disk.remove(FOLDER / home / f"{2:012d}.0001" / name)
 
-        latest = CheckpointStore(FOLDER, files=disk).latest("job-1")
+        latest = CheckpointStore(Folders(FOLDER, files=disk)).latest("job-1")
 
         assert latest.manifest.step == 1
         assert [d.file for d in latest.skipped] == [name]
@@ -114,7 +115,7 @@ def test_what_is_wrong_is_said_by_file_expected_and_found() -> None:
     disk.nodes[node] = bytes(disk.nodes[node])[:-1]
 
     with pytest.raises(DataCorrupt, match=r"expected \d+ bytes, found \d+ bytes") as caught:
-        CheckpointStore(FOLDER, files=disk).read("job-1", 2)
+        CheckpointStore(Folders(FOLDER, files=disk)).read("job-1", 2)
 
     assert set(caught.value.details) == {"file", "expected", "found"}
     assert caught.value.details["file"] == name
@@ -125,7 +126,7 @@ def test_it_is_an_error_if_none_is_whole() -> None:
     for step in (1, 2):
         for _, node in files_of(disk, step):
             disk.nodes[node] = b""
-    store = CheckpointStore(FOLDER, files=disk)
+    store = CheckpointStore(Folders(FOLDER, files=disk))
 
     with pytest.raises(DataCorrupt):
         store.latest("job-1")
@@ -139,12 +140,12 @@ def test_a_checkpoint_of_another_job_or_step_is_not_taken_for_ones_own() -> None
     disk = Disk.of((("checkpoints", ((home, ((name, first),)),)),))
 
     with pytest.raises(DataCorrupt, match="was moved there"):
-        CheckpointStore(FOLDER, files=disk).latest("job-1")
+        CheckpointStore(Folders(FOLDER, files=disk)).latest("job-1")
 
 
 def test_a_file_that_changes_between_the_check_and_the_reading_is_found() -> None:
     disk = two()
-    _, found = CheckpointStore(FOLDER, files=disk).read("job-1", 2)
+    _, found = CheckpointStore(Folders(FOLDER, files=disk)).read("job-1", 2)
     for _, node in files_of(disk, 2):
         disk.nodes[node] = bytes(len(disk.nodes[node]))
 
@@ -159,11 +160,11 @@ def test_no_manifest_leads_out_of_its_folder(file: str) -> None:
     manifest = with_shards(draft(tensors(1)), ())
 
     with pytest.raises(DataCorrupt, match="which no checkpoint has"):
-        shards.read_shard(Disk(), FOLDER, Shard(file, 1, ""), manifest)
+        shards.read_shard(lambda file, most: memoryview(b"x"), Shard(file, 1, ""), manifest)
 
 
 def test_a_tensor_that_no_file_has_is_found() -> None:
     manifest = with_shards(draft(tensors(1)), ())
 
     with pytest.raises(DataCorrupt, match="lacks tensors"):
-        list(contents.tensors(Disk(), FOLDER, manifest))
+        list(contents.tensors(lambda file, most: memoryview(b""), Place(1, 1), manifest))

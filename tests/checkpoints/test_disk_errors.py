@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from telegrad.errors import ResourceError, StorageFull, TelegradError, WorkerLost
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.checkpoints.files import Output, RealFiles
 from telegrad_server.checkpoints.shards import Named
 
@@ -94,7 +94,7 @@ def fail_each_call(act: Callable[[CheckpointStore], object], number: int, count:
     errors: list[TelegradError] = []
     for first in range(1000):
         disk = Failing(number=number, count=count)
-        store = CheckpointStore(FOLDER, files=disk, shard_bytes=32)
+        store = CheckpointStore(Folders(FOLDER, files=disk), shard_bytes=32)
         write(store, 1)
         write(store, 2)
         before = disk.calls
@@ -106,7 +106,7 @@ def fail_each_call(act: Callable[[CheckpointStore], object], number: int, count:
         was_reached = disk.calls > disk.first
         disk.first = -1
 
-        after = CheckpointStore(FOLDER, files=disk)
+        after = CheckpointStore(Folders(FOLDER, files=disk))
         assert after.verify("job-1").damaged == ()
         assert arrays_of(after.read("job-1", 2)[1]) == arrays_of(named(tensors(2)))
         act(store)
@@ -163,10 +163,10 @@ def test_a_disk_that_cannot_be_read_says_so_or_an_older_one_is_used(act: str) ->
 
 def test_a_checkpoint_that_cannot_be_read_for_the_moment_is_not_removed() -> None:
     disk = Failing()
-    store = CheckpointStore(FOLDER, files=disk)
+    store = CheckpointStore(Folders(FOLDER, files=disk))
     write(store, 1)
     write(store, 2)
-    again = CheckpointStore(FOLDER, files=disk)
+    again = CheckpointStore(Folders(FOLDER, files=disk))
     disk.first, disk.count = disk.calls + 1, 1
 
     assert again.keep("job-1", last=1) == []
@@ -179,12 +179,12 @@ def test_an_error_of_who_brings_the_tensors_stays_what_it_is(tmp_path: Path) -> 
         raise WorkerLost("the worker is gone")
 
     with pytest.raises(WorkerLost):
-        CheckpointStore(tmp_path).write(draft(tensors(1)), broken())
+        CheckpointStore(Folders(tmp_path)).write(draft(tensors(1)), broken())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_link_in_the_store_is_not_followed(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path / "store")
+    store = CheckpointStore(Folders(tmp_path / "store"))
     write(store, 1)
     write(store, 2)
     (shard,) = tmp_path.rglob(f"{2:012d}.0001/*.safetensors")

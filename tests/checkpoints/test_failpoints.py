@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from telegrad.errors import StorageFull
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.checkpoints.failing import FailingFiles
 from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.failpoints import CHECKPOINT_NAMES, Failpoints
@@ -43,7 +43,7 @@ def test_a_job_killed_anywhere_has_what_it_was_promised_and_goes_on(tmp_path: Pa
     code, told = run(folder, f"{place}=kill:2", count=4)
 
     assert code == -signal.SIGKILL
-    store = CheckpointStore(folder)
+    store = CheckpointStore(Folders(folder))
     assert store.verify("job-1").damaged == ()
     if told:
         latest = store.latest("job-1")
@@ -56,7 +56,7 @@ def test_a_job_killed_anywhere_has_what_it_was_promised_and_goes_on(tmp_path: Pa
 
 def test_every_failpoint_is_reached(tmp_path: Path) -> None:
     reached: list[str] = []
-    store = CheckpointStore(tmp_path, files=FailingFiles(RealFiles(), reached.append))
+    store = CheckpointStore(Folders(tmp_path, files=FailingFiles(RealFiles(), reached.append)))
     for step in (1, 2):
         store.write(draft(tensors(step), step=step), named(tensors(step)))
     store.keep("job-1", last=1)
@@ -66,7 +66,7 @@ def test_every_failpoint_is_reached(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, files=FailingFiles(RealFiles(), Failpoints("checkpoint.shard=full:2")))
+    store = CheckpointStore(Folders(tmp_path, files=FailingFiles(RealFiles(), Failpoints("checkpoint.shard=full:2"))))
     given = named(tensors(1))
 
     for _ in range(2):

@@ -11,7 +11,7 @@ import telegrad as tg
 from telegrad import nn
 from telegrad.errors import DataCorrupt, NotFound
 from telegrad.wire.arrays import array_from
-from telegrad_server.checkpoints import MODEL, CheckpointStore, weights_file, weights_from
+from telegrad_server.checkpoints import MODEL, CheckpointStore, Folders, weights_file, weights_from
 
 from tests.checkpoints.drafts import draft, named, tensors
 
@@ -21,7 +21,7 @@ def test_a_models_weights_are_a_file_that_others_and_the_model_load(tmp_path: Pa
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
         state = {name: np.array(array) for name, array in model.state_dict().items()}
         held = {MODEL + name: array for name, array in state.items()} | {"optimizer.0.weight": np.zeros((4, 3))}
-        store = CheckpointStore(tmp_path, shard_bytes=40)
+        store = CheckpointStore(Folders(tmp_path), shard_bytes=40)
         store.write(draft(held), named(held))
 
         file = tmp_path / "weights.safetensors"
@@ -44,7 +44,7 @@ def test_a_file_of_others_is_weights_again() -> None:
 
 
 def test_what_is_no_file_or_has_no_weights_is_refused(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(Folders(tmp_path))
     store.write(draft(tensors(1)), named(tensors(1)))
 
     with pytest.raises(NotFound):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from telegrad.errors import NotFound
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.checkpoints.failing import FailingFiles
 from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.failpoints import Failpoints
@@ -16,7 +16,9 @@ from tests.checkpoints.drafts import draft, named, tensors
 
 def main(folder: str, count: str, failpoints: str) -> None:
     """Go on from the latest checkpoint and write that many more."""
-    store = CheckpointStore(Path(folder), files=FailingFiles(RealFiles(), Failpoints(failpoints)), shard_bytes=32)
+    store = CheckpointStore(
+        Folders(Path(folder), files=FailingFiles(RealFiles(), Failpoints(failpoints))), shard_bytes=32
+    )
     store.sweep("job-1")
     try:
         begin = store.latest("job-1").manifest.step

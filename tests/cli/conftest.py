@@ -108,7 +108,7 @@ def expired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def jobs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that keeps jobs and datasets."""
     running, address = start("--data-dir", str(tmp_path_factory.mktemp("kept")))
     yield f"grpc://{address}"
@@ -130,12 +130,12 @@ def submitted(address: str, name: str, *, steps: int, value: float = 1.0, **opti
 
 
 @pytest.fixture(scope="session")
-def done(keeper: str) -> str:
+def done(jobs_server: str) -> str:
     """A server with the job "done", which has succeeded."""
-    submitted(keeper, "done", steps=6, checkpoint_every=2)
-    with tg.connect(keeper, new=True) as session:
+    submitted(jobs_server, "done", steps=6, checkpoint_every=2)
+    with tg.connect(jobs_server, new=True) as session:
         session.jobs["done"].wait(timeout_seconds=120)
-    return keeper
+    return jobs_server
 
 
 def completed(words: str, last: str) -> list[str]:

@@ -19,14 +19,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # a server in a proce
 
 
 @pytest.fixture(scope="module")
-def digits(keeper: str) -> str:
+def digits(jobs_server: str) -> str:
     """A server with the job "digits", which has trained a model and kept the best checkpoint."""
-    with tg.connect(keeper, new=True) as session:
+    with tg.connect(jobs_server, new=True) as session:
         session.submit(
             made().step, data=points(), epochs=3, batch_size=BATCH, keep_best=KeepBest("loss", "max"),
             keep_checkpoints=1, name="digits",
         ).wait(timeout_seconds=120)  # fmt: skip
-    return keeper
+    return jobs_server
 
 
 def test_checkpoints_are_listed_with_the_best_one(telegrad: Telegrad, digits: str) -> None:

@@ -51,9 +51,9 @@ def test_a_job_is_shown_by_name_and_by_id(telegrad: Telegrad, done: str) -> None
     assert "kept       checkpoints of the steps 0, 4, 6\n" in said
 
 
-def test_a_job_that_is_not_there_is_one_sentence_and_exit_6(telegrad: Telegrad, keeper: str) -> None:
+def test_a_job_that_is_not_there_is_one_sentence_and_exit_6(telegrad: Telegrad, jobs_server: str) -> None:
     for command in ("show", "watch", "wait", "logs", "pause", "resume", "cancel"):
-        said = telegrad("jobs", command, "nothing", "--server", keeper)
+        said = telegrad("jobs", command, "nothing", "--server", jobs_server)
 
         assert (said.exit_code, said.stdout) == (6, "")
         assert said.stderr.startswith("telegrad: ") and len(said.stderr.splitlines()) == 1
@@ -95,9 +95,9 @@ def test_waiting_ends_as_the_job_ended(telegrad: Telegrad, done: str) -> None:
     assert bad.stderr.startswith("telegrad: the job bad is FAILED (NONFINITE): ")
 
 
-def test_a_job_is_paused_goes_on_is_extended_and_cancelled(telegrad: Telegrad, keeper: str) -> None:
-    submitted(keeper, "long", steps=1_000_000, checkpoint_every=50)
-    asked = ("long", "--server", keeper)
+def test_a_job_is_paused_goes_on_is_extended_and_cancelled(telegrad: Telegrad, jobs_server: str) -> None:
+    submitted(jobs_server, "long", steps=1_000_000, checkpoint_every=50)
+    asked = ("long", "--server", jobs_server)
 
     assert telegrad("jobs", "pause", *asked).exit_code == 0
     paused = telegrad("jobs", "wait", *asked, "--until-paused")
@@ -169,10 +169,10 @@ def test_a_fork_that_cannot_be_is_a_sentence(telegrad: Telegrad, done: str) -> N
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_an_interrupt_leaves_the_job_alone(keeper: str, options: tuple[str, ...]) -> None:
+def test_an_interrupt_leaves_the_job_alone(jobs_server: str, options: tuple[str, ...]) -> None:
     name = f"left{len(options)}"  # the other one may not have stopped yet
-    submitted(keeper, name, steps=1_000_000, checkpoint_every=50)
-    command = [sys.executable, "-u", "-m", "telegrad.cli", "jobs", "watch", name, "--server", keeper, *options]
+    submitted(jobs_server, name, steps=1_000_000, checkpoint_every=50)
+    command = [sys.executable, "-u", "-m", "telegrad.cli", "jobs", "watch", name, "--server", jobs_server, *options]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stdout is not None
     running.stdout.readline()
@@ -183,7 +183,7 @@ def test_an_interrupt_leaves_the_job_alone(keeper: str, options: tuple[str, ...]
     assert running.returncode == 130
     assert "Traceback" not in said
     assert bool(options) or f"telegrad jobs watch {name}" in told.splitlines()[-1]
-    with tg.connect(keeper, new=True) as session:
+    with tg.connect(jobs_server, new=True) as session:
         assert session.jobs[name].state in ("QUEUED", "STARTING", "RUNNING")
         session.jobs[name].cancel()
 

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import telegrad as tg
 from telegrad import nn, optim
+from telegrad.errors import QuotaExceeded
 from telegrad.jobs import Job
 from telegrad.wire.jobs import JobEvent
 
 from tests.cluster.conftest import Running, gateway, start_worker, wait_for
+from tests.faults.conftest import wait_until
 from tests.loops.training import BATCH, PER_EPOCH, assert_equal_state, by_hand, made, points
 
 pytestmark = pytest.mark.slow  # members in processes of their own
@@ -36,8 +38,8 @@ def unhurt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tg.Sessi
 class Cluster:
     """A gateway and workers that join it by themselves, each of which may be killed and started anew."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, stack: ExitStack, *options: str) -> None:
+        self._folder, self._options = folder, options
         self._stack = stack
         self._key = folder / "key"
         self._key.write_text("5a" * 32)
@@ -46,6 +48,7 @@ class Cluster:
 
     def _start_gateway(self, port: str, inner: str) -> Running:
         options = ("--cluster-key-file", str(self._key), "--data-dir", str(self._folder / "data"), *LEASE)
+        options += self._options
         return self._stack.enter_context(gateway(*options, port=port, inner=inner))
 
     def restart_gateway(self, *, away_seconds: float = 0.0) -> None:
@@ -61,8 +64,16 @@ class Cluster:
         process = start_worker(self.gateway.inner, str(self._key), name, *options)
         self._stack.callback(_end, process)
         self.workers[name] = process
-        tg.connect(self.gateway.address, worker=name, queue_seconds=60, new=True).close()
+        wait_until(lambda: self._has(name), seconds=60)
         return process
+
+    def _has(self, name: str) -> bool:
+        """Whether a worker has joined."""
+        try:
+            tg.connect(self.gateway.address, worker=name, queue_seconds=60, new=True).close()
+        except QuotaExceeded:
+            return False
+        return True
 
     def session(self, worker: str = "") -> tg.Session:
         """A session, anywhere or on a worker."""

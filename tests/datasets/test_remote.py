@@ -13,8 +13,9 @@ import pytest
 import telegrad as tg
 from telegrad.errors import NotFound, ResourceError
 from telegrad.safetensors import save_file
-from telegrad_server.datasets import Catalog, parse_roots
+from telegrad_server.datasets import Catalog, Pass, parse_roots
 
+from tests.datasets.parquets import held_bytes, write
 from tests.faults import conftest as faults
 
 s3fs: Any = pytest.importorskip("s3fs")
@@ -164,3 +165,35 @@ def test_a_job_trains_on_what_lies_in_an_s3(bucket: Any, start: Any, tmp_path: P
 
         losses = job.history["epoch/loss"]["value"]
     assert losses[-1] < losses[0]
+
+
+def test_a_folder_of_parquet_files_is_read_in_blocks_and_never_fetched(bucket: Any, tmp_path: Path) -> None:
+    x, y = write(tmp_path / "day=1", files=[(140, 20), (120, 20)])
+    for path in (tmp_path / "day=1").iterdir():
+        bucket.upload_file(str(path), f"clicks.parquet/day=1/{path.name}")
+    bucket.put_object(Key="clicks.parquet/_SUCCESS", Body=b"")
+    row_bytes = x[0].nbytes + 8
+    s3 = f"s3://{BUCKET}/clicks.parquet"
+    options, cache_bytes = f"shuffle_bytes={20 * row_bytes}", 100 * row_bytes
+    roots = f"a={s3}?kind=parquet&{options},b={s3}/*/*.parquet?{options}"
+    catalog = Catalog(tmp_path / "datasets", roots=parse_roots(roots), cache_bytes=cache_bytes)
+
+    for name in ("a", "b"):
+        clicks, described = catalog.open("anybody", name), catalog.describe("anybody", name)
+        of = Pass(0, 260, 5, 1)
+        seen: list[int] = []
+        for first in range(0, 260, 13):
+            rows = clicks.rows_at(np.arange(first, first + 13), of)
+            np.testing.assert_array_equal(clicks.batch(rows)["x"], x[rows])
+            seen += rows.tolist()
+        assert sorted(seen) == y.tolist()
+        assert (described.rows, described.blocks) == (260, 7 + 6)
+        assert 0 < held_bytes(tmp_path / "datasets" / "registered" / "blocks") <= cache_bytes
+    assert not list((tmp_path / "datasets").rglob("*.fetched"))
+    old = catalog.open("anybody", "a")
+    bucket.upload_file(str(tmp_path / "day=1" / "01.parquet"), "clicks.parquet/day=1/00.parquet")
+
+    with pytest.raises(NotFound, match="another file now"):
+        old.batch(np.arange(140))
+    with pytest.raises(NotFound):
+        Catalog(tmp_path / "datasets", roots=parse_roots(roots)).open_digest("anybody", old.digest)

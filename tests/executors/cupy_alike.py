@@ -10,6 +10,7 @@ import ctypes
 import os
 import threading
 from collections import defaultdict
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any
@@ -81,13 +82,12 @@ class Member:
         self._nccl.do(1, lambda: self._receive(ptr, count, peer))
 
     def _receive(self, ptr: int, count: int, peer: int) -> None:
-        while True:
-            try:
+        found = None
+        while found is None:
+            if self._is_over.is_set():
+                return  # a kernel that was aborted leaves what was there, and so does every later one
+            with suppress(Empty):
                 found = self._world.lines[peer, self._rank].get(timeout=0.01)
-                break
-            except Empty:
-                if self._is_over.is_set():
-                    return  # a kernel that was aborted leaves what was there
         assert len(found) == count, f"{peer} sent {len(found)} bytes, {self._rank} expected {count}"
         ctypes.memmove(ptr, found, count)
 

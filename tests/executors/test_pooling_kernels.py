@@ -16,7 +16,7 @@ from telegrad.wire.arrays import type_of
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.executors import convolution as oracle
 from telegrad_server.executors.compiling import compiled, found_compiler
-from telegrad_server.executors.driver import KernelCall, Laid
+from telegrad_server.executors.driver import KernelCall
 from telegrad_server.executors.library import LINKS, Library, source
 from telegrad_server.executors.pooling import along_calls, sum_calls, window_calls
 
@@ -39,7 +39,7 @@ def result(library: Library, make: Maker, op: Any, *arrays: Array) -> Array:
     """What the kernel of an op makes, which is the same for one, two and three threads."""
     types = [type_of(array) for array in arrays]
     out: Type = op.infer(*types)
-    (call,) = make(op, library, [Laid(t, contiguous_strides(t.shape)) for t in types], [out])
+    (call,) = make(op, library, [(t, contiguous_strides(t.shape)) for t in types], [out])
     found: list[Array] = []
     for threads in (1, 2, 3):
         found.append(np.full(out.shape, 77, np.int64 if out.dtype is not float32 else np.float32))
@@ -108,4 +108,4 @@ def test_sums_over_other_axes_have_no_kernel_here(library: Library) -> None:
     for axes in ((0,), (2,), (1,), (0, 1, 2), (0, 1)):
         out = Sum(axes).infer(t)
         assert isinstance(out, Type)
-        assert sum_calls(Sum(axes), library, [Laid(t, contiguous_strides(t.shape))], [out]) == []
+        assert sum_calls(Sum(axes), library, [(t, contiguous_strides(t.shape))], [out]) == []

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import pytest
 from telegrad.errors import JobError, NotFound
 from telegrad.wire.job_codec import encode_spec, spec_digest
-from telegrad_server.checkpoints import CheckpointStore, Draft
+from telegrad_server.checkpoints import CheckpointStore, Draft, Folders
 from telegrad_server.datasets import Catalog
 from telegrad_server.forking import Forking
+from telegrad_server.intake import Intake
 from telegrad_server.jobs import events as e
 from telegrad_server.journal import Journal
 from telegrad_server.keeper import Keeper, Rules
@@ -48,10 +49,10 @@ class House(NamedTuple):
 def house(tmp_path: Path) -> Iterator[House]:
     commands: list[e.Command] = []
     ledger = Ledger(Journal(tmp_path / "journal.db"), act=commands.append, clock=lambda: 5.0)
-    store = CheckpointStore(tmp_path / "checkpoints")
+    store = CheckpointStore(Folders(tmp_path / "checkpoints"))
     catalog = Catalog(tmp_path / "datasets")
     keeper = Keeper(ledger, store, catalog, tmp_path, rules=Rules(), clock=lambda: 5.0)
-    forking = Forking(ledger, store, catalog, keeper, forget=lambda command: None)
+    forking = Forking(ledger, store, Intake(ledger, store, catalog, keeper))
     spec = small_spec()
     data = encode_spec(spec)
     ledger.tell(e.Submitted.of("j", "t", spec, data), specs={spec_digest(data): data})

@@ -224,6 +224,7 @@ def test_a_backup_is_whole_and_can_take_its_place(journal: Journal, path: Path, 
     backup = Journal(copy)
 
     assert backup.replay() == journal.replay()
+    assert backup.id == journal.id
     assert sorted(p.name for p in tmp_path.iterdir() if "draft" in p.name) == []
     backup.close()
 

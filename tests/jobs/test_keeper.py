@@ -12,7 +12,7 @@ import pytest
 from telegrad.errors import NotFound, QuotaExceeded
 from telegrad.wire.job_codec import encode_spec, spec_digest
 from telegrad.wire.job_spec import JobSpec
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.checkpoints.failing import FailingFiles
 from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.datasets import Catalog
@@ -44,7 +44,9 @@ class House:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(Journal(self.folder / "journal.db"), act=self.act, clock=lambda: self.wall)
-        self.store = CheckpointStore(self.folder / "checkpoints", files=FailingFiles(RealFiles(), self.reached))
+        self.store = CheckpointStore(
+            Folders(self.folder / "checkpoints", files=FailingFiles(RealFiles(), self.reached))
+        )
         self.catalog = Catalog(self.folder / "datasets")
         self.keeper = Keeper(
             self.ledger, self.store, self.catalog, self.folder, rules=self.rules, clock=lambda: self.wall,

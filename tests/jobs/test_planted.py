@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from telegrad.errors import TelegradError
 from telegrad.wire.job_codec import encode_spec, spec_digest
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.checkpoints.failing import FailingFiles
 from telegrad_server.checkpoints.files import RealFiles
 from telegrad_server.failpoints import ALL_NAMES, Reached
@@ -54,7 +54,7 @@ class Story:
         self.ledger = self.make_ledger(self.make_journal(folder / "journal.db", reached), reached)
 
     def make_store(self, folder: Path, reached: Reached) -> CheckpointStore:
-        return CheckpointStore(folder, files=FailingFiles(RealFiles(), reached))
+        return CheckpointStore(Folders(folder, files=FailingFiles(RealFiles(), reached)))
 
     def make_journal(self, path: Path, reached: Reached) -> Journal:
         return Journal(path, reached=reached)
@@ -283,7 +283,7 @@ class CollectsWhatLatestPointsAt(Story):
     """What goes is what is newest."""
 
     def make_store(self, folder: Path, reached: Reached) -> CheckpointStore:
-        return _Backwards(folder, files=FailingFiles(RealFiles(), reached))
+        return _Backwards(Folders(folder, files=FailingFiles(RealFiles(), reached)))
 
 
 class _Backwards(CheckpointStore):

@@ -119,7 +119,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "unknown schedule": (lambda: small_spec(schedules=()), "'rate' is not among the job's schedules"),
     "two slots": (lambda: small_spec(constants=(Slot("w", Type((), t.float32)),)), "is there twice: 'w'"),
     "unknown metric": (lambda: small_spec(early_stopping=EarlyStopping("acc", "max", 1)), "nothing records"),
-    "mode": (lambda: EarlyStopping("acc", "best", 1), "must be one of min, max"),  # type: ignore[arg-type]
+    "mode": (lambda: EarlyStopping("acc", "best", 1), "must be one of 'min', 'max'"),  # type: ignore[arg-type]
     "patience": (lambda: EarlyStopping("acc", "max", -1), "patience must be"),
     "not a number": (lambda: EarlyStopping("acc", "max", 1, float("nan")), "finite"),
     "schedule": (lambda: Schedule("rate", "steps", (1.0, float("inf"))), "not finite"),
@@ -135,7 +135,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "mean over": (lambda: Metric("a", over="b"), "is a quotient of sums"),
     "over nothing": (lambda: Call(bytes(32), 1, (), (Metric("a", "sum", "b"),)), "is over b, which is no sum"),
     "column without rows": (lambda: Call(bytes(32), 0, (Column("x"),), ()), "needs rows"),
-    "every": (lambda: Every(1, "days"), "steps, epochs"),  # type: ignore[arg-type]
+    "every": (lambda: Every(1, "days"), "'steps', 'epochs'"),  # type: ignore[arg-type]
     "validation": (
         lambda: Validation(DataSource("v", "ab" * 32, 5), 2, Every(1, "epochs"), (Call(bytes(32), 2, (), ()),)),
         "meets batches of 1 rows",

@@ -11,20 +11,22 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 
 LONGEST_SECONDS = 120.0
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.loops.lives_begun"])
 
 
-def _serve(arguments: Sequence[str], output: Connection, log: str) -> None:
+def _serve(arguments: Sequence[str], output: Connection, log: str, environ: Mapping[str, str]) -> None:
     """In the new process: the server's own `main`, which speaks to ``output``."""
     from telegrad_server.main import main
 
+    os.environ.update(environ)
     os.dup2(output.fileno(), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
@@ -35,13 +37,22 @@ def _serve(arguments: Sequence[str], output: Connection, log: str) -> None:
 class Life:
     """A server over a folder, on NumPy, until it ends. ``failpoints`` are those of the setting."""
 
-    def __init__(self, folder: Path, *options: str, failpoints: str = "", port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        failpoints: str = "",
+        port: int = 0,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._output, output = _FORKS.Pipe(duplex=False)
         self.log = folder.with_name(folder.name + ".log")
         arguments = ["--port", str(port), "--backend", "numpy", "--data-dir", str(folder), *options]
         if failpoints:
             arguments += ["--testing", "on", "--failpoints", failpoints]
-        self.process = _FORKS.Process(target=_serve, args=(arguments, output, str(self.log)), daemon=True)
+        self.process = _FORKS.Process(
+            target=_serve, args=(arguments, output, str(self.log), dict(environ)), daemon=True
+        )
         self.process.start()
         output.close()
 

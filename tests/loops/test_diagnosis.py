@@ -130,14 +130,89 @@ def test_a_paused_job_says_it_too(session: tg.Session) -> None:
     job.cancel()
 
 
-def test_a_job_with_replicas_says_at_least_which_metric(session: tg.Session) -> None:
+def test_a_replica_that_began_it_is_looked_into(session: tg.Session) -> None:
     w = tg.Variable(np.float32(3.0), name="w")
 
     @tg.function(replicas=2)
     def step(x: tg.Tensor) -> tg.Tensor:
         w.assign(w - 1.0)
-        return tg.log(w * x).mean()
+        inner = tg.log(w * x)
+        return inner.mean()
 
-    message, line = failed(session.submit(step, data={"x": np.ones((4, 1), np.float32)}, steps=6, batch_size=4))
+    x = np.array([[1.0], [1.0], [1.0], [1.0], [-1.0]], np.float32)
+    message, line = failed(session.submit(step, data={"x": x}, steps=6, batch_size=5, shuffle=False))
 
-    assert "the metric loss was -inf at step 3; the last checkpoint is from before" in message and line == ""
+    assert "loss was nan at step 1 (the first value that was not finite came from log(float32[2,1]) at " in message
+    assert line == "inner = tg.log(w * x)"
+
+
+def test_a_gradient_in_a_replica_leads_to_the_step_and_its_line(session: tg.Session) -> None:
+    w = tg.Parameter(np.zeros(2, np.float32))
+    optimizer = optim.SGD([w], lr=1.0)
+
+    @tg.function(replicas=2)
+    def step(x: tg.Tensor) -> tg.Tensor:
+        root = tg.sqrt(tg.abs(w * x))
+        loss = root.mean()
+        optimizer.minimize(loss)
+        return loss
+
+    data = {"x": np.ones((4, 2), np.float32)}
+    message, line = failed(session.submit(step, data=data, steps=6, batch_size=4, checkpoint_seconds=1e6))
+
+    assert "the gradient of an op" in message and "in step 1" in message
+    assert line == "root = tg.sqrt(tg.abs(w * x))"
+
+
+def test_the_body_of_a_scan_is_looked_into(session: tg.Session) -> None:
+    w = tg.Variable(np.float32(6.0), name="w")
+
+    def step(x: tg.Tensor) -> tg.Tensor:
+        w.assign(w - 1.0)
+
+        def body(left: tg.Tensor, row: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+            left = left - 1.0
+            found = tg.log(left * row)
+            return left, found
+
+        _, found = tg.scan(body, w + 0.0, x)
+        return found.sum()
+
+    job = session.submit(step, data={"x": np.ones((3, 1), np.float32)}, steps=6, batch_size=3)
+    message, line = failed(job)
+
+    assert "loss was -inf at step 3 (the first value that was not finite came from log(float32[1]) at " in message
+    assert line == "found = tg.log(left * row)"
+
+
+def test_the_gradient_in_the_body_of_a_loop_within_a_loop_is_looked_into(session: tg.Session) -> None:
+    w = tg.Parameter(np.float32(0.0))
+    optimizer = optim.SGD([w], lr=1.0)
+
+    def step(x: tg.Tensor) -> tg.Tensor:
+        def body(sum: tg.Tensor, row: tg.Tensor) -> tuple[tg.Tensor, None]:
+            inner, _ = tg.scan(lambda c, one: (c + tg.sqrt(tg.abs(w * one)), None), sum, row)
+            return inner, None
+
+        total, _ = tg.scan(body, tg.asarray(np.float32(0.0)), x)
+        optimizer.minimize(total)
+        return total + 0.0 * w
+
+    data = {"x": np.ones((2, 3), np.float32)}
+    message, line = failed(session.submit(step, data=data, steps=6, batch_size=2, checkpoint_seconds=1e6))
+
+    assert "the gradient of an op" in message and "in step 1" in message
+    assert "tg.sqrt(tg.abs(w * one))" in line
+
+
+def test_a_loop_of_too_many_trips_is_named_itself(session: tg.Session) -> None:
+    w = tg.Variable(np.float32(3.0), name="w")
+
+    def step(x: tg.Tensor) -> tg.Tensor:
+        w.assign(w - 1.0)
+        return tg.fori_loop(0, 15_000, lambda i, c: c + tg.log(w), x.sum())
+
+    message, line = failed(session.submit(step, data={"x": np.ones((3, 1), np.float32)}, steps=6, batch_size=3))
+
+    assert "came from scan(" in message and "at step 3" in message
+    assert "tg.fori_loop(" in line

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import telegrad as tg
 from telegrad.errors import TelegradError
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.failpoints import ALL_NAMES
 from telegrad_server.main import main
 
@@ -74,7 +74,7 @@ def test_a_job_ends_as_if_its_server_had_not_died_there(
     ended = standing(folder, undisturbed)
     assert ended is not None
     assert ended.state.value == "SUCCEEDED"
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(Folders(folder / "checkpoints"))
     assert store.homes() == [store.home_of(job)]  # nothing of a submission that was cut off
     assert [name for name in os.listdir(folder / "checkpoints" / store.home_of(job)) if "-" in name] == []
 

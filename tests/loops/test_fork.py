@@ -11,7 +11,7 @@ from telegrad import nn, optim
 from telegrad.errors import GraphError, JobError, NotFound
 from telegrad.jobs import EarlyStopping, Job, KeepBest
 from telegrad.wire.jobs import Fork, MetricRow
-from telegrad_server.checkpoints import CheckpointStore, Draft
+from telegrad_server.checkpoints import CheckpointStore, Draft, Folders
 
 from tests.loops.training import BATCH, PER_EPOCH, assert_equal_state, by_hand, made, points
 
@@ -238,7 +238,7 @@ def test_an_early_stopped_job_goes_on_with_its_patience_anew(session: tg.Session
 
 def test_a_pinned_checkpoint_stays_whatever_is_kept(tmp_path: Any) -> None:
     """As while somebody goes back to it, and the training that it is of goes on."""
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(Folders(tmp_path))
 
     def write(step: int) -> None:
         draft = Draft(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import telegrad as tg
-from telegrad_server.checkpoints import CheckpointStore, Draft
+from telegrad_server.checkpoints import CheckpointStore, Draft, Folders
 
 from tests.faults import conftest as faults
 from tests.faults.conftest import Server
@@ -90,7 +90,7 @@ def test_a_checkpoint_that_the_journal_does_not_know_is_not_gone_on_from(
         stands = job.refresh()
         assert not stands.has_ended
     server.kill()
-    store = CheckpointStore(tmp_path / "served" / "checkpoints")
+    store = CheckpointStore(Folders(tmp_path / "served" / "checkpoints"))
     manifest, tensors = store.latest(stands.id).manifest, store.latest(stands.id).tensors
     ahead = {f.name: getattr(manifest, f.name) for f in fields(Draft)} | {"step": manifest.step + 1}
     store.write(Draft(**ahead), tensors)

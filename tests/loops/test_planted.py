@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import telegrad as tg
 from telegrad.jobs import Job
-from telegrad_server.checkpoints import CheckpointStore, Latest, Manifest
+from telegrad_server.checkpoints import CheckpointStore, Folders, Latest, Manifest
 from telegrad_server.embedded import data_dir, open_foreman
 
 from tests.faults.conftest import wait_until
@@ -75,7 +75,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tg.Sess
 def interrupted(session: tg.Session, store: type[Right]) -> Outcome:
     """What the job comes to if it is paused within an epoch, at a checkpoint that this store gives back."""
     foreman, folder = open_foreman("numpy"), data_dir() / "checkpoints"
-    foreman.store = store(folder)
+    foreman.store = store(Folders(folder))
     job = submit(session)
     wait_until(lambda: job.refresh().live_step > 3, seconds=60)
     while True:
@@ -86,7 +86,7 @@ def interrupted(session: tg.Session, store: type[Right]) -> Outcome:
         job.resume()
         if step % 4:  # not at the end of an epoch, where there are no sums
             job.wait(timeout_seconds=60)
-            foreman.store = CheckpointStore(folder)  # what is read now is what there is
+            foreman.store = CheckpointStore(Folders(folder))  # what is read now is what there is
             return Outcome.of(job)
         wait_until(lambda before=step: job.refresh().live_step > before, seconds=60)  # type: ignore[misc]
 

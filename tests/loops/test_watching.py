@@ -15,7 +15,7 @@ import telegrad as tg
 from telegrad.errors import NotFound, TimedOut
 from telegrad.jobs.braille import curve
 from telegrad.jobs.notebook import MOST_POINTS, Panel
-from telegrad.jobs.plotting import chosen
+from telegrad.jobs.plotting import chosen, plot
 from telegrad.jobs.progress import duration, progress_of
 from telegrad.jobs.watching import LINE_SECONDS, Lines, watch
 from telegrad.wire.jobs import JobEvent, JobInfo, JobNews, MetricRow
@@ -197,8 +197,18 @@ def test_a_plot_is_text_without_matplotlib(
     assert [line for line in lines if line in ("loss", "epoch/loss")] == ["loss", "epoch/loss"]
 
 
-def test_a_plot_is_a_figure_of_matplotlib(session: tg.Session) -> None:
-    pytest.importorskip("matplotlib").use("Agg")
+@pytest.fixture
+def pyplot() -> Iterator[Any]:
+    """matplotlib without a screen."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    matplotlib.use("Agg")
+    yield pyplot
+    pyplot.close("all")
+
+
+def test_a_plot_is_a_figure_of_matplotlib(session: tg.Session, pyplot: Any) -> None:
     job = session.submit(made().step, data=points(), epochs=2, batch_size=BATCH).wait(timeout_seconds=120)
 
     figure = job.plot("loss", "epoch/loss")
@@ -206,6 +216,20 @@ def test_a_plot_is_a_figure_of_matplotlib(session: tg.Session) -> None:
     (axis,) = figure.axes
     assert [line.get_label() for line in axis.lines] == ["loss", "epoch/loss"]
     assert axis.lines[0].get_ydata().tolist() == job.history["loss"]["value"].tolist()
+
+
+def test_quantities_have_panels_of_their_own_and_every_curve_is_named(pyplot: Any) -> None:
+    def of(*values: float) -> dict[str, Any]:
+        return {"step": np.arange(len(values)), "value": np.array(values)}
+
+    history = {"loss": of(2.0, np.nan), "val/loss": of(np.inf, 1.0), "_own": of(1.0, 2.0)}
+
+    figure = plot("job", history, list(history))
+
+    figure.canvas.draw()
+    texts = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
+    assert texts == [["loss", "val/loss"], ["_own"]]
+    assert plot("none yet", {}, ()).axes[0].lines[:] == []
 
 
 def test_waiting_for_a_job_that_is_paused_ends_in_time(session: tg.Session) -> None:

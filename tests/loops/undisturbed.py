@@ -12,7 +12,7 @@ import numpy.typing as npt
 import telegrad as tg
 from telegrad import nn, optim
 from telegrad.jobs import Job, KeepBest
-from telegrad_server.checkpoints import CheckpointStore
+from telegrad_server.checkpoints import CheckpointStore, Folders
 from telegrad_server.jobs.job import Job as Standing
 from telegrad_server.jobs.machine import replayed
 from telegrad_server.journal import Journal
@@ -77,7 +77,7 @@ class Outcome:
                 assert np.array_equal(values, other.history[name][kind]), (name, kind)
 
 
-def standing(folder: Path, undisturbed: Outcome) -> Standing | None:
+def standing(folder: Path, undisturbed: Outcome, store: CheckpointStore | None = None) -> Standing | None:
     """How the job stands in a dead server's folder; None before it was taken in. AssertionError if a promise is broken.
 
     The journal is whole, has each metric of the steps that it covers once, with the value of the job left alone, and
@@ -97,7 +97,7 @@ def standing(folder: Path, undisturbed: Outcome) -> Standing | None:
             assert rows == [(step, value) for step, value in known if step <= job.step], name
     finally:
         journal.close()
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(Folders(folder / "checkpoints")) if store is None else store
     assert store.verify(job.id).damaged == ()
     assert job.step in store.steps(job.id)
     return job

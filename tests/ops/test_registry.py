@@ -224,7 +224,7 @@ def test_attributes_survive_the_wire(facts: Facts, sample: Sample) -> None:
     c.check_wire(facts, sample)
 
 
-VARIADIC = {"attention", "barrier", "concat"}
+VARIADIC = {"attention", "attention_gradient", "barrier", "concat"}
 
 
 @pytest.mark.parametrize("facts", [row for row in ONE_OF_EACH if row.values[0].name not in VARIADIC])

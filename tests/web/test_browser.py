@@ -78,14 +78,65 @@ def test_a_running_jobs_curve_is_seen_and_grows(serve: Callable[..., tuple[Serve
         assert re.match(r"loss at step \d+: ", browser.run("document.querySelector('.chart .unseen').textContent"))
         assert "checkpoints of steps 10 to" in browser.run("document.querySelector('.events').textContent")
 
-        browser.run("[...document.querySelectorAll('button')].find(b => b.textContent === 'Pause').click()")
+        press(browser, "Pause")
         browser.wait_for("document.querySelector('.titled .state').textContent === 'paused'")
         assert job.refresh().state == "PAUSED"
-        browser.run("[...document.querySelectorAll('button')].find(b => b.textContent === 'Cancel…').click()")
+        press(browser, "Cancel…")
         browser.wait_for("document.querySelector('dialog[open] .danger')")
         browser.run("document.querySelector('dialog .danger').click()")
         browser.wait_for("document.querySelector('.titled .state').textContent === 'cancelled'")
     assert browser.complaints() == []
+
+
+def press(browser: Chromium, text: str) -> None:
+    """The button that says so."""
+    browser.run(f"[...document.querySelectorAll('button')].find(b => b.textContent === '{text}').click()")
+
+
+def enter(browser: Chromium, **fields: str) -> None:
+    """Fill in the question that is open, once it is."""
+    browser.wait_for("document.querySelector('dialog[open]')")
+    for name, text in fields.items():
+        browser.run(f"document.getElementById('ask-{name.replace('__', '.')}').value = '{text}'")
+
+
+def test_a_job_is_forked_at_a_step_and_rewound_to_one(
+    serve: Callable[..., tuple[Server, str]], browser: Chromium
+) -> None:
+    server, address = serve()
+    with tg.connect(server.address) as session:
+        job = train(session, "trunk", epochs=3)
+        job.wait(timeout_seconds=60)
+        browser.look(width=390, height=800, scheme="light")
+        browser.open(f"{address}#/jobs/{job.id}")
+        browser.wait_for("document.querySelector('.titled .state')?.textContent === 'succeeded'")
+
+        press(browser, "Fork…")
+        enter(browser, name="a branch")
+        assert browser.run("document.getElementById('ask-set.lr').placeholder") == "0.01"
+        assert browser.run("document.querySelector('dialog').scrollWidth") <= 390
+        press(browser, "Fork")
+        browser.wait_for("document.querySelector('.notice[role=alert]:not([hidden])')")
+        assert "no name of a job" in browser.run("document.querySelector('.notice[role=alert]').textContent")
+        press(browser, "Fork…")
+        enter(browser, name="branch", step="20", epochs="4", set__lr="0.001")
+        press(browser, "Fork")
+        browser.wait_for("document.querySelector('h1')?.textContent === 'branch'")
+        browser.wait_for("document.querySelector('.titled .state')?.textContent === 'succeeded'")
+        branch = session.jobs["branch"]
+        assert (branch.info.step, branch.checkpoints[0]) == (40, 20)
+
+        browser.open(f"{address}#/jobs/{job.id}")
+        browser.wait_for("document.querySelector('h1')?.textContent === 'trunk'")
+        press(browser, "Rewind…")
+        enter(browser, step="20")
+        press(browser, "Rewind the job")
+        browser.wait_for("document.querySelector('.events').textContent.includes('to step 20')")
+        browser.wait_for("document.querySelector('.titled .state').textContent === 'succeeded'")
+        assert job.refresh().step == 30
+        browser.wait_for(f"document.querySelector('{CURVE}')?.dataset.points == 30")
+    complaints = [found for found in browser.complaints() if "status of 400" not in found]
+    assert complaints == []
 
 
 def test_a_token_is_asked_for_and_one_that_may_only_read_has_no_buttons(
@@ -99,18 +150,18 @@ def test_a_token_is_asked_for_and_one_that_may_only_read_has_no_buttons(
         job = train(session, "alices", epochs=2)
         job.wait(timeout_seconds=60)
 
-    def enter(token: str) -> None:
+    def show(token: str) -> None:
         browser.wait_for("document.querySelector('form.sign input')")
         browser.run(f"document.querySelector('form.sign input').value = '{token}'")
         browser.run("document.querySelector('form.sign button').click()")
 
     browser.open(address)
-    enter("telegrad_token_of_nobody")
+    show("telegrad_token_of_nobody")
     browser.wait_for("document.querySelector('.wrong')?.textContent.includes('not known')")
-    enter(TOKENS["bob"])
+    show(TOKENS["bob"])
     browser.wait_for("document.querySelector('.empty:not([hidden]) h2')?.textContent === 'No job yet'")
     browser.run("document.querySelector('.who button').click()")
-    enter(TOKENS["reader"])
+    show(TOKENS["reader"])
     browser.wait_for("document.querySelector('.job-row .name')?.textContent === 'alices'")
     browser.run("document.querySelector('.job-row .name').click()")
     browser.wait_for(f"document.querySelector('{CURVE}')")

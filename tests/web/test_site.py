@@ -18,6 +18,10 @@ from tests.faults.conftest import wait_until
 from tests.web.conftest import TOKENS, Page, ended, submitted
 
 LOOKS = ("hello", "jobs", "cluster", "sessions", "datasets")
+ACTS = (
+    "pause", "resume", "cancel", "extend?epochs=9&request=12345678", "fork?name=f&step=0&request=23456789",
+    "rewind?step=0&request=34567890",
+)  # fmt: skip
 
 
 def test_the_page_and_its_files_are_served_to_everyone(guarded: Page) -> None:
@@ -73,11 +77,11 @@ def test_a_tenant_sees_nothing_of_another(guarded: Page) -> None:
         assert not [word for word in ("secret-plan", job, session, "points", "alice") if word in text], path
     for key in (job, "secret-plan"):
         unknown = guarded.ask("/api/jobs/ffff", by="bob")
-        for path in ("", "/metrics"):
+        for path in ("", "/metrics", "/numbers"):
             answer = guarded.ask(f"/api/jobs/{key}{path}", by="bob")
             assert (answer.status, answer.reason) == (unknown.status, unknown.reason) == (404, "JOB_UNKNOWN")
-        for act in ("pause", "resume", "cancel", "extend?epochs=9&request=12345678"):
-            assert guarded.post(f"/api/jobs/{key}/{act}", by="bob").status == 404
+        for act in ACTS:
+            assert guarded.post(f"/api/jobs/{key}/{act}", by="bob").status == 404, act
     assert session in guarded.ask("/api/sessions", by="alice").body.decode()
 
 
@@ -142,16 +146,74 @@ def test_buttons_pause_resume_extend_and_cancel(page: Page) -> None:
     assert refused.status == 409 and refused.json["error"]["message"]
 
 
+def test_a_fork_goes_on_from_a_step_with_other_numbers_and_is_made_once(page: Page) -> None:
+    job = submitted(page, "local")
+    ended(page, "local", job)
+    asked = f"/api/jobs/{job}/fork?name=again&step=8&epochs=3&set.rate=0.25&request=abcdefgh"
+
+    assert page.ask(f"/api/jobs/{job}/numbers").json == {"numbers": {"rate": None}}
+    made, again = page.post(asked).json, page.post(asked).json
+
+    assert (made["name"], made["last_step"], made["id"]) == ("again", 12, again["id"])
+    assert page.ask(f"/api/jobs/{made['id']}/numbers").json == {"numbers": {"rate": 0.25}}
+    ended(page, "local", made["id"])
+    assert page.ask(f"/api/jobs/{made['id']}").json["checkpoints"][0] == 8
+
+
+def test_a_job_goes_back_to_a_checkpoint_once(page: Page) -> None:
+    job = submitted(page, "local")
+    ended(page, "local", job)
+
+    for _ in range(2):
+        assert page.post(f"/api/jobs/{job}/rewind?step=0&request=abcdefgh").status == 200
+
+    ended(page, "local", job)
+    assert [event.kind for event in page.foreman.events("local", job, 0)].count("Rewound") == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "status", "says"),
+    [
+        ("fork?step=0&request=12345678", 400, "no name of a job"),
+        ("fork?name=a%20b&step=0&request=12345678", 400, "no name of a job"),
+        ("fork?name=%C3%A4&step=0&request=12345678", 400, "no name of a job"),
+        ("fork?name=f&step=0", 400, "request="),
+        ("fork?name=f&step=7&request=12345678", 404, "no checkpoint of step 7"),
+        ("fork?name=f&step=0&epochs=2&steps=3&request=12345678", 400, "not both"),
+        ("fork?name=f&step=8&epochs=1&request=12345678", 400, "a step left to do"),
+        ("fork?name=f&step=0&epochs=0&request=12345678", 400, "epochs"),
+        ("fork?name=f&step=0&set.momentum=0.5&request=12345678", 400, "it has rate"),
+        ("fork?name=f&step=0&set.rate=nan&request=12345678", 400, "must be a number"),
+        ("fork?name=f&step=0&set.rate=1e999&request=12345678", 400, "finite"),
+        ("rewind?request=12345678", 400, "step="),
+        ("rewind?step=7&request=12345678", 404, "no checkpoint of step 7"),
+        ("rewind?step=-1&request=12345678", 404, "no checkpoint of step -1"),
+        ("rewind?step=0&request=short", 400, "request="),
+    ],
+)
+def test_going_on_in_another_way_is_refused_in_a_sentence(page: Page, act: str, status: int, says: str) -> None:
+    job = submitted(page, "local")
+    ended(page, "local", job)
+
+    answer = page.post(f"/api/jobs/{job}/{act}")
+
+    assert (answer.status, says in answer.json["error"]["message"]) == (status, True), answer.body
+    assert page.ask(f"/api/jobs/{job}").json["job"]["state"] == "SUCCEEDED"
+    assert len(page.ask("/api/jobs").json["jobs"]) == 1
+
+
 def test_a_token_that_may_only_read_changes_nothing(guarded: Page) -> None:
     job = submitted(guarded, "alice", epochs=100_000)
 
     assert guarded.ask("/api/hello", by="reader").json["may_act"] is False
     assert guarded.ask("/api/hello", by="alice").json["may_act"] is True
     assert guarded.ask(f"/api/jobs/{job}", by="reader").status == 200
-    for act in ("pause", "resume", "cancel", "extend?epochs=9&request=12345678"):
+    for act in ACTS:
         answer = guarded.post(f"/api/jobs/{job}/{act}", by="reader")
         assert (answer.status, answer.reason) == (403, "ACCESS_DENIED"), act
-    assert "CancelAsked" not in {event.kind for event in guarded.foreman.events("alice", job, 0)}
+    kinds = {event.kind for event in guarded.foreman.events("alice", job, 0)}
+    assert not kinds & {"CancelAsked", "PauseAsked", "ResumeAsked", "Extended", "Rewound"}
+    assert len(guarded.foreman.all("alice")) == 1
     guarded.foreman.cancel("alice", job)
 
 

@@ -163,4 +163,5 @@ def dataset_shape(dataset: Dataset) -> Shape:
         "bytes": dataset.bytes,
         "columns": {name: {"dtype": row.dtype.name, "shape": list(row.shape)} for name, row in dataset.columns.items()},
         "source": dataset.source or None,
+        "blocks": dataset.blocks or None,
     }

@@ -6,13 +6,14 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
 
 from telegrad.errors import GraphError, JobFailed, NotFound, TimedOut
 from telegrad.jobs.checkpoint import Checkpoint
+from telegrad.jobs.counts import count, optional
 from telegrad.wire.jobs import Fork, JobEvent, JobInfo, JobNews, MetricRow
 from telegrad.wire.naming import check_name
 
@@ -200,6 +201,7 @@ class Job:
         """Let it end later: after so many epochs, or steps, in all. Also one that has ended."""
         if (epochs is None) == (steps is None):
             raise GraphError("extend takes either epochs or steps, in all")
+        epochs, steps = optional(epochs, "epochs", least=1), optional(steps, "steps", least=1)
         self._info = self._calls.extend(self.id, secrets.token_hex(16), epochs=epochs, steps=steps)
         return self
 
@@ -222,8 +224,13 @@ class Job:
         if epochs is not None and steps is not None:
             raise GraphError("fork takes epochs or steps, counted from the first job's beginning, and not both")
         name = check_name(name or f"{self.name[:96]}-fork-{secrets.token_hex(3)}", what="a job")
-        given = {number: float(value) for number, value in numbers.items()}
-        fork = Fork(name=name, step=at_step, epochs=epochs, steps=steps, numbers=given)
+        fork = Fork(
+            name=name,
+            step=optional(at_step, "at_step", least=0),
+            epochs=optional(epochs, "epochs", least=1),
+            steps=optional(steps, "steps", least=1),
+            numbers={number: _number(value, number) for number, value in numbers.items()},
+        )
         return Job(self._calls, self._calls.fork(self.id, secrets.token_hex(16), fork))
 
     def rewind(self, step: int) -> Job:
@@ -231,14 +238,14 @@ class Job:
 
         Also one that has ended. One that is paused stays so. NotFound if the step has no checkpoint.
         """
-        self._info = self._calls.rewind(self.id, secrets.token_hex(16), step)
+        self._info = self._calls.rewind(self.id, secrets.token_hex(16), count(step, "step", least=0))
         return self
 
     # ---- what it has made
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
         """The checkpoint of a step, or the newest one; NotFound if there is none."""
-        return Checkpoint(self._calls, self.id, step)
+        return Checkpoint(self._calls, self.id, optional(step, "step", least=0))
 
     @property
     def best(self) -> Checkpoint:
@@ -265,3 +272,10 @@ class Job:
     ) -> int:
         """Assign a checkpoint to a model, and an optimizer of the same kind; see `Checkpoint.load_state`."""
         return self.checkpoint(step).load_state(model, optimizer, root=root)
+
+
+def _number(value: SupportsFloat, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise GraphError(f"{name} must be a number, not {value!r}", reason="JOB_INVALID") from None

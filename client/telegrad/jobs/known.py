@@ -20,6 +20,8 @@ class Jobs:
 
     def __getitem__(self, key: str) -> Job:
         """The job of this id, or the newest of this name; NotFound (a KeyError)."""
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise NotFound(f"a job is found by its name or its id, which is text, not {key!r}", reason="JOB_UNKNOWN")
         return Job(self._calls, self._calls.get(key))
 
     def __contains__(self, key: str) -> bool:

@@ -59,14 +59,14 @@ def _figure(title: str, history: History, names: Sequence[str]) -> Any:
     panels = list(dict.fromkeys([quantity(name) for name in names])) or [""]
     figure, axes = pyplot.subplots(len(panels), 1, sharex=True, squeeze=False, figsize=(7, 1 + 2.5 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
-        for name in names:
-            if quantity(name) == panel:
-                own = history[name]
-                axis.plot(own["step"], own["value"], label=name, marker="." if len(own["step"]) < 50 else None)
+        here = [name for name in names if quantity(name) == panel]
+        for name in here:
+            own = history[name]
+            axis.plot(own["step"], own["value"], label=name, marker="." if len(own["step"]) < 50 else None)
         axis.set_ylabel(panel)
         axis.grid(alpha=0.3)
-        if names:
-            axis.legend()
+        if here:
+            axis.legend(axis.lines, here)  # said, since matplotlib would leave out names that begin with "_"
     axes[-1, 0].set_xlabel("step")
     figure.suptitle(title)
     figure.tight_layout()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from telegrad.datasets import Dataset
 from telegrad.errors import GraphError, TelegradError
+from telegrad.jobs.counts import count, optional
 from telegrad.jobs.job import Job
 from telegrad.jobs.tracing import Afterwards, Tracing, as_function
 from telegrad.lazy import Handle
@@ -68,13 +69,15 @@ def submit(
 ) -> Job:
     """The job; see `Session.submit`. ``after_epoch`` and ``after_validation`` are called in order."""
     function = as_function(step)
-    name = check_name(name or f"{getattr(step, '__name__', 'job').strip('_<>')}-{secrets.token_hex(3)}", what="a job")
+    name = check_name(name or f"{_called(step)}-{secrets.token_hex(3)}", what="a job")
+    batch_size = count(batch_size, "batch_size", least=1)
+    seed, first_call = (session.seed, session.calls + 1) if seed is None else (count(seed, "seed", least=0), 1)
     loop = Loop(
         batch_size,
-        epochs=epochs if steps is None else None,
-        steps=steps,
+        epochs=optional(epochs, "epochs", least=1),
+        steps=optional(steps, "steps", least=1),
         shuffle=shuffle,
-        shuffle_seed=session.seed if seed is None else seed,
+        shuffle_seed=seed,
         drop_last=drop_last,
     )
     if (validate is None) != (validation_data is None):
@@ -88,8 +91,11 @@ def submit(
         if validate is not None and held_out is not None:
             sizes = Loop(batch_size, epochs=1).sizes(held_out.rows)
             validating = tracing.calls(as_function(validate), held_out.columns, sizes, prefix=VALIDATION)
+            often = count(validate_every_steps, "validate_every_steps", least=0)
             every = (
-                Every(validate_every_steps, "steps") if validate_every_steps else Every(validate_every_epochs, "epochs")
+                Every(often, "steps")
+                if often
+                else Every(count(validate_every_epochs, "validate_every_epochs", least=1), "epochs")
             )
             validation = Validation(_source(held_out), batch_size, every, validating)
         after, then = tracing.after(after_epoch), tracing.after(after_validation)
@@ -109,15 +115,15 @@ def submit(
             early_stopping=early_stopping,
             keep_best=keep_best,
             checkpoints=Checkpoints(
-                every_steps=checkpoint_every,
+                every_steps=count(checkpoint_every, "checkpoint_every", least=0),
                 every_epochs=0 if is_told else 1,
                 every_seconds=float(checkpoint_seconds),
-                keep_last=keep_checkpoints,
+                keep_last=count(keep_checkpoints, "keep_checkpoints", least=1),
             ),
-            record_every=record_every,
+            record_every=count(record_every, "record_every", least=1),
             on_nonfinite=on_nonfinite,
-            seed=session.seed if seed is None else seed,
-            first_call=session.calls + 1 if seed is None else 1,
+            seed=seed,
+            first_call=first_call,
             replicas=getattr(function, "replicas", 1),
             demand=Demand(backend, worker),
             strict=strict,
@@ -131,6 +137,12 @@ def _kept(session: Session, data: Data | None, job: str) -> Generator[Dataset | 
     if data is None or isinstance(data, Dataset):
         yield data
         return
+    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise GraphError(
+            "the data of a job is a dataset, such as session.datasets['digits'], or arrays by the names of the step's"
+            f" arguments, such as {{'x': x, 'y': y}}; not {type(data).__name__}",
+            reason="JOB_INVALID",
+        )
     name = f"{job[:96]}.{secrets.token_hex(8)}"
     dataset = session.datasets.put(name, data)
     try:
@@ -138,6 +150,12 @@ def _kept(session: Session, data: Data | None, job: str) -> Generator[Dataset | 
     finally:
         with suppress(TelegradError):  # a name that stays does no harm
             session.datasets.delete(name)
+
+
+def _called(step: Step) -> str:
+    """What a job is called after its function, whose own name may have other letters than a job's."""
+    found = getattr(step, "__name__", "").strip("_<>")
+    return found if found.isascii() and found[:1].isalnum() else "job"
 
 
 def _source(dataset: Dataset) -> DataSource:

@@ -1,7 +1,7 @@
 """Scaled dot-product attention: one joint op that keeps the logarithm of each row's sum, and no matrix of weights.
 
-Forward it goes through the queries in blocks; backward it makes the weights again from that logarithm (Dao et al.
-2022, without the tiles). A row that may attend to nothing gives zeros.
+Forward and backward go through the queries in blocks; the backward makes the weights again from that logarithm (Dao et
+al. 2022), so memory is linear in their number. A row that may attend to nothing gives zeros.
 """
 
 from __future__ import annotations
@@ -61,22 +61,42 @@ class Attention(Op):
         g_out, g_total = g
         if g_out is None and g_total is None:
             return (None,) * (3 + len(bias))
+        more = self._bias_gradient(g_out, g_total, out, q, k, v, *bias) if bias else ()
+        if g_out is None:
+            return (*self._total_gradient(g_total, out[1], q, k, *bias), None, *more)
+        row = r.sum(widened(g_out) * widened(out[0]), axis=-1)
+        row = row if g_total is None else row - g_total
+        wide = [widened(x) for x in (g_out, q, k, v)]
+        found = AttentionGradient(self.scale, self.is_causal).results(*wide, out[1], row, *[widened(b) for b in bias])
+        return (*[e.astype(x, q.dtype) for x in found], *more)
+
+    def _total_gradient(self, g: Value | None, total: Value, q: Value, k: Value, *bias: Value) -> tuple[Value, Value]:
         dtype = q.dtype
-        q, k, v, bias = widened(q), widened(k), widened(v), tuple([widened(b) for b in bias])
-        weights = _weights(self.scores(q, k, *bias), out[1])
+        q, k, bias = widened(q), widened(k), tuple([widened(b) for b in bias])
+        assert g is not None
+        found = _weights(self.scores(q, k, *bias), total) * s.expand_dims(g, axis=-1) * self.scale
+        return e.astype(Matmul()(found, k), dtype), e.astype(Matmul()(s.matrix_transpose(found), q), dtype)
+
+    def _bias_gradient(
+        self,
+        g_out: Value | None,
+        g_total: Value | None,
+        out: tuple[Value, Value],
+        q: Value,
+        k: Value,
+        v: Value,
+        bias: Value,
+    ) -> tuple[Value]:
+        """As large as the bias may be; dead code where the bias is a mask."""
+        weights = _weights(self.scores(widened(q), widened(k), widened(bias)), out[1])
         found: Any = 0
-        dv: Value | None = None
         if g_out is not None:
             wide = widened(g_out)
-            dv = Matmul()(s.matrix_transpose(weights), wide)
             row = r.sum(wide * widened(out[0]), axis=-1, keepdims=True)
-            found = weights * (Matmul()(wide, s.matrix_transpose(v)) - row)
+            found = weights * (Matmul()(wide, s.matrix_transpose(widened(v))) - row)
         if g_total is not None:
             found = weights * s.expand_dims(g_total, axis=-1) + found
-        dq = Matmul()(found, k) * self.scale
-        dk = Matmul()(s.matrix_transpose(found), q) * self.scale
-        back = [dq, dk, dv, *([found] if bias else [])]
-        return tuple([None if x is None else e.astype(x, dtype) for x in back])
+        return (e.astype(found, bias.dtype),)
 
     def scores(self, q: V, k: V, *bias: V) -> V:
         """q k^T * scale + bias, minus infinity where a query must not look."""
@@ -98,6 +118,89 @@ class Attention(Op):
         pairs = product(q.shape[:-1]) * k.shape[-2]
         moved = sum(x.nbytes for x in (*types, *self.infer(*types)))
         return Cost(2 * pairs * (q.shape[-1] + v.shape[-1]) + 5 * pairs, moved)
+
+
+@dataclass(frozen=True)
+class AttentionGradient(Op):
+    """The gradients of q, k, v from g[..., L, D], that of the result of `Attention`.
+
+    g, q, k, v, total[..., L], row[..., L] and maybe bias -> dq, dk, dv. With p = exp(q k^T * scale + bias - total) and
+    f = p * (g v^T - row) they are f k * scale, f^T q * scale and p^T g; row is the sum of g times the result over D,
+    less the gradient of total. All are of one dtype, float32 or float64.
+    """
+
+    reference = "Dao et al. 2022, FlashAttention, appendix B.2"
+
+    scale: float
+    is_causal: bool = False
+
+    uses_blas: ClassVar[bool] = True
+
+    @property
+    def forward(self) -> Attention:
+        """The op whose gradient it is."""
+        return Attention(self.scale, self.is_causal)
+
+    def infer(self, g: Type, q: Type, k: Type, v: Type, total: Type, row: Type, *bias: Type) -> tuple[Type, ...]:
+        wanted = self.forward.infer(q, k, v, *bias)
+        if q.dtype.itemsize < 4:
+            raise DTypeError(f"{self.name}({g}, {q}, {k}, {v}): takes float32 or float64")
+        if (g, total) != wanted or row != total:
+            given = ", ".join(map(str, (g, q, k, v, total, row)))
+            raise ShapeError(f"{self.name}({given}): the gradient must be {wanted[0]}, the sums {wanted[1]}")
+        return q, k, v
+
+    def in_primitives(
+        self, g: Value, q: Value, k: Value, v: Value, total: Value, row: Value, *bias: Value
+    ) -> tuple[Value, Value, Value]:
+        """The reference form."""
+        weights = _weights(self.forward.scores(q, k, *bias), total)
+        found = weights * (Matmul()(g, s.matrix_transpose(v)) - s.expand_dims(row, axis=-1))
+        dq = Matmul()(found, k) * self.scale
+        dk = Matmul()(s.matrix_transpose(found), q) * self.scale
+        dv = Matmul()(s.matrix_transpose(weights), g)
+        return dq, dk, dv
+
+    def vjp(
+        self,
+        cotangents: tuple[Value | None, ...],
+        out: tuple[Value, ...],
+        g: Value,
+        q: Value,
+        k: Value,
+        v: Value,
+        total: Value,
+        row: Value,
+        *bias: Value,
+    ) -> tuple[Value | None, ...]:
+        if all(x is None for x in cotangents):
+            return (None,) * (6 + len(bias))
+        a, b, c = (s.zeros_like(x) if y is None else y for y, x in zip(cotangents, (q, k, v), strict=True))
+        weights = _weights(self.forward.scores(q, k, *bias), total)
+        slope = Matmul()(g, s.matrix_transpose(v)) - s.expand_dims(row, axis=-1)
+        # of f, which dq and dk are linear in, then of p, which f and dv are, then of the scores
+        by_f = (Matmul()(a, s.matrix_transpose(k)) + Matmul()(q, s.matrix_transpose(b))) * self.scale
+        by_slope = by_f * weights
+        by_scores = weights * (by_f * slope + Matmul()(g, s.matrix_transpose(c)))
+        f = weights * slope
+        dg = Matmul()(by_slope, v) + Matmul()(weights, c)
+        dq = (Matmul()(f, b) + Matmul()(by_scores, k)) * self.scale
+        dk = (Matmul()(s.matrix_transpose(f), a) + Matmul()(s.matrix_transpose(by_scores), q)) * self.scale
+        dv = Matmul()(s.matrix_transpose(by_slope), g)
+        sums = (-r.sum(by_scores, axis=-1), -r.sum(by_slope, axis=-1))
+        return (dg, dq, dk, dv, *sums, *([by_scores] if bias else []))
+
+    def eval(
+        self, xp: ArrayModule, g: Array, q: Array, k: Array, v: Array, total: Array, row: Array, *bias: Array
+    ) -> tuple[Array, Array, Array]:
+        how = {"scale": self.scale, "is_causal": self.is_causal}
+        return xp.attention_gradient(g, q, k, v, total, row, bias[0] if bias else None, **how)
+
+    def cost(self, *types: Type) -> Cost:
+        q, k, v = types[1:4]
+        pairs = product(q.shape[:-1]) * k.shape[-2]
+        moved = sum(x.nbytes for x in (*types, q, k, v))
+        return Cost(2 * pairs * (3 * q.shape[-1] + 2 * v.shape[-1]) + 6 * pairs, moved)
 
 
 @dataclass(frozen=True)

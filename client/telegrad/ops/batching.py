@@ -282,6 +282,7 @@ RULES.update(
         systems.PinvAbove: _as_is,
         shape.Triangle: _as_is,
         attention.Attention: _as_is,
+        attention.AttentionGradient: _as_is,
         probability.Normalized: _next_axis,
         reduce.Position: _next_axis,
         reduce.Cumulative: _next_axis,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 import time
 
-from telegrad.errors import ServerUnavailable, TelegradError
+from telegrad.errors import ServerUnavailable, SessionError, TelegradError
 
 LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Patience:
-    """Waits between tries, and raises when that has been too long."""
+    """Waits between tries, and raises when that has been too long. SessionError if it is closed already."""
 
     def __init__(self, seconds: float, closing: threading.Event) -> None:
+        if closing.is_set():
+            raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
         self._seconds, self._closing = seconds, closing
         self.heard()
 

@@ -6,7 +6,6 @@ Every call may be sent again, since it names contents and not steps; so each is,
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,9 +13,10 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from telegrad.errors import NotFound, ServerUnavailable, TelegradError
+from telegrad.errors import NotFound
 from telegrad.ir.types import Type
 from telegrad.transport.channel import error_of
+from telegrad.transport.patience import Patience, as_unavailable
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_from
 from telegrad.wire.dataset_messages import column_to_proto, description_from_proto
@@ -28,7 +28,6 @@ from telegrad.wire.v1 import datasets_pb2_grpc as services
 READ_BYTES = 16 << 20
 """So much is read by one call; the server gives up to 64 MiB."""
 
-LONGEST_PAUSE_SECONDS = 2.0
 _SERVICE = "/telegrad.wire.v1.Datasets/"
 
 
@@ -74,7 +73,7 @@ class RemoteDatasets:
         try:
             future.result()
         except grpc.RpcError as error:
-            raise _as_unavailable(error_of(error)) from None
+            raise as_unavailable(error_of(error)) from None
         finally:
             future.cancel()  # for Ctrl-C
 
@@ -145,24 +144,13 @@ class RemoteDatasets:
 
     def _retried(self, call: Callable[..., Any]) -> Any:
         """What the call returns, tried again while the server cannot be reached."""
-        began, pause = time.monotonic(), 0.05
+        patience = Patience(self._patience, self._closing)
         while True:
             try:
                 return call(timeout=self._timeout, metadata=self._metadata)
             except grpc.RpcError as error:
-                failure = _as_unavailable(error_of(error))
-            if not isinstance(failure, ServerUnavailable) or time.monotonic() - began > self._patience:
-                raise failure
-            if self._closing.wait(pause):
-                raise failure
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-def _as_unavailable(error: TelegradError) -> TelegradError:
-    """A call that was broken off, as a proxy or a server that stops does it, may be sent again as well."""
-    if error.reason in ("CANCELLED", "DEADLINE_EXCEEDED", "CONNECTION_FAILED"):
-        return ServerUnavailable(error.message)
-    return error
+                failure = as_unavailable(error_of(error))
+            patience.wait(failure)
 
 
 def _serialized(part: Any) -> bytes:

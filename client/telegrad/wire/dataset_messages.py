@@ -21,7 +21,9 @@ def columns_from_proto(messages: Iterable[pb.DatasetColumn]) -> tuple[Column, ..
 
 def description_to_proto(found: Description) -> pb.DatasetDescription:
     """A description as a message."""
-    message = pb.DatasetDescription(name=found.name, digest=found.digest, source=found.source, rows=found.rows)
+    message = pb.DatasetDescription(
+        name=found.name, digest=found.digest, source=found.source, rows=found.rows, blocks=found.blocks
+    )
     message.columns.extend(map(column_to_proto, found.columns))
     return message
 
@@ -29,4 +31,4 @@ def description_to_proto(found: Description) -> pb.DatasetDescription:
 def description_from_proto(message: pb.DatasetDescription) -> Description:
     """The description in a message."""
     columns = columns_from_proto(message.columns)
-    return Description(message.name, message.digest, message.rows, columns, message.source)
+    return Description(message.name, message.digest, message.rows, columns, message.source, message.blocks)

@@ -47,6 +47,7 @@ class Description:
     rows: int
     columns: tuple[Column, ...]
     source: str = ""  # what an operator registered it from; empty for one that was put
+    blocks: int = 0  # in how many blocks it is read, if nobody ever has all of it
 
     @property
     def bytes(self) -> int:

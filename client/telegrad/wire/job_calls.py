@@ -48,7 +48,7 @@ def require_metric_name(value: str, what: str) -> None:
 
 def require_one_of(value: object, what: str, known: tuple[str, ...]) -> None:
     """Only one of the words passes."""
-    require(value in known, f"{what} must be one of {', '.join(known)}, not {value!r}")
+    require(value in known, f"{what} must be one of {', '.join(map(repr, known))}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

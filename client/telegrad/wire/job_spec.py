@@ -291,9 +291,9 @@ class JobSpec:
     def __post_init__(self) -> None:
         legal = NAME.match(self.name) is not None
         require(legal, f"{self.name[:80]!r} cannot be a job's name; use letters, digits and . _ -, at most 128")
-        require(len(self.functions) > 0, "a job has at least one function")
         batches = self.loop.steps_per_epoch(self.data.rows)
         require(batches > 0, f"{self.data.rows} rows make no batch of {self.loop.batch_size}; use drop_last=False")
+        require(len(self.functions) > 0, "a job has at least one function")
         _check_sizes(self.steps, self.loop.sizes(self.data.rows), "the loop")
         require_unique([slot.name for slot in (*self.state, *self.constants)], "a tensor of checkpoint 0")
         require_unique([schedule.name for schedule in self.schedules], "a schedule")
@@ -339,7 +339,8 @@ class JobSpec:
             require(call.rows == 0, "a call after an epoch or a validation takes no rows of the data")
         for user in (self.early_stopping, self.keep_best):
             if user is not None:
-                require(user.metric in metrics, f"nothing records the metric {user.metric!r}")
+                recorded = ", ".join(sorted(metrics))
+                require(user.metric in metrics, f"nothing records the metric {user.metric!r}; there are {recorded}")
 
     def _groups(self) -> list[tuple[Call, ...]]:
         """Calls of one kind: of the second and later of a kind only the size of the batch differs."""

@@ -1,15 +1,15 @@
-"""What is in a checkpoint's folder, and whether it is what was written: nothing is handed out before that is known."""
+"""What is in a checkpoint, and whether it is what was written: nothing is handed out before that is known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from telegrad.errors import DataCorrupt
 
 from telegrad_server.checkpoints import manifest as manifests
-from telegrad_server.checkpoints.files import Files, reading
+from telegrad_server.checkpoints.depot import Read
+from telegrad_server.checkpoints.files import reading
 from telegrad_server.checkpoints.manifest import Manifest
 from telegrad_server.checkpoints.places import Place
 from telegrad_server.checkpoints.shards import Named, read_shard
@@ -44,41 +44,41 @@ class Report:
     damaged: tuple[Damage, ...]
 
 
-def check(files: Files, folder: Path, *, job: str, step: int) -> Manifest:
+def check(read: Read, place: Place, *, job: str) -> Manifest:
     """The manifest, once every byte of the checkpoint has been read. DataCorrupt for the first that is wrong."""
     with reading(manifests.NAME):
-        data = files.read(folder / manifests.NAME, manifests.LARGEST)
-    manifest = manifests.decode(bytes(data), f"{folder.name}/{manifests.NAME}")
-    if (manifest.job, manifest.step) != (job, step):
-        expected, found = f"step {step} of this job", f"step {manifest.step} of {manifest.job!r}"
-        message = f"{folder.name} was moved there: expected {expected}, found {found}"
+        data = read(manifests.NAME, manifests.LARGEST)
+    manifest = manifests.decode(bytes(data), f"{place.name}/{manifests.NAME}")
+    if (manifest.job, manifest.step) != (job, place.step):
+        expected, found = f"step {place.step} of this job", f"step {manifest.step} of {manifest.job!r}"
+        message = f"{place.name} was moved there: expected {expected}, found {found}"
         raise DataCorrupt(message, file=manifests.NAME, expected=expected, found=found)
-    for _ in tensors(files, folder, manifest):
+    for _ in tensors(read, place, manifest):
         pass
     return manifest
 
 
-def size(files: Files, folder: Path) -> int:
+def size(read: Read) -> int:
     """The bytes of a checkpoint, its manifest's too; 0 if it has none that can be read."""
     try:
         with reading(manifests.NAME):
-            data = files.read(folder / manifests.NAME, manifests.LARGEST)
-        manifest = manifests.decode(bytes(data), folder.name)
+            data = read(manifests.NAME, manifests.LARGEST)
+        manifest = manifests.decode(bytes(data), manifests.NAME)
     except DataCorrupt:
         return 0
     return len(data) + sum(shard.bytes for shard in manifest.shards)
 
 
-def tensors(files: Files, folder: Path, manifest: Manifest) -> Iterator[Named]:
+def tensors(read: Read, place: Place, manifest: Manifest) -> Iterator[Named]:
     """The tensors file by file, in `write_order`, each file checked when it is read."""
     missing = set(manifest.tensors)
     for shard in manifest.shards:
-        for name, type, data in read_shard(files, folder, shard, manifest):
+        for name, type, data in read_shard(read, shard, manifest):
             missing.discard(name)
             yield name, type, data
     if missing:
         names = ", ".join(sorted(missing))
-        message = f"{folder.name} lacks tensors of its manifest: {names}"
+        message = f"{place.name} lacks tensors of its manifest: {names}"
         raise DataCorrupt(message, file=manifests.NAME, expected=names, found="nothing")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from telegrad.errors import DataCorrupt, ResourceError, StorageFull, TelegradError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_AWAY = (errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH)
 _PIECE = 4 << 20  # bytes a system call: each lets go of the interpreter's lock, and none takes long to be interrupted
 
 
@@ -71,6 +72,10 @@ class Files(Protocol):
         """The bytes of a file, in memory of their own, as far as ``most_bytes``."""
         ...
 
+    def room(self, path: Path) -> int:
+        """The bytes for which there is room below a folder."""
+        ...
+
 
 class RealFiles:
     """The file system of the machine. It follows no links, since a store makes none."""
@@ -109,6 +114,10 @@ class RealFiles:
                 filled += count
             return view[:filled]
 
+    def room(self, path: Path) -> int:
+        disk = os.statvfs(path)
+        return disk.f_bavail * disk.f_frsize
+
 
 class _RealOutput:
     """An open descriptor."""
@@ -130,7 +139,7 @@ class _RealOutput:
 
 @contextmanager
 def storing(what: str) -> Generator[None]:
-    """Inside the ``with`` an error of the disk is one of ours: StorageFull, or ResourceError (STORAGE_FAILED)."""
+    """Inside the ``with`` an error of the disk is one of ours: StorageFull for what passes, else STORAGE_FAILED."""
     try:
         yield
     except OSError as error:
@@ -138,8 +147,10 @@ def storing(what: str) -> Generator[None]:
             raise
         if error.errno in _FULL:
             raise StorageFull(f"{what}: the disk has no room ({error.strerror}); free some and it goes on") from error
+        if error.errno in _AWAY:
+            raise _away(what, error) from error
         raise ResourceError(
-            f"{what}: the disk refused ({error.strerror}); see to the disk under data_dir",
+            f"{what}: the disk refused ({error.strerror}); see to where checkpoints are kept",
             reason="STORAGE_FAILED",
             errno=error.errno,
         ) from error
@@ -147,13 +158,22 @@ def storing(what: str) -> Generator[None]:
 
 @contextmanager
 def reading(file: str) -> Generator[None]:
-    """Inside the ``with`` a file that is not there, or that the disk cannot read, is DataCorrupt."""
+    """Inside the ``with`` a file that is not there, or that the disk cannot read, is DataCorrupt.
+
+    But for one that may be read later: StorageFull.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in _AWAY:
+            raise _away(file, error) from error
         raise DataCorrupt(
             f"{file} cannot be read: {error.strerror}; an older checkpoint may do",
             file=file,
             expected="a file that can be read",
             found=error.strerror,
         ) from error
+
+
+def _away(what: str, error: OSError) -> StorageFull:
+    return StorageFull(f"{what}: where checkpoints are kept nobody answers ({error.strerror}); it goes on by itself")

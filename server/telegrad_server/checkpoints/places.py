@@ -18,17 +18,19 @@ class Place:
 
     step: int
     attempt: int
+    token: str = ""
+    """Where two writers may come to the same try: what tells them apart."""
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.step:012d}.{self.attempt:04d}"
+        return f"{self.step:012d}.{self.attempt:04d}{self.token and '.'}{self.token}"
 
 
 def places_in(names: Iterable[str]) -> list[Place]:
-    """The checkpoints among the names in a job's folder, oldest first."""
-    found = (re.fullmatch(r"(\d{12})\.(\d{4,})", name) for name in names)
-    return sorted(Place(int(match[1]), int(match[2])) for match in found if match)
+    """The checkpoints among names in a job's home, oldest first."""
+    found = (re.fullmatch(r"(\d{12})\.(\d{4,})(?:\.([0-9a-f]{16}))?", name) for name in names)
+    return sorted(Place(int(match[1]), int(match[2]), match[3] or "") for match in found if match)
 
 
 def spent(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 
 from telegrad.errors import DataCorrupt, GraphError
 from telegrad.ir.types import Type
 from telegrad.wire import safetensors as format
 from telegrad.wire.arrays import from_numpy_dtype, numpy_dtype
 
-from telegrad_server.checkpoints.files import Files, Output, reading
+from telegrad_server.checkpoints.depot import Read
+from telegrad_server.checkpoints.files import Output, reading
 from telegrad_server.checkpoints.manifest import Manifest, Shard
 
 SHARD_BYTES = 256 << 20
@@ -24,6 +24,8 @@ SHARD_BYTES = 256 << 20
 _PIECE = 4 << 20
 
 Named = tuple[str, Type, memoryview]
+Create = Callable[[str], Output]
+"""Begins a file of a checkpoint, by its name."""
 
 
 def write_order(types: Mapping[str, Type]) -> list[str]:
@@ -37,7 +39,7 @@ def layout(types: Mapping[str, Type]) -> dict[str, format.Entry]:
 
 
 def write_shards(
-    files: Files, folder: Path, types: Mapping[str, Type], tensors: Iterable[Named], *, shard_bytes: int
+    create: Create, types: Mapping[str, Type], tensors: Iterable[Named], *, shard_bytes: int
 ) -> tuple[Shard, ...]:
     """Write the tensors, in whatever order they come, and return once their bytes last.
 
@@ -46,7 +48,7 @@ def write_shards(
     coming = _in_order(types, tensors)
     groups = _groups(types, shard_bytes)
     shards = tuple(
-        _write_shard(files, folder, f"shard-{number:05d}-of-{len(groups):05d}.safetensors", group, coming)
+        _write_shard(create, f"shard-{number:05d}-of-{len(groups):05d}.safetensors", group, coming)
         for number, group in enumerate(groups, 1)
     )
     if next(coming, None) is not None:
@@ -54,12 +56,12 @@ def write_shards(
     return shards
 
 
-def read_shard(files: Files, folder: Path, shard: Shard, manifest: Manifest) -> list[Named]:
+def read_shard(read: Read, shard: Shard, manifest: Manifest) -> list[Named]:
     """The tensors of a file, once its length and digest are right. DataCorrupt, saying what was found, if not."""
     if not re.fullmatch(r"shard-\d{5}-of-\d{5}\.safetensors", shard.file):
         raise DataCorrupt(f"a manifest names a file {shard.file!r:.80}, which no checkpoint has", file=shard.file)
     with reading(shard.file):
-        data = files.read(folder / shard.file, shard.bytes + 1)
+        data = read(shard.file, shard.bytes + 1)
     if len(data) != shard.bytes:
         found = f"{len(data)} bytes" if len(data) < shard.bytes else "more"
         raise _corrupt(shard, expected=f"{shard.bytes} bytes", found=found)
@@ -89,10 +91,8 @@ def _groups(types: Mapping[str, Type], shard_bytes: int) -> list[dict[str, Type]
     return groups
 
 
-def _write_shard(
-    files: Files, folder: Path, file: str, types: Mapping[str, Type], coming: Iterator[memoryview]
-) -> Shard:
-    output = files.create(folder / file)
+def _write_shard(create: Create, file: str, types: Mapping[str, Type], coming: Iterator[memoryview]) -> Shard:
+    output = create(file)
     try:
         digest = hashlib.sha256()
         size = _append(output, digest.update, format.write_header(layout(types)))

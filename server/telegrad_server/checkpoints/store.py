@@ -1,48 +1,36 @@
-"""Checkpoints on a disk: each a folder that is written beside, synced, renamed, and only then spoken of.
+"""The checkpoints of jobs, wherever they lie: what is in them, which of them stay, which one a job goes on from.
 
-::
-
-    FOLDER/JOB/STEP.TRY/manifest.json, shard-00001-of-00001.safetensors     a checkpoint
-    FOLDER/JOB/writing-RANDOM/                                              one on its way, or left by a crash
-    FOLDER/JOB/gone-RANDOM/                                                 one on its way out
-
-JOB is a digest of the job's id: no name from outside is ever a path. Nothing is changed in place: a step that is
-written again, as after a resume, is the next TRY, and the one before stays until `keep` takes it away.
-
-Write: the shards, then the manifest with their digests, each synced; the folder, synced; the rename, which is the
-commit; the folder above, synced; then `write` returns. So a crash at any point leaves the checkpoints whose `write` had
-returned, and of the one on its way all or nothing (`tests/checkpoints/test_crashes.py` enumerates what a disk may be
-left with).
+Nothing is changed in place: a step that is written again, as after a resume, is the next try, and the one before stays
+until `keep` takes it away. JOB's home is a digest of the job's id: no name from outside is ever a path.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import secrets
+import re
 import threading
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import partial
 
 from telegrad.errors import DataCorrupt, GraphError, NotFound
 
 from telegrad_server.checkpoints import contents
 from telegrad_server.checkpoints import manifest as manifests
 from telegrad_server.checkpoints.contents import Damage, Latest, Report, damage
-from telegrad_server.checkpoints.files import Files, RealFiles, storing
+from telegrad_server.checkpoints.depot import Depot, Read
+from telegrad_server.checkpoints.files import storing
 from telegrad_server.checkpoints.manifest import Draft, Manifest
-from telegrad_server.checkpoints.places import GONE, WRITING, Place, places_in, spent
+from telegrad_server.checkpoints.places import Place, spent
 from telegrad_server.checkpoints.shards import SHARD_BYTES, Named, write_shards
 
 
 class CheckpointStore:
-    """The checkpoints of all jobs under a folder. A job has one writer at a time; anybody may read."""
+    """The checkpoints of all jobs in a depot. A job has one writer at a time; anybody may read."""
 
-    def __init__(self, folder: Path, *, files: Files | None = None, shard_bytes: int = SHARD_BYTES) -> None:
-        self._folder = folder
-        self._files = RealFiles() if files is None else files
+    def __init__(self, depot: Depot, *, shard_bytes: int = SHARD_BYTES) -> None:
+        self._depot = depot
         self._shard_bytes = shard_bytes
         self._whole: set[tuple[str, Place]] = set()
         self._lock = threading.Lock()
@@ -55,19 +43,16 @@ class CheckpointStore:
         ``tensors`` come in any order; in `write_order`, none of them waits in memory. GraphError if they are not those
         of the draft; StorageFull if the disk is; ResourceError (STORAGE_FAILED) for its other errors.
         """
-        home = self._home(draft.job)
-        beside = home / f"{WRITING}{secrets.token_hex(8)}"
         with storing(f"checkpoint of step {draft.step}"):
-            self._make_home(home)
-            self._files.make_folder(beside)
+            entry = self._depot.begin(self.home_of(draft.job), draft.step)
             try:
-                manifest = self._fill(beside, draft, tensors)
-                place = self._commit(home, beside, draft.step)
+                shards = write_shards(entry.create, draft.tensors, tensors, shard_bytes=self._shard_bytes)
+                manifest = manifests.with_shards(draft, shards)
+                place = entry.commit(manifests.encode(manifest))
             except BaseException:
                 with suppress(OSError):
-                    self._discard(beside)
+                    entry.discard()
                 raise
-            self._files.sync_folder(home)
         self._whole.add((draft.job, place))
         return manifest
 
@@ -80,7 +65,7 @@ class CheckpointStore:
         found: dict[int, int] = {}
         for place in self._places(job):
             if (job, place) not in self._sizes:
-                size = contents.size(self._files, self._home(job) / place.name)
+                size = contents.size(self._read(job, place))
                 self._sizes[job, place] = size
             found[place.step] = found.get(place.step, 0) + self._sizes[job, place]
         return found
@@ -141,7 +126,7 @@ class CheckpointStore:
             places = spent(self._places(job), lambda place: self._is_whole(job, place), last=last, best=stay)
             self._put_away(job, places)
         with storing("checkpoints to be removed"):
-            self._clean(self._home(job), GONE)
+            self._depot.clean(self.home_of(job))
         return sorted({place.step for place in places} - set(self.steps(job)))
 
     def pin(self, job: str, step: int) -> None:
@@ -169,12 +154,12 @@ class CheckpointStore:
         """Remove the checkpoints after a step, newest first, for a job that goes on from there in another way."""
         with storing("checkpoints to be removed"):
             self._put_away(job, [place for place in reversed(self._places(job)) if place.step > step])
-            self._clean(self._home(job), GONE)
+            self._depot.clean(self.home_of(job))
 
     def sweep(self, job: str) -> None:
         """Remove what crashes have left of a job. Who writes a checkpoint of it meanwhile fails: he was replaced."""
         with storing("what a crash has left"):
-            self._clean(self._home(job), WRITING, GONE)
+            self._depot.sweep(self.home_of(job))
 
     def remove(self, job: str) -> None:
         """Remove all checkpoints of a job. If it is interrupted anywhere, calling it again does the rest."""
@@ -182,87 +167,32 @@ class CheckpointStore:
             self._put_away(job, self._places(job))
         self.remove_home(self.home_of(job))
 
+    def room(self) -> int:
+        """The bytes for which there is room."""
+        with storing("checkpoints"):
+            return self._depot.room()
+
     def homes(self) -> list[str]:
-        """The names of the folders of jobs that are there."""
-        with storing("checkpoints"), suppress(FileNotFoundError):
-            return self._files.names(self._folder)
-        return []
+        """The names of the homes of jobs that are there; what has another form of name is not ours."""
+        with storing("checkpoints"):
+            return [name for name in self._depot.homes() if re.fullmatch(r"[0-9a-f]{40}", name)]
 
     def home_of(self, job: str) -> str:
-        """The name of a job's folder."""
-        return self._home(job).name
+        """The name of a job's home."""
+        return hashlib.sha256(job.encode()).hexdigest()[:40]
 
     def remove_home(self, name: str) -> None:
-        """Remove a folder that no job has. If it is interrupted anywhere, calling it again does the rest."""
-        home = self._folder / name
-        with storing("checkpoints to be removed"), suppress(FileNotFoundError):
-            for checkpoint in self._files.names(home):
-                self._discard(home / checkpoint)
-            self._files.remove_folder(home)
-            self._files.sync_folder(self._folder)
-
-    # ---- writing
-
-    def _make_home(self, home: Path) -> None:
-        """The job's folder, lasting: a crash may have left it without its name synced, so that is done each time."""
-        for folder in (self._folder, home):
-            with suppress(FileExistsError):
-                self._files.make_folder(folder)
-            self._files.sync_folder(folder.parent)
-
-    def _fill(self, folder: Path, draft: Draft, tensors: Iterable[Named]) -> Manifest:
-        shards = write_shards(self._files, folder, draft.tensors, tensors, shard_bytes=self._shard_bytes)
-        manifest = manifests.with_shards(draft, shards)
-        output = self._files.create(folder / manifests.NAME)
-        try:
-            output.write(manifests.encode(manifest))
-            output.sync()
-        finally:
-            output.close()
-        self._files.sync_folder(folder)
-        return manifest
-
-    def _commit(self, home: Path, beside: Path, step: int) -> Place:
-        """Give the folder its name: the next try of its step, also if another process has just made one."""
-        while True:
-            tries = [place.attempt for place in self._listed(home) if place.step == step]
-            place = Place(step, max(tries, default=0) + 1)
-            try:
-                self._files.rename(beside, home / place.name)
-                return place
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise
-
-    # ---- removing
+        """Remove a home that no job has. If it is interrupted anywhere, calling it again does the rest."""
+        with storing("checkpoints to be removed"):
+            self._depot.remove_home(name)
 
     def _put_away(self, job: str, places: list[Place]) -> None:
-        """Remove checkpoints: first their names, for good, so that no reader ever meets half of one."""
         if not places:
             return
-        home = self._home(job)
-        self._files.sync_folder(home)  # what stays must last before anything goes
         for place in places:
-            with suppress(FileNotFoundError):  # another process puts it away too
-                self._files.rename(home / place.name, home / f"{GONE}{secrets.token_hex(8)}")
             self._whole.discard((job, place))
             self._sizes.pop((job, place), None)
-        self._files.sync_folder(home)
-
-    def _clean(self, folder: Path, *prefixes: str) -> None:
-        """Remove from a folder the folders whose names begin so."""
-        with suppress(FileNotFoundError):
-            for name in self._files.names(folder):
-                if name.startswith(prefixes):
-                    self._discard(folder / name)
-
-    def _discard(self, folder: Path) -> None:
-        """Remove a folder of files, which another process may be removing too."""
-        with suppress(FileNotFoundError):
-            for name in self._files.names(folder):
-                with suppress(FileNotFoundError):
-                    self._files.remove(folder / name)
-            self._files.remove_folder(folder)
+        self._depot.put_away(self.home_of(job), places)
 
     # ---- reading
 
@@ -278,12 +208,12 @@ class CheckpointStore:
                     first = first or error
                     skipped.append(damage(place, error))
                 continue
-            tensors = contents.tensors(self._files, self._home(job) / place.name, manifest)
+            tensors = contents.tensors(self._read(job, place), place, manifest)
             return Latest(manifest, tensors, tuple(skipped))
         raise first or NotFound(f"the checkpoints of steps {[p.step for p in places]} were removed meanwhile")
 
     def _check(self, job: str, place: Place) -> Manifest:
-        manifest = contents.check(self._files, self._home(job) / place.name, job=job, step=place.step)
+        manifest = contents.check(self._read(job, place), place, job=job)
         self._whole.add((job, place))
         return manifest
 
@@ -294,18 +224,9 @@ class CheckpointStore:
                 self._check(job, place)
         return (job, place) in self._whole
 
-    # ---- places
-
-    def _home(self, job: str) -> Path:
-        return self._folder / hashlib.sha256(job.encode()).hexdigest()[:40]
+    def _read(self, job: str, place: Place) -> Read:
+        return partial(self._depot.read, self.home_of(job), place)
 
     def _places(self, job: str) -> list[Place]:
         with storing("checkpoints"):
-            return self._listed(self._home(job))
-
-    def _listed(self, home: Path) -> list[Place]:
-        """The checkpoints in a job's folder, in order."""
-        try:
-            return places_in(self._files.names(home))
-        except FileNotFoundError:
-            return []
+            return self._depot.places(self.home_of(job))

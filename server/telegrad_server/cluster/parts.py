@@ -74,7 +74,7 @@ class Parts:
         """
         places = tuple(
             [
-                None if is_brought else x.keeper.worker if isinstance(x, Elsewhere) else HOME
+                None if is_brought else x.peer.worker if isinstance(x, Elsewhere) else HOME
                 for x, is_brought in zip(operands, brought, strict=True)
             ]
         )
@@ -94,7 +94,7 @@ class Parts:
         """The bytes of a value that lives on another worker."""
         if value.copy is not None:
             return value.copy
-        peer = value.keeper
+        peer = value.peer
         assert isinstance(peer, Peer)
         if peer.lost is None:
             try:
@@ -118,28 +118,28 @@ class Parts:
         lost = [
             (run.inputs[i], x)
             for i, x in enumerate(operands)
-            if i in needed and isinstance(x, Elsewhere) and x.keeper.lost is not None
+            if i in needed and isinstance(x, Elsewhere) and x.peer.lost is not None
         ]
         if lost:
-            raise self._loss(lost, lost[0][1].keeper)
+            raise self._loss(lost, lost[0][1].peer)
 
     def _explain(self, error: WorkerLost, run: m.Run, operands: Sequence[Any]) -> None:
         """Let the error say which of the run's tensors went with the worker."""
         lost = [
-            (run.inputs[i], x) for i, x in enumerate(operands) if isinstance(x, Elsewhere) and x.keeper.lost is not None
+            (run.inputs[i], x) for i, x in enumerate(operands) if isinstance(x, Elsewhere) and x.peer.lost is not None
         ]
         if lost:
-            found = self._loss(lost, lost[0][1].keeper)
+            found = self._loss(lost, lost[0][1].peer)
             error.message, error.args = found.message, found.args
             error.details |= found.details
 
-    def _loss(self, lost: Sequence[tuple[int, Elsewhere]], keeper: Any) -> WorkerLost:
+    def _loss(self, lost: Sequence[tuple[int, Elsewhere]], peer: Any) -> WorkerLost:
         first = ", ".join(str(x.type) for _, x in lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
-        why = keeper.lost.message if keeper.lost is not None else "it does not answer"
+        why = peer.lost.message if peer.lost is not None else "it does not answer"
         return WorkerLost(
-            f"worker:{keeper.worker} ({keeper.name}) is lost ({why}), and with it what lived there: {first}; assign"
+            f"worker:{peer.worker} ({peer.name}) is lost ({why}), and with it what lived there: {first}; assign"
             " what is lost anew, everything else is as it was",
-            worker=keeper.name,
+            worker=peer.name,
             tensors=",".join(str(name) for name, _ in lost if name),
         )
 

@@ -149,8 +149,8 @@ class Step:
         self.keys = 0
         for i, x in enumerate(operands):
             if isinstance(x, Elsewhere):
-                if x.keeper.worker in self.orders:
-                    self.orders[x.keeper.worker].names[i] = x.name
+                if x.peer.worker in self.orders:
+                    self.orders[x.peer.worker].names[i] = x.name
             else:
                 self.home[i] = x
 
@@ -400,7 +400,7 @@ class Step:
                 found.append(self._here(i))
                 continue
             given = self.operands[i] if i < len(self.operands) else None
-            if isinstance(given, Elsewhere) and given.keeper.worker == worker:
+            if isinstance(given, Elsewhere) and given.peer.worker == worker:
                 found.append(given)
                 continue
             if (i, worker) not in kept:

@@ -19,6 +19,7 @@ from telegrad_server.compiler.inline import inline, remove_barriers, unmark
 from telegrad_server.compiler.limits import Limits, check_cost
 from telegrad_server.compiler.loops import in_regions, join_loops, prune_loops
 from telegrad_server.compiler.parts import Cut, cut
+from telegrad_server.compiler.pieces import joined_pieces
 from telegrad_server.compiler.places import place_of_input, with_moves
 from telegrad_server.compiler.plan import Plan, make_plan
 from telegrad_server.compiler.replicas import Share, divided
@@ -51,6 +52,7 @@ LOWERING: tuple[Pass, ...] = (
 
 OPTIMISATIONS: tuple[Pass, ...] = (
     Pass("transposed_products", "rounding", transposed_products),
+    Pass("joined_pieces", "exact", joined_pieces),
     Pass("fold", "exact", fold),
     Pass("common_subexpressions", "exact", common_subexpressions),
     Pass("remove_barriers", "exact", remove_barriers),

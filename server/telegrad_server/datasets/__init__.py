@@ -9,8 +9,8 @@
 """
 
 from telegrad_server.datasets.catalog import Catalog
-from telegrad_server.datasets.dataset import Dataset
+from telegrad_server.datasets.dataset import Dataset, Pass
 from telegrad_server.datasets.permutation import permuted
 from telegrad_server.datasets.roots import parse_roots
 
-__all__ = ["Catalog", "Dataset", "parse_roots", "permuted"]
+__all__ = ["Catalog", "Dataset", "Pass", "parse_roots", "permuted"]

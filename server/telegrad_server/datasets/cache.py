@@ -1,4 +1,4 @@
-"""Datasets of a gateway on a worker's disk, by digest: fetched once, mapped, and the ones longest unused go for others.
+"""Datasets, or blocks of them, on a disk by digest: fetched once, mapped, and the ones longest unused go for others.
 
 ::
 
@@ -25,7 +25,7 @@ from telegrad.wire.datasets import check_digest
 
 from telegrad_server.datasets.dataset import Dataset, Mapped
 from telegrad_server.datasets.disk import storage
-from telegrad_server.datasets.fetched import Contents, Part, open_fetched, write_fetched
+from telegrad_server.datasets.fetched import Contents, Part, open_fetched, room_for, write_fetched
 
 LEFT_SECONDS = 24 * 3600.0
 """What is still coming after so long is what a crash has left."""
@@ -38,8 +38,18 @@ class Cache:
         self._folder = folder
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
-        self._coming: dict[str, threading.Lock] = {}
+        self._coming: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
+        self._reserved: dict[str, int] = {}
         self._in_use: weakref.WeakValueDictionary[str, Mapped] = weakref.WeakValueDictionary()
+
+    @property
+    def most_bytes(self) -> int:
+        """What it may hold in all."""
+        return self._most_bytes
+
+    def find(self, digest: str) -> Dataset | None:
+        """The dataset with a digest, if it is here."""
+        return self._found(check_digest(digest))
 
     def open(self, digest: str, fetch: Callable[[], Iterable[Part]]) -> Dataset:
         """The dataset with a digest, to be read; what ``fetch`` gives, if it is not here yet.
@@ -50,13 +60,7 @@ class Cache:
         with self._lock:
             coming = self._coming.setdefault(digest, threading.Lock())
         with coming:  # nobody fetches what somebody is fetching
-            if (found := self._found(digest)) is not None:
-                return found
-            self._fetch(digest, fetch())
-            found = self._found(digest)
-            if found is None:
-                raise ResourceError(f"the dataset {digest[:12]} was removed from {self._folder.name} while it came")
-            return found
+            return self._found(digest) or self._fetched(digest, fetch())
 
     def _found(self, digest: str) -> Mapped | None:
         place = self._folder / digest
@@ -71,40 +75,48 @@ class Cache:
         self._in_use[digest] = found
         return found
 
-    def _fetch(self, digest: str, parts: Iterable[Part]) -> None:
+    def _fetched(self, digest: str, parts: Iterable[Part]) -> Mapped:
         coming = iter(parts)
         contents = next(coming, None)
         if not isinstance(contents, Contents):
             raise DataCorrupt("a dataset did not begin with what it holds")
         with storage(self._folder.parent):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._lock:
-            self._make_room(contents.bytes)
         beside = self._folder / f".{digest}.{secrets.token_hex(4)}"
+        wanted = room_for(contents)
+        with self._lock:
+            self._make_room(wanted)
+            self._reserved[beside.name] = wanted
         try:
             write_fetched(beside, contents, coming)
+            found = self._in_use[digest] = open_fetched(beside, digest)  # before another process could remove it
             with suppress(OSError):  # another process was faster
                 os.rename(beside, self._folder / digest)
+            return found
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+            with self._lock:
+                del self._reserved[beside.name]
 
     def _make_room(self, wanted: int) -> None:
         """Remove the longest unused, but none that is being read."""
         if wanted > self._most_bytes:
             raise ResourceError(
-                f"a dataset of {wanted} bytes does not fit into the worker's cache of {self._most_bytes}; its operator"
-                " can give more with --cache-bytes",
+                f"a dataset, or a block of one, of {wanted} bytes does not fit into a cache of {self._most_bytes}; its"
+                " operator can give more with --cache-bytes",
                 wanted=wanted,
             )
         places: list[tuple[float, int, Path]] = []
         for place in self._folder.iterdir():
+            if place.name in self._reserved:
+                continue
             with suppress(FileNotFoundError):
                 used = place.stat().st_mtime
                 if place.name.startswith(".") and time.time() - used > LEFT_SECONDS:
                     shutil.rmtree(place, ignore_errors=True)
                     continue
                 places.append((used, sum(file.stat().st_size for file in place.iterdir()), place))
-        held = sum(size for _, size, _ in places)
+        held = sum(size for _, size, _ in places) + sum(self._reserved.values())
         for _, size, place in sorted(places):
             if held + wanted <= self._most_bytes:
                 return

@@ -23,6 +23,7 @@ from telegrad.wire.datasets import (
 )
 from telegrad.wire.naming import check_name
 
+from telegrad_server.datasets.cache import Cache
 from telegrad_server.datasets.dataset import Array, Dataset, Mapped
 from telegrad_server.datasets.part import Part
 from telegrad_server.datasets.registered import Registered
@@ -30,19 +31,30 @@ from telegrad_server.datasets.roots import Root
 from telegrad_server.datasets.shelf import Shelf
 
 TENANT_BYTES = 1 << 40
+CACHE_BYTES = 64 << 30
 
 
 class Catalog:
     """The datasets in a folder, which is made if need be, and those that an operator has registered.
 
-    ``most_bytes`` is each tenant's quota. All tenants can read what is registered; a name of a tenant's own comes
-    first. For any thread. ResourceError if a library is missing that a root needs.
+    ``most_bytes`` is each tenant's quota; ``cache_bytes`` may be taken by blocks of what is registered. All tenants can
+    read what is registered; a name of a tenant's own comes first. For any thread. ResourceError if a library is missing
+    that a root needs.
     """
 
-    def __init__(self, folder: Path, *, most_bytes: int = TENANT_BYTES, roots: Iterable[Root] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most_bytes: int = TENANT_BYTES,
+        roots: Iterable[Root] = (),
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self._folder = folder
         self._most_bytes = most_bytes
-        self._registered = {root.name: Registered(root, folder / "registered") for root in roots}
+        place = folder / "registered"
+        blocks = Cache(place / "blocks", most_bytes=cache_bytes)
+        self._registered = {root.name: Registered(root, place, blocks=blocks) for root in roots}
         self._lock = threading.Lock()
         self._shelves: dict[str, Shelf] = {}
 
@@ -113,7 +125,7 @@ class Catalog:
             return self._mapped(tenant, self._shelf(tenant).described(check_digest(digest)))
         except NotFound:
             for registered in self._registered.values():
-                if (dataset := registered.open()).digest == digest:
+                if (dataset := registered.find(digest)) is not None:
                     return dataset
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,8 +12,20 @@ from telegrad.errors import IndexRange
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import from_numpy_dtype
 
+from telegrad_server.datasets.permutation import permuted
+
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One epoch over rows ``first`` to ``first + rows``: shuffled by a seed, or with None in their order."""
+
+    first: int
+    rows: int
+    seed: int | None
+    epoch: int
 
 
 class Dataset(Protocol):
@@ -40,6 +53,20 @@ class Dataset(Protocol):
         """
         ...
 
+    def rows_at(self, places: Rows, of: Pass) -> Rows:
+        """The rows at these places of a pass. places[n] -> int64[n].
+
+        Over all places from 0 to ``of.rows - 1`` every row of the pass comes once, by the digest and the pass alone.
+        """
+        ...
+
+    def prepare(self, place: int, of: Pass) -> bool:
+        """Bring nearer a little of what a loop will want that has come to this place; whether there may be more to do.
+
+        A place before 0: the loop is so far from the beginning of the pass.
+        """
+        ...
+
 
 class Mapped:
     """A dataset of arrays that need not be in memory: mapped files, in any byte order and memory order."""
@@ -54,6 +81,21 @@ class Mapped:
         """A copy of these rows of every column."""
         check_rows(rows, self.rows)
         return {name: _native(array[rows]) for name, array in self._arrays.items()}
+
+    def rows_at(self, places: Rows, of: Pass) -> Rows:
+        """Any row may come at any place."""
+        return any_rows(places, of)
+
+    def prepare(self, place: int, of: Pass) -> bool:
+        """Nothing: it is here."""
+        return False
+
+
+def any_rows(places: Rows, of: Pass) -> Rows:
+    """The rows at these places of a pass where all rows are equally near."""
+    if of.seed is None:
+        return places + of.first
+    return permuted(places, rows=of.rows, seed=of.seed, epoch=of.epoch) + of.first
 
 
 def check_rows(rows: Rows, count: int) -> None:

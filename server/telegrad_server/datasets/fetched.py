@@ -78,9 +78,22 @@ def write_fetched(folder: Path, contents: Contents, parts: Iterable[Part]) -> No
         raise DataCorrupt(
             "a dataset came otherwise than it was sent", expected=digests and digests.columns, found=found
         )
-    about = {"rows": contents.rows, "columns": [[n, t.dtype.name, *t.shape] for n, t in contents.columns]}
     with storage(folder):
-        (folder / ABOUT).write_text(json.dumps(about))
+        (folder / ABOUT).write_text(_about(contents))
+
+
+def room_for(contents: Contents) -> int:
+    """The bytes that its files take."""
+    return contents.bytes + len(_about(contents))
+
+
+def note_bytes(columns: tuple[tuple[str, Type], ...]) -> int:
+    """What is kept of any dataset with such columns besides its rows, at most."""
+    return len(_about(Contents(2**63, columns)))
+
+
+def _about(contents: Contents) -> str:
+    return json.dumps({"rows": contents.rows, "columns": [[n, t.dtype.name, *t.shape] for n, t in contents.columns]})
 
 
 def open_fetched(folder: Path, digest: str) -> Mapped:

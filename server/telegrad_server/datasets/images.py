@@ -15,7 +15,7 @@ from telegrad.errors import DataCorrupt, ResourceError
 from telegrad.ir import types as t
 from telegrad.ir.types import Type
 
-from telegrad_server.datasets.dataset import Array, Rows, check_rows
+from telegrad_server.datasets.dataset import Array, Pass, Rows, any_rows, check_rows
 from telegrad_server.datasets.libraries import library
 from telegrad_server.datasets.roots import Root
 
@@ -52,6 +52,14 @@ class Images:
                 )
             images[place] = array
         return {"image": images} | ({"label": self._labels[rows]} if self._labels is not None else {})
+
+    def rows_at(self, places: Rows, of: Pass) -> Rows:
+        """Any image may come at any place."""
+        return any_rows(places, of)
+
+    def prepare(self, place: int, of: Pass) -> bool:
+        """Nothing: the files are here."""
+        return False
 
     def _decoded(self, path: Path) -> Array:
         try:

@@ -57,23 +57,23 @@ def _unpack(root: Root, folder: Path) -> None:
     parquet: Any = library("pyarrow.parquet", package="pyarrow", dataset=root.name)
     try:
         with parquet.ParquetFile(root.path, memory_map=True) as file:
-            there = list(file.schema_arrow.names)
-            names = list(filter(None, root.option("columns", "").split("|"))) or there
-            missing = sorted(set(names) - set(there))
-            if missing:
-                raise DataCorrupt(f"{root.path.name} has no column {missing[0]!r}; it has {', '.join(there)}")
+            names = chosen_columns(root, file, root.path.name)
             shapes: dict[str, tuple[Any, list[int]]] = {}
             with ExitStack() as stack:
                 files = [stack.enter_context(open(folder / str(number), "wb")) for number in range(len(names))]
                 for batch in file.iter_batches(BATCH_ROWS, columns=names):
                     for name, target in zip(names, files, strict=True):
-                        array = _numbers(batch.column(batch.schema.names.index(name)), name, root)
+                        array = numbers(
+                            batch.column(batch.schema.names.index(name)), f"column {name!r} of {root.path.name}"
+                        )
                         target.write(array_bytes(array))
                         dtype, shape = shapes.setdefault(name, (array.dtype, [0, *array.shape[1:]]))
                         if dtype != array.dtype or shape[1:] != list(array.shape[1:]):
                             raise DataCorrupt(f"column {name!r} of {root.path.name} has lists of different lengths")
                         shape[0] += len(array)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # of the disk's; pyarrow's own have no number
         raise DataCorrupt(f"{root.path.name} is no Parquet file that can be read here: {error}") from None
     if not shapes:
         raise DataCorrupt(f"{root.path.name} has no rows")
@@ -81,15 +81,24 @@ def _unpack(root: Root, folder: Path) -> None:
     (folder / "columns.json").write_text(json.dumps(entries))
 
 
-def _numbers(column: Any, name: str, root: Root) -> Array:
+def chosen_columns(root: Root, file: Any, name: str) -> list[str]:
+    """The columns of a file that are wanted: those of ``columns=a|b``, else all. DataCorrupt if one is not there."""
+    there = list(file.schema_arrow.names)
+    names = list(filter(None, root.option("columns", "").split("|"))) or there
+    missing = sorted(set(names) - set(there))
+    if missing:
+        raise DataCorrupt(f"{name} has no column {missing[0]!r}; it has {', '.join(there)}")
+    return names
+
+
+def numbers(column: Any, where: str) -> Array:
     """A piece of a column as an array. DTypeError for what is no number, DataCorrupt where there is none."""
-    where = f"column {name!r} of {root.path.name}"
     if column.null_count:
         raise DataCorrupt(f"{where} has rows without a value; fill them, or choose others with ?columns=a|b")
     kind = str(column.type)
     if "list<" in kind:
         inner, rows = column.flatten(), len(column)
-        array = _numbers(inner, name, root)
+        array = numbers(inner, where)
         lengths = column.value_lengths().to_numpy(zero_copy_only=False) if kind.startswith(("list", "large")) else None
         if rows and (len(array) % rows or (lengths is not None and (lengths != lengths[0]).any())):
             raise DataCorrupt(f"{where} has lists of different lengths")

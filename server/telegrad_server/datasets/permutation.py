@@ -25,18 +25,20 @@ _FIRST, _SECOND = _U64(0xBF58476D1CE4E5B9), _U64(0x94D049BB133111EB)
 _SHIFTS = _U64(30), _U64(27), _U64(31)
 
 
-def permuted(index: npt.ArrayLike, *, rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+def permuted(
+    index: npt.ArrayLike, *, rows: int, seed: int, epoch: int, window: int | None = None
+) -> npt.NDArray[np.int64]:
     """The rows at these places of an epoch's order. index[...] -> int64[...].
 
-    Over all places from 0 to ``rows - 1`` every row comes once. IndexRange for a place outside, GraphError for a seed
-    or epoch outside of [0, 2**64).
+    Over all places from 0 to ``rows - 1`` every row comes once. Each ``window``, a number from 0, has orders of its
+    own. IndexRange for a place outside, GraphError for a seed or epoch outside of [0, 2**64).
     """
     places = np.asarray(index, np.int64)
     if places.size == 0:
         return places.copy()
     if places.min() < 0 or places.max() >= rows:
         raise IndexRange(f"places from {places.min()} to {places.max()} were asked of an order of {rows} rows")
-    keys = _keys(seed, epoch)
+    keys = _keys(seed, epoch, window)
     a = math.isqrt(rows - 1) + 1
     b = -(-rows // a)
     found = _encrypt(places.reshape(-1).astype(_U64), keys, _U64(a), _U64(b))
@@ -45,10 +47,12 @@ def permuted(index: npt.ArrayLike, *, rows: int, seed: int, epoch: int) -> npt.N
     return found.astype(np.int64).reshape(places.shape)
 
 
-def _keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
+def _keys(seed: int, epoch: int, window: int | None) -> npt.NDArray[np.uint64]:
     if not (0 <= seed < 2**64 and 0 <= epoch < 2**64):
         raise GraphError(f"seed {seed} and epoch {epoch} must be from 0 to 2**64 - 1")
     text = b"telegrad permutation 1" + seed.to_bytes(8, "little") + epoch.to_bytes(8, "little")
+    if window is not None:
+        text += b"window" + window.to_bytes(8, "little")
     return np.frombuffer(hashlib.shake_128(text).digest(8 * ROUNDS), "<u8").astype(_U64)
 
 

@@ -18,21 +18,30 @@ from telegrad.errors import NotFound
 from telegrad.ir.types import Type
 from telegrad.wire.datasets import Column, Description
 
+from telegrad_server.datasets.blocks import Blocks, block_digest
+from telegrad_server.datasets.cache import Cache
 from telegrad_server.datasets.dataset import Dataset, Mapped
 from telegrad_server.datasets.images import Images, check_pillow
+from telegrad_server.datasets.listing import Listing, listed_here, listed_in_store
 from telegrad_server.datasets.mapping import npy_columns, npz_columns, safetensors_columns, text_columns
 from telegrad_server.datasets.parquet import check_pyarrow, parquet_columns
 from telegrad_server.datasets.remote import check_fsspec, look
 from telegrad_server.datasets.roots import Root
+from telegrad_server.datasets.shards import Shards
 
 _CHECKS: Mapping[str, Callable[[Root], None]] = {"images": check_pillow, "parquet": check_pyarrow}
 
 
 class Registered:
-    """A root; ``cache`` is a folder for what cannot be mapped as it is. ResourceError if it needs a library."""
+    """A root; ``cache`` is a folder for what cannot be mapped as it is, and ``blocks`` for what is read in blocks.
 
-    def __init__(self, root: Root, cache: Path) -> None:
+    ResourceError if it needs a library.
+    """
+
+    def __init__(self, root: Root, cache: Path, *, blocks: Cache) -> None:
         self.root = root
+        self._blocks = blocks
+        self._shards: dict[str, Shards] = {}
         self._cache = cache / hashlib.sha256(root.name.encode()).hexdigest()
         if root.kind in _CHECKS:
             _CHECKS[root.kind](root)
@@ -45,9 +54,13 @@ class Registered:
         try:
             if root.url:
                 remote = look(root)
+                if root.kind == "parquet" and (listing := listed_in_store(remote)) is not None:
+                    return self._in_blocks(listing)
                 digest = remote.digest
                 self._forget_but(digest)
                 root = replace(root, path=remote.fetched(self._cache / f"{digest}.fetched"))
+            elif root.kind == "parquet" and (listing := listed_here(root)) is not None:
+                return self._in_blocks(listing)
             else:
                 digest = self.digest()
             if root.kind == "images":
@@ -67,6 +80,29 @@ class Registered:
             raise NotFound(f"dataset {root.name!r}: the operator's files have gone", name=root.name) from error
         except PermissionError as error:
             raise NotFound(f"dataset {root.name!r}: the server may not read the operator's files") from error
+
+    def find(self, digest: str) -> Dataset | None:
+        """The dataset with this digest, if that is what the files are, or were when a block is wanted of them."""
+        if (shards := self._shards.get(digest)) is not None:
+            return self._opened(shards)
+        dataset = self.open()
+        return dataset if dataset.digest == digest else None
+
+    def _in_blocks(self, listing: Listing) -> Blocks:
+        shards = self._shards.get(listing.digest)
+        if shards is None:
+            self._forget_but(listing.digest)
+            shards = Shards(self.root, listing, self._cache / f"{listing.digest}.json")
+            self._shards = {listing.digest: shards}
+        return self._opened(shards)
+
+    def _opened(self, shards: Shards) -> Blocks:
+        layout, cache = shards.layout, self._blocks
+
+        def opened(block: int) -> Dataset:
+            return cache.open(block_digest(layout.digest, block), lambda: shards.parts(block))
+
+        return Blocks(layout, opened, room_bytes=cache.most_bytes)
 
     def digest(self) -> str:
         """What tells these files on this machine, as they are now, from others."""
@@ -92,4 +128,5 @@ class Registered:
         columns = tuple(
             Column(name, Type((dataset.rows, *row.shape), row.dtype), "") for name, row in dataset.columns.items()
         )
-        return Description(self.root.name, dataset.digest, dataset.rows, columns, self.root.path.name)
+        blocks = len(dataset.layout.block_rows) if isinstance(dataset, Blocks) else 0
+        return Description(self.root.name, dataset.digest, dataset.rows, columns, self.root.path.name, blocks)

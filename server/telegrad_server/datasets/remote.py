@@ -8,6 +8,7 @@ time of change.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -21,7 +22,7 @@ from telegrad.errors import DataCorrupt, ResourceError, TelegradError
 
 from telegrad_server.datasets.disk import only_one, storage
 from telegrad_server.datasets.libraries import library
-from telegrad_server.datasets.roots import Root
+from telegrad_server.datasets.roots import Root, is_pattern
 
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
 """Under these names stores tell what changes when a file does."""
@@ -47,6 +48,11 @@ class Remote:
     root: Root
     files: Mapping[str, tuple[str, int, str]]
     """Full name, size and version of each."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether there are several files, or could be."""
+        return "" not in self.files
 
     @property
     def digest(self) -> str:
@@ -91,18 +97,74 @@ def look(root: Root) -> Remote:
     """What there is now. FileNotFoundError, PermissionError; ResourceError (STORAGE_FAILED) if nobody answers."""
     with _reaching(root):
         store, top = _store(root)
-        if root.kind == "images":
-            there = store.find(top, detail=True).items()
-            found = {name.removeprefix(top).lstrip("/"): info for name, info in there if info["type"] == "file"}
-        else:
-            info: Mapping[str, Any] = store.info(top)
-            found = {"": info} if info["type"] == "file" else {}
+        found = _found(root, store, top)
     if not found:
         raise FileNotFoundError(root.url)
     for name in found:
         if ".." in Path(name).parts:  # some stores allow it in a name; nothing is written outside our folder
             raise DataCorrupt(f"dataset {root.name!r}: a file is called {name!r}, which no folder can hold")
-    return Remote(root, {name: (info["name"], int(info["size"] or 0), _version(info)) for name, info in found.items()})
+    return Remote(root, {name: _file(info) for name, info in found.items()})
+
+
+def now_in_store(root: Root, full: str) -> tuple[str, int, str]:
+    """What a store says of one file now: name, size and version. FileNotFoundError, PermissionError, ResourceError."""
+    with _reaching(root):
+        return _file(_store(root)[0].info(full))
+
+
+class StoreFile(io.RawIOBase):
+    """A file of a store, of which is fetched what is read. ResourceError from any call if the store does not answer."""
+
+    def __init__(self, root: Root, full: str, size: int) -> None:
+        super().__init__()
+        self._root, self._full, self._size = root, full, size
+        with _reaching(root):
+            self._store, _ = _store(root)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        end = self._size if size is None or size < 0 else min(self._at + size, self._size)
+        if end <= self._at:
+            return b""
+        with _reaching(self._root):
+            found: bytes = self._store.cat_file(self._full, start=self._at, end=end)
+        self._at += len(found)
+        return found
+
+
+def _file(info: Mapping[str, Any]) -> tuple[str, int, str]:
+    return info["name"], int(info["size"] or 0), _version(info)
+
+
+def _found(root: Root, store: Any, top: str) -> Mapping[str, Mapping[str, Any]]:
+    """The files by relative name, and what the store says of each."""
+    if root.kind != "images":
+        if root.kind == "parquet" and is_pattern(top):
+            there = store.glob(top, detail=True)
+            return _relative(top.partition("*")[0].rpartition("/")[0], there)
+        info: Mapping[str, Any] = store.info(top)
+        if info["type"] == "file":
+            return {"": info}
+        if root.kind != "parquet":
+            return {}
+    return _relative(top, store.find(top, detail=True))
+
+
+def _relative(top: str, there: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    return {name.removeprefix(top).lstrip("/"): info for name, info in there.items() if info["type"] == "file"}
 
 
 def _store(root: Root) -> tuple[Any, str]:

@@ -1,7 +1,8 @@
 """What an operator registers: ``digits=/data/digits.npz,book=/data/book.txt?window=257``.
 
 A kind is told by the path: ``.npy``, ``.npz``, ``.safetensors``, ``.parquet``, ``.txt``, or a folder of images; another
-one by ``kind=``. ``s3://bucket/digits.npz`` is fetched from there; whether it is there is not asked at the start.
+one by ``kind=``. A folder of Parquet files is ``/data/clicks?kind=parquet`` or ``/data/clicks/*.parquet``.
+``s3://bucket/digits.npz`` is fetched from there; whether it is there is not asked at the start.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "npy": (),
     "npz": (),
     "safetensors": (),
-    "parquet": ("columns",),
+    "parquet": ("columns", "shuffle_bytes"),
     "text": ("window", "stride"),
     "images": ("size", "mode"),
 }
@@ -57,6 +58,16 @@ def parse_roots(text: str) -> tuple[Root, ...]:
     return roots
 
 
+def _is_there(path: Path) -> bool:
+    place = str(path)
+    return Path(place.partition("*")[0].rpartition("/")[0]).is_dir() if is_pattern(place) else path.exists()
+
+
+def is_pattern(place: str) -> bool:
+    """Whether a path stands for all that are like it, as in ``/data/clicks/*.parquet``."""
+    return "*" in place
+
+
 def _root(item: str) -> Root:
     name, _, rest = item.partition("=")
     place, _, query = rest.partition("?")
@@ -70,7 +81,7 @@ def _root(item: str) -> Root:
     kind = options.pop("kind", "images" if not is_remote and path.is_dir() else _BY_SUFFIX.get(path.suffix.lower(), ""))
     if kind not in _OPTIONS:
         raise ResourceError(f"dataset {name!r}: what {path.name!r} is must be said: ?kind= {', '.join(_OPTIONS)}")
-    if not place or (is_remote and not (scheme and rest)) or (not is_remote and not path.exists()):
+    if not place or (is_remote and not (scheme and rest)) or (not is_remote and not _is_there(path)):
         raise ResourceError(f"dataset {name!r}: there is no {place!r}")
     unknown = sorted(options.keys() - set(_OPTIONS[kind]))
     if unknown:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -258,6 +259,12 @@ class LibraryModule:
         wide = [None if x is None else x.astype(np.float32) for x in (q, k, v, bias)]
         out, total = attention.attention(self.lib, *wide, **how)
         return out.astype(q.dtype), total
+
+    def attention_gradient(
+        self, g: Array, q: Array, k: Array, v: Array, total: Array, row: Array, bias: Array | None, **how: Any
+    ) -> tuple[Array, Array, Array]:
+        """See `attention.attention_gradient`."""
+        return attention.attention_gradient(self.lib, g, q, k, v, total, row, bias, **how)
 
     # ---- windows
 
@@ -543,7 +550,6 @@ class NumpyModule(LibraryModule):
     def __init__(self) -> None:
         super().__init__(np)
         self.blas = openblas()
-        self._functions = _special_functions()
 
     def copy_into(self, out: Array, x: Array) -> None:
         """Write x into out, converted to its element type as `astype` does."""
@@ -551,6 +557,10 @@ class NumpyModule(LibraryModule):
 
     def _key_words(self, key: Array) -> Sequence[philox.Word]:
         return [int(word) for word in key]  # Python's integers: a hundred times the speed of arrays of one
+
+    @cached_property
+    def _functions(self) -> dict[str, Callable[[Any], Any]]:
+        return _special_functions()  # SciPy loads in a third of a second: on first use
 
     def _special(self, name: str, x: Array) -> Array:
         wide = x.astype(np.float32) if self._is_16_bit_float(x) else x

@@ -15,7 +15,7 @@ from telegrad.ir.types import Shape, Type, float32, product
 from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight, Convolving
 
 from telegrad_server.compiler.layout import contiguous_strides
-from telegrad_server.executors.driver import KernelCall, Laid
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
 
 MOST_TAPS = 4096
@@ -36,11 +36,13 @@ class Window(ctypes.Structure):
     ]
 
 
-def convolution_calls(op: Op, library: Library, operands: Sequence[Laid], results: Sequence[Type]) -> list[KernelCall]:
+def convolution_calls(
+    op: Op, library: Library, operands: Sequence[Layout], results: Sequence[Type]
+) -> list[KernelCall]:
     """The call of a convolution or of one of its gradients; none where NumPy is to do it."""
-    if any(laid.strides != contiguous_strides(laid.type.shape) for laid in operands):
+    if any(strides != contiguous_strides(t.shape) for t, strides in operands):
         return []
-    made = convolving(op, [laid.type for laid in operands])
+    made = convolving(op, [t for t, _ in operands])
     if made is None:
         return []
     name, arguments = made

@@ -18,6 +18,9 @@ from telegrad_server.executors.library import Call, Library, Pointer
 
 Array = Any
 
+Layout = tuple[Type, Strides]
+"""An operand's type, and its strides in elements."""
+
 
 class KernelCall(NamedTuple):
     """A kernel, by its address, and its arguments, an array or structure of ctypes.
@@ -40,13 +43,6 @@ class KernelCall(NamedTuple):
     def point(self, place: int, address: int) -> None:
         """Set a pointer in the arguments."""
         ctypes.c_void_p.from_address(ctypes.addressof(self.arguments) + place).value = address
-
-
-class Laid(NamedTuple):
-    """An operand: its type, and how its elements lie, in elements."""
-
-    type: Type
-    strides: Strides
 
 
 class Where(NamedTuple):

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.executors.blas import openblas
 from telegrad_server.executors.compiling import Compiler, compiled
 
@@ -23,6 +24,7 @@ SOURCES = (
     "pool.c",
     "driver.c",
     "gemm.c",
+    "attention.c",
     "convolution.c",
     "pooling.c",
 )
@@ -84,6 +86,7 @@ def address_in(loaded: ctypes.CDLL, name: str) -> int:
 def source() -> str:
     """The text of the library."""
     texts = [(FOLDER / name).read_text() for name in SOURCES]
+    texts.insert(1, PRELUDE)
     return "\n".join(texts).replace('#include "telegrad.h"\n', "")
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from telegrad.ir.op import Op
 from telegrad.ir.types import Type
+from telegrad.ops.attention import Attention, AttentionGradient
 from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight
 from telegrad.ops.index import AddAlong, TakeAlong
 from telegrad.ops.linalg import Matmul
@@ -25,13 +26,17 @@ from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
+from telegrad_server.executors.attention_kernels import attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
 from telegrad_server.executors.convolving import convolution_calls
-from telegrad_server.executors.driver import KernelCall, Laid
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library, address_in, library
 from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
 from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
+
+Maker = Callable[[Any, Library, Sequence[Layout], Sequence[Type]], list[KernelCall]]
+"""The calls for an op on operands that lie so; none if NumPy must do it."""
 
 
 class _Addresses(NamedTuple):
@@ -71,12 +76,28 @@ class Native:
             made = _kernel_of(plan.slots, step)
             found = self._printed.get(made.text)
             return _printed_calls(made, found, len(step.inputs) + len(step.outputs)) if found is not None else []
-        make = _LIBRARY.get(type(step.op)) if plan.uses_library else None
+        make = MAKERS.get(type(step.op)) if plan.uses_library else None
         if make is None or self.library is None:
             return []
         if make is along_calls and not picks_from_windows(plan, step):
             return []
-        return make(step.op, self.library, _laid(plan.slots, step), [plan.slots[i].type for i in step.outputs])
+        types = [plan.slots[i].type for i in step.outputs]
+        return make(step.op, self.library, [_layout(plan.slots[i]) for i in step.inputs], types)
+
+
+MAKERS: Mapping[type[Op], Maker] = {
+    Attention: attention_calls,
+    AttentionGradient: attention_gradient_calls,
+    Matmul: matmul_calls,
+    Convolution: convolution_calls,
+    ConvolutionInput: convolution_calls,
+    ConvolutionWeight: convolution_calls,
+    WindowArgmax: window_calls,
+    TakeAlong: along_calls,
+    AddAlong: along_calls,
+    Sum: sum_calls,
+}
+"""The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 
 
 def native_kernels() -> Native | None:
@@ -99,13 +120,12 @@ def _kernels(plan: Plan) -> Iterator[Kernel]:
 
 def _kernel_of(slots: Sequence[Slot], step: Step) -> Kernel:
     assert isinstance(step.op, Fused)
-    return kernel(step.op, [operand.strides for operand in _laid(slots, step)])
+    return kernel(step.op, [_layout(slots[i])[1] for i in step.inputs])
 
 
-def _laid(slots: Sequence[Slot], step: Step) -> list[Laid]:
-    """How the operands lie. Those of which nobody knows it are copied in C order."""
-    read = [slots[i] for i in step.inputs]
-    return [Laid(s.type, contiguous_strides(s.type.shape) if s.strides is None else s.strides) for s in read]
+def _layout(slot: Slot) -> Layout:
+    """How a kernel finds a slot's elements: what lies nobody knows how is copied in C order."""
+    return slot.type, contiguous_strides(slot.type.shape) if slot.strides is None else slot.strides
 
 
 def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCall]:
@@ -119,16 +139,3 @@ def _printed_calls(made: Kernel, found: _Addresses, count: int) -> list[KernelCa
     if partials:
         calls.append(KernelCall(found.end, arguments, 1, is_serial=True))
     return calls
-
-
-_LIBRARY: Mapping[type[Op], Callable[[Any, Library, Sequence[Laid], Sequence[Type]], list[KernelCall]]] = {
-    Matmul: matmul_calls,
-    Convolution: convolution_calls,
-    ConvolutionInput: convolution_calls,
-    ConvolutionWeight: convolution_calls,
-    WindowArgmax: window_calls,
-    TakeAlong: along_calls,
-    AddAlong: along_calls,
-    Sum: sum_calls,
-}
-"""What makes the calls of the library for an op, from types and layout alone; none where NumPy is to do it."""

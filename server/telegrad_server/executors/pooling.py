@@ -18,7 +18,7 @@ from telegrad.ops.reduce import Sum
 
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Step
-from telegrad_server.executors.driver import KernelCall, Laid
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
 
 POINTER = ctypes.sizeof(ctypes.c_void_p)
@@ -54,7 +54,7 @@ class Channels(ctypes.Structure):
     ]
 
 
-def window_calls(op: Op, library: Library, operands: Sequence[Laid], results: Sequence[Type]) -> list[KernelCall]:
+def window_calls(op: Op, library: Library, operands: Sequence[Layout], results: Sequence[Type]) -> list[KernelCall]:
     """The call of `WindowArgmax` over one or two axes."""
     (x, _), (out,) = operands[0], results
     if not isinstance(op, WindowArgmax) or not _are_plain(operands) or x.ndim > 4 or out.size == 0:
@@ -67,7 +67,7 @@ def window_calls(op: Op, library: Library, operands: Sequence[Laid], results: Se
     return [_call(library, "tg_window_argmax", arguments, planes, 2)]
 
 
-def along_calls(op: Op, library: Library, operands: Sequence[Laid], results: Sequence[Type]) -> list[KernelCall]:
+def along_calls(op: Op, library: Library, operands: Sequence[Layout], results: Sequence[Type]) -> list[KernelCall]:
     """The call of an op for which `picks_from_windows`."""
     (x, _), (index, _) = operands
     (out,) = results
@@ -95,7 +95,7 @@ def picks_from_windows(plan: Plan, step: Step) -> bool:
     )
 
 
-def sum_calls(op: Op, library: Library, operands: Sequence[Laid], results: Sequence[Type]) -> list[KernelCall]:
+def sum_calls(op: Op, library: Library, operands: Sequence[Layout], results: Sequence[Type]) -> list[KernelCall]:
     """The call of a sum over all axes but neighbours in the middle."""
     (x, _), (out,) = operands[0], results
     if not isinstance(op, Sum) or not _are_plain(operands) or out.size == 0 or x.size == 0:
@@ -112,13 +112,13 @@ def _call(library: Library, name: str, arguments: ctypes.Structure, units: int, 
     return KernelCall(library.address(name), arguments, units, pointers=places)
 
 
-def _are_plain(operands: Sequence[Laid]) -> bool:
+def _are_plain(operands: Sequence[Layout]) -> bool:
     """Whether they are float32 in C order."""
-    return all(laid.type.dtype is float32 and _is_contiguous(laid) for laid in operands)
+    return all(laid[0].dtype is float32 and _is_contiguous(laid) for laid in operands)
 
 
-def _is_contiguous(laid: Laid) -> bool:
-    return laid.strides == contiguous_strides(laid.type.shape)
+def _is_contiguous(laid: Layout) -> bool:
+    return laid[1] == contiguous_strides(laid[0].shape)
 
 
 def _two(sizes: Shape, missing: int = 1) -> Shape:

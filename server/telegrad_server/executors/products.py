@@ -10,7 +10,7 @@ from telegrad.ir.op import Op
 from telegrad.ir.types import Shape, Type, float32, product
 
 from telegrad_server.compiler.layout import Strides
-from telegrad_server.executors.driver import KernelCall, Laid
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
 
 
@@ -36,7 +36,7 @@ class Matmul(ctypes.Structure):
     )
 
 
-def matmul_calls(op: Op, library: Library, operands: Sequence[Laid], results: Sequence[Type]) -> list[KernelCall]:
+def matmul_calls(op: Op, library: Library, operands: Sequence[Layout], results: Sequence[Type]) -> list[KernelCall]:
     """The call of a product; none for other dtypes, and where there is nothing to do."""
     (x, x_strides), (y, y_strides) = operands
     (out,) = results

@@ -19,8 +19,8 @@ from telegrad_server.bug import bug
 from telegrad_server.datasets import Dataset
 from telegrad_server.loops.batches import Batch, Batches, rows_of_step, validation_rows
 from telegrad_server.loops.calls import Calls
+from telegrad_server.loops.checkpoints import Checkpoints
 from telegrad_server.loops.hands import Broken, Ended, Hands
-from telegrad_server.loops.keeper import Keeper
 from telegrad_server.loops.measures import Measures
 from telegrad_server.loops.probing import Probe
 from telegrad_server.loops.runner import Assignment, NotFinite, Orders, Runner, Stop, line_of
@@ -41,15 +41,20 @@ def diagnose(
     *,
     worker: Worker,
     dataset: Callable[[str], Dataset],
-    store: Keeper,
+    checkpoints: Checkpoints,
     orders: Orders,
 ) -> Finding | None:
-    """What first gave a value that is not finite; None if that does not come out, as for a function with replicas."""
+    """What first gave a value that is not finite; None if that does not come out."""
 
     def replay(kind: type[_Replay]) -> Finding | None:
         silent = Orders(stop_now=orders.stop_now)
         return kind(
-            replace(assignment, step=found.step), found, worker=worker, dataset=dataset, store=store, orders=silent
+            replace(assignment, step=found.step),
+            found,
+            worker=worker,
+            dataset=dataset,
+            checkpoints=checkpoints,
+            orders=silent,
         ).finding()
 
     try:
@@ -157,7 +162,8 @@ class _Earlier(_Replay):
     def _before(self, hands: Hands, calls: Calls, measures: Measures, batches: Batches, step: int) -> None:
         self._settle(hands, measures)
         place = self._spec.loop.batch(step, self._spec.data.rows)
-        batch = self._dataset(self._spec.data.digest).batch(rows_of_step(self._spec, step))
+        data = self._dataset(self._spec.data.digest)
+        batch = data.batch(rows_of_step(data, self._spec, step))
         finding = self._probed(hands, calls, measures, calls.steps[place.rows], batch, step, None)
         if finding is not None or step > self._found.step:
             raise _Found(None if finding is _BEFORE else finding)

@@ -11,7 +11,7 @@ from telegrad.wire.job_spec import JobSpec
 from telegrad_server.datasets import Dataset
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
-from telegrad_server.loops.keeper import Keeper
+from telegrad_server.loops.checkpoints import Checkpoints
 from telegrad_server.loops.runner import Assignment, Orders, Progress, Runner
 from telegrad_server.worker import Worker
 
@@ -26,7 +26,7 @@ class Desk(Protocol):
         """Make what a loop says a fact, which lasts when this returns. JobError if the assignment is over."""
         ...
 
-    def keeper(self, assignment: Assignment) -> Keeper:
+    def checkpoints_of(self, assignment: Assignment) -> Checkpoints:
         """The checkpoints of a job."""
         ...
 
@@ -68,7 +68,7 @@ class Hall:
                 assignment,
                 worker=self._worker,
                 dataset=lambda digest: self._desk.dataset(assignment, digest),
-                store=self._desk.keeper(assignment),
+                checkpoints=self._desk.checkpoints_of(assignment),
                 tell=self._desk.tell,
                 orders=orders,
                 reached=self._reached,

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from telegrad.errors import GraphError
 from telegrad.ir.graph import Function, Graph, Input
 from telegrad.ir.value import Origin, Value
 from telegrad.ops import elementwise, reduce, shape
 from telegrad.wire.codec import encode_function
 
-from telegrad_server.compiler.pipeline import lowered
+from telegrad_server.compiler.unrolled import unrolled
 
 
 class Cause(NamedTuple):
@@ -29,13 +28,11 @@ class Cause(NamedTuple):
 
 
 class Probe:
-    """A probe for a function. ``data`` is its bytes. GraphError for one that cannot be probed."""
+    """A probe for a function. ``data`` is its bytes."""
 
     def __init__(self, function: Function) -> None:
-        if function.replication is not None:
-            raise GraphError("a function with replicas is not probed: what is in it differs from one to the next")
         self._updates = [output for _, output in function.updates]
-        self._graph = lowered(function.graph)
+        self._graph = unrolled(function)
         found = [v for node in self._graph.nodes for v in node.outputs if v.type.dtype.is_float]
         self._numbers = {value: i for i, value in enumerate(found)}
         flags = [reduce.all(elementwise.isfinite(value)) for value in found]

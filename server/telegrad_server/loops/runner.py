@@ -29,8 +29,8 @@ from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
 from telegrad_server.loops.batches import Batches, reading, validation_rows
 from telegrad_server.loops.calls import Calls, Pending
+from telegrad_server.loops.checkpoints import Checkpoints
 from telegrad_server.loops.hands import Answer, Broken, Ended, Hands
-from telegrad_server.loops.keeper import Keeper
 from telegrad_server.loops.measures import EPOCH, Measures
 from telegrad_server.loops.rehearsal import Rehearsal
 from telegrad_server.worker import Worker
@@ -99,14 +99,14 @@ class Runner:
         *,
         worker: Worker,
         dataset: Callable[[str], Dataset],
-        store: Keeper,
+        checkpoints: Checkpoints,
         tell: Tell,
         orders: Orders,
         reached: Reached = nothing,
     ) -> None:
         self._is_of = assignment
         self._spec = assignment.spec
-        self._worker, self._dataset, self._store, self._tell = worker, dataset, store, tell
+        self._worker, self._dataset, self._checkpoints, self._tell = worker, dataset, checkpoints, tell
         self._orders, self._reached = orders, reached
         self._rows: list[e.Row] = []
         self._pending: deque[Pending] = deque()
@@ -156,7 +156,12 @@ class Runner:
         from telegrad_server.loops.diagnosis import diagnose  # it runs the loop again, with a runner
 
         finding = diagnose(
-            self._is_of, found, worker=self._worker, dataset=self._dataset, store=self._store, orders=self._orders
+            self._is_of,
+            found,
+            worker=self._worker,
+            dataset=self._dataset,
+            checkpoints=self._checkpoints,
+            orders=self._orders,
         )
         why = f" ({finding.message})" if finding is not None else ""
         message = (
@@ -172,7 +177,7 @@ class Runner:
 
     def _loop(self) -> None:
         spec = self._spec
-        found = self._store.restore(self._is_of.job, self._is_of.step)
+        found = self._checkpoints.restore(self._is_of.job, self._is_of.step)
         manifest = found.manifest
         hands = Hands(self._worker, self._is_of.tenant, {f.id: f.data for f in spec.functions})
         hands.open()
@@ -183,7 +188,7 @@ class Runner:
             skipped = "; ".join([damage.message for damage in found.skipped])
             self._say(e.Started(self._is_of.job, self._is_of.number, manifest.step, skipped))
             data = self._dataset(spec.data.digest)
-            with reading(data) as batches, _Writing(self._store, self._say, self._reached) as writing:
+            with reading(data) as batches, _Writing(self._checkpoints, self._say, self._reached) as writing:
                 self._steps(hands, calls, measures, batches, writing, manifest.step)
         finally:
             hands.close()
@@ -346,8 +351,8 @@ class Runner:
 class _Writing:
     """Checkpoints on their way to the disk, one at a time, beside the training. For ``with``."""
 
-    def __init__(self, store: Keeper, say: Tell, reached: Reached) -> None:
-        self._store, self._say, self._reached = store, say, reached
+    def __init__(self, checkpoints: Checkpoints, say: Tell, reached: Reached) -> None:
+        self._checkpoints, self._say, self._reached = checkpoints, say, reached
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="telegrad-checkpoints")
         self._under_way: Future[None] | None = None
 
@@ -376,13 +381,13 @@ class _Writing:
                 yield name, draft.tensors[name], answers[name].view()
 
         try:
-            self._store.write(draft, tensors())
+            self._checkpoints.write(draft, tensors())
         finally:
             for answer in answers.values():
                 answer.done()
         self._reached("job.covered")
         self._say(progressed)
-        self._store.keep(draft.job, last=last, best=best)
+        self._checkpoints.keep(draft.job, last=last, best=best)
 
 
 def line_of(spec: JobSpec, function_id: bytes, node: int) -> str:

@@ -27,7 +27,14 @@ async def run(config: Config) -> int:
     jobs = None
     if config.data_dir is not None and datasets is not None:
         floor = Here(worker, reached=reached)
-        jobs = Foreman(floor, datasets, Path(config.data_dir), reached=reached, rules=Rules.of(config))
+        jobs = Foreman(
+            floor,
+            datasets,
+            Path(config.data_dir),
+            reached=reached,
+            rules=Rules.of(config),
+            checkpoints=config.checkpoint_store,
+        )
     tokens = gate(config)
     server = Server(worker, config, Access(tokens), catalog=datasets, foreman=jobs)
     port = await server.start()

@@ -27,11 +27,14 @@ def catalog(config: Config) -> Catalog | None:
     if config.data_dir is None:
         if config.dataset_roots:
             raise ResourceError("--dataset-roots needs --data-dir, where what cannot be read as it is gets unpacked")
+        if config.checkpoint_store:
+            raise ResourceError("--checkpoint-store needs --data-dir, where the journal is that knows the jobs")
         return None
     return Catalog(
         Path(config.data_dir) / "datasets",
         most_bytes=config.max_tenant_dataset_bytes,
         roots=parse_roots(config.dataset_roots),
+        cache_bytes=config.cache_bytes,
     )
 
 

@@ -98,7 +98,14 @@ class Gateway:
         inside = [Workers(self, key).handlers()]
         if catalog is not None and config.data_dir is not None:
             reached = chosen(config.failpoints, testing=config.testing)
-            self._foreman = Foreman(self._away, catalog, Path(config.data_dir), reached=reached, rules=Rules.of(config))
+            self._foreman = Foreman(
+                self._away,
+                catalog,
+                Path(config.data_dir),
+                reached=reached,
+                rules=Rules.of(config),
+                checkpoints=config.checkpoint_store,
+            )
             inside.append(Loops(self._foreman, self._away, self.members, key).handlers())
         self._server = new_server(
             config,

@@ -24,6 +24,7 @@ from telegrad_server.checkpoints import manifest as manifests
 from telegrad_server.cluster.members import Members
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.datasets import Dataset
+from telegrad_server.datasets.blocks import Blocks
 from telegrad_server.foreman import Foreman
 from telegrad_server.jobs.job import Job
 from telegrad_server.service.away import Away
@@ -203,11 +204,20 @@ class Loops:
     # ---- datasets
 
     async def fetch(self, request: pb.FetchDatasetRequest) -> AsyncIterator[pb.FetchDatasetResponse]:
-        """Gives a dataset."""
+        """Gives a dataset, or one block of it."""
         job = await self._job(request.assignment)
         dataset = await asyncio.to_thread(self._foreman.data, job.tenant, request.digest)
         columns = [pb.LoopColumn(name=name, row=stream.type_to_proto(type)) for name, type in dataset.columns.items()]
-        yield pb.FetchDatasetResponse(header=pb.LoopDataset(rows=dataset.rows, columns=columns))
+        header = pb.LoopDataset(rows=dataset.rows, columns=columns)
+        if isinstance(dataset, Blocks):
+            if not request.HasField("block"):
+                header.block_rows.extend(dataset.layout.block_rows.tolist())
+                header.window_rows = dataset.layout.window_rows
+                yield pb.FetchDatasetResponse(header=header)
+                return
+            dataset = await asyncio.to_thread(dataset.block, request.block)
+            header.rows = dataset.rows
+        yield pb.FetchDatasetResponse(header=header)
         hashes = [column_hash(Type((dataset.rows, *t.shape), t.dtype)) for t in dataset.columns.values()]
         row_bytes = sum(type.nbytes for type in dataset.columns.values())
         count = max(1, BLOCK_BYTES // max(1, row_bytes))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import chain
+from typing import Any, TypeVar, cast
 
 import grpc
+import numpy as np
 from telegrad.errors import DataCorrupt, JobError, ServerUnavailable, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire import stream
@@ -24,10 +27,12 @@ from telegrad_server.checkpoints.contents import Latest
 from telegrad_server.cluster.lease import Lease
 from telegrad_server.cluster.tickets import Key
 from telegrad_server.datasets import Dataset
+from telegrad_server.datasets.blocks import Blocks, block_digest
 from telegrad_server.datasets.cache import Cache
 from telegrad_server.datasets.fetched import Chunk, Contents, Digests, Part
+from telegrad_server.datasets.layout import Layout
 from telegrad_server.jobs import events as e
-from telegrad_server.loops import Assignment, Keeper
+from telegrad_server.loops import Assignment, Checkpoints
 from telegrad_server.service.loop_messages import damage_from_proto, event_to_proto
 from telegrad_server.service.member import GATEWAY_NAME
 from telegrad_server.service.relay import OPTIONS, error_of
@@ -85,29 +90,50 @@ class Vault:
         tell = self.stub.TellLoopEvent
         return self.ask(lambda: tell(iter(messages), timeout=CALL_SECONDS, metadata=self.metadata))
 
-    def keeper(self, assignment: Assignment) -> Keeper:
+    def checkpoints_of(self, assignment: Assignment) -> Checkpoints:
         """The checkpoints of a job, at the gateway."""
         return _Checkpoints(self, self._who(assignment.job, assignment.number))
 
     def dataset(self, assignment: Assignment, digest: str) -> Dataset:
-        """The data of a job, from the cache, where it is put if need be."""
+        """The data of a job, from the cache, where it is put if need be: at once, or block by block as it is read."""
         who = self._who(assignment.job, assignment.number)
-        return self.ask(lambda: self._cache.open(digest, lambda: self._fetch(who, digest)))
+        return self._cache.find(digest) or self.ask(lambda: self._opened(who, digest))
+
+    def _opened(self, who: pb.LoopAssignment, digest: str) -> Dataset:
+        with closing(self._fetch(who, digest)) as parts:
+            first = next(parts)
+            if not isinstance(first, Layout):
+                return self._cache.open(digest, lambda: chain((first,), cast("Iterator[Part]", parts)))
+
+        def block(number: int) -> Dataset:
+            def fetch() -> Iterator[Part]:
+                return cast("Iterator[Part]", self._fetch(who, digest, number))
+
+            return self.ask(lambda: self._cache.open(block_digest(digest, number), fetch))
+
+        return Blocks(first, block, room_bytes=self._cache.most_bytes)
 
     def _who(self, job: str, number: int) -> pb.LoopAssignment:
         worker, incarnation = self.worker
         return pb.LoopAssignment(worker=worker, incarnation=incarnation, job=job, number=number)
 
-    def _fetch(self, who: pb.LoopAssignment, digest: str) -> Iterator[Part]:
+    def _fetch(
+        self, who: pb.LoopAssignment, digest: str, block: int | None = None
+    ) -> Generator[Part | Layout, None, None]:
+        """A dataset's parts, or those of a block; of a dataset in blocks without one only its layout."""
         call: Any = self.stub.FetchDataset(
-            pb.FetchDatasetRequest(assignment=who, digest=digest), metadata=self.metadata
+            pb.FetchDatasetRequest(assignment=who, digest=digest, block=block), metadata=self.metadata
         )
         try:
             for message in call:
                 match message.WhichOneof("part"):
                     case "header":
-                        columns = [(c.name, stream.type_from_proto(c.row)) for c in message.header.columns]
-                        yield Contents(message.header.rows, tuple(columns))
+                        header = message.header
+                        columns = tuple([(c.name, stream.type_from_proto(c.row)) for c in header.columns])
+                        if header.block_rows:
+                            yield Layout(digest, columns, np.array(header.block_rows, np.int64), header.window_rows)
+                        else:
+                            yield Contents(header.rows, columns)
                     case "chunk":
                         yield Chunk(message.chunk.column, message.chunk.data)
                     case _:

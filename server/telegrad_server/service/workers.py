@@ -19,7 +19,7 @@ from telegrad_server.service.loads import shown
 MAX_PEERS = 1024
 
 
-class Keeper(Protocol):
+class Membership(Protocol):
     """Who keeps the members, and hears which of them are gone."""
 
     members: Members
@@ -32,8 +32,8 @@ class Keeper(Protocol):
 class Workers:
     """The handlers of the Workers service."""
 
-    def __init__(self, keeper: Keeper, key: Key) -> None:
-        self._keeper = keeper
+    def __init__(self, membership: Membership, key: Key) -> None:
+        self._membership = membership
         self._password = f"Bearer {key.password}"
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -80,15 +80,15 @@ class Workers:
             max_sessions=r.max_sessions,
             max_bytes=r.max_bytes,
         )
-        member, gone = self._keeper.members.join(facts, time.monotonic())
-        self._keeper.gone(gone)
+        member, gone = self._membership.members.join(facts, time.monotonic())
+        self._membership.gone(gone)
         response = pb.JoinClusterResponse(generation=member.generation)
-        response.lease.FromNanoseconds(int(self._keeper.members.lease_seconds * 1e9))
+        response.lease.FromNanoseconds(int(self._membership.members.lease_seconds * 1e9))
         return response
 
     def renew(self, r: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
         """Renews a lease. NotFound if the gateway does not know the process: it should join (again)."""
-        member = self._keeper.members.renew(
+        member = self._membership.members.renew(
             r.worker,
             r.incarnation,
             sessions=r.load.sessions,
@@ -96,23 +96,23 @@ class Workers:
             busy_seconds=r.load.busy_seconds,
             now=time.monotonic(),
         )
-        self._keeper.members.shown(r.worker, r.incarnation, shown(r.load))
+        self._membership.members.shown(r.worker, r.incarnation, shown(r.load))
         if member is None:
             raise NotFound(f"worker {r.worker} has not joined this gateway", reason="WORKER_UNKNOWN")
         if r.is_leaving:
-            self._keeper.members.drain(r.worker)
+            self._membership.members.drain(r.worker)
         response = pb.RenewLeaseResponse(is_draining=member.state is State.DRAINING)
-        response.lease.FromNanoseconds(int(self._keeper.members.lease_seconds * 1e9))
+        response.lease.FromNanoseconds(int(self._membership.members.lease_seconds * 1e9))
         return response
 
     def leave(self, r: pb.LeaveClusterRequest) -> pb.LeaveClusterResponse:
         """Lets a worker go."""
-        self._keeper.gone(self._keeper.members.leave(r.worker, r.incarnation))
+        self._membership.gone(self._membership.members.leave(r.worker, r.incarnation))
         return pb.LeaveClusterResponse()
 
     def find_peers(self, r: pb.FindPeersRequest) -> pb.FindPeersResponse:
         """Workers for a session's replicas."""
-        members = self._keeper.members
+        members = self._membership.members
         home = members.find(r.worker, r.incarnation)
         if home is None:
             raise NotFound(f"worker {r.worker} has not joined this gateway", reason="WORKER_UNKNOWN")

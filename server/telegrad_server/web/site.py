@@ -7,11 +7,14 @@ else has made point here can read anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from telegrad.errors import AccessError, GraphError, NotFound, ResourceError, TelegradError
+from telegrad.wire.jobs import Fork
+from telegrad.wire.naming import check_name
 from telegrad.wire.status import REASONS
 
 from telegrad_server.access import Caller, Gate, is_loopback
@@ -30,6 +33,11 @@ MOST_ROWS = 10_000
 
 MOST_EVENTS = 5_000
 """So many events are told at once, the oldest of those that are asked for."""
+
+MOST_FIELDS = 16
+"""So many parts a query has at most."""
+
+_DECIMAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
 
 POST_HEADER = "x-telegrad"
 """A POST carries it. A page from elsewhere would have to ask first whether it may, and is not answered."""
@@ -73,6 +81,26 @@ class _Call(NamedTuple):
             raise GraphError(f"{name} must be a whole number, not {text[:32]!r}", reason="MALFORMED_MESSAGE")
         return int(text)
 
+    def decimals(self, prefix: str) -> dict[str, float]:
+        """The numbers of all parts of the query whose names begin so, by the rest. GraphError for what is none."""
+        found: dict[str, float] = {}
+        for name, text in self.query.items():
+            if not name.startswith(prefix):
+                continue
+            if _DECIMAL.fullmatch(text) is None:
+                raise GraphError(f"{name} must be a number, not {text[:32]!r}", reason="MALFORMED_MESSAGE")
+            found[name.removeprefix(prefix)] = float(text)
+        return found
+
+    @property
+    def request_id(self) -> str:
+        """What tells this request from any other. GraphError if it is missing."""
+        found = self.query.get("request", "")
+        if not 8 <= len(found) <= 64:
+            raise GraphError("request= must be an id of 8 to 64 characters, made anew for each request",
+                             reason="JOB_INVALID")  # fmt: skip
+        return found
+
 
 class Site:
     """The page and what it asks for. Every method may be called by any thread."""
@@ -86,6 +114,7 @@ class Site:
             ("jobs",): self._jobs,
             ("jobs", "*"): self._job,
             ("jobs", "*", "metrics"): self._metrics,
+            ("jobs", "*", "numbers"): lambda call: views.numbers(self._book.numbers(call.caller.tenant, call.key)),
             ("cluster",): self._cluster,
             ("sessions",): self._sessions,
             ("datasets",): self._datasets,
@@ -95,6 +124,8 @@ class Site:
             ("jobs", "*", "resume"): lambda call: views.job(self._book.resume(call.caller.tenant, call.key)),
             ("jobs", "*", "cancel"): lambda call: views.job(self._book.cancel(call.caller.tenant, call.key)),
             ("jobs", "*", "extend"): self._extend,
+            ("jobs", "*", "fork"): self._fork,
+            ("jobs", "*", "rewind"): self._rewind,
         }
 
     # ---- requests
@@ -120,7 +151,7 @@ class Site:
         try:
             target = urlsplit(request.target)
             path = [unquote(part, errors="strict") for part in target.path.split("/")]
-            query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=8, errors="strict"))
+            query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict"))
         except ValueError:
             return self.refuse(400, "the request's target is none")
         if path[:2] != ["", "api"]:
@@ -207,11 +238,24 @@ class Site:
 
     def _extend(self, call: _Call) -> views.Json:
         epochs, steps = call.whole("epochs", None), call.whole("steps", None)
-        request_id = call.query.get("request", "")
-        if (epochs is None) == (steps is None) or not 8 <= len(request_id) <= 64:
-            raise GraphError("extend takes epochs= or steps=, and request= of 8 to 64 characters", reason="JOB_INVALID")
+        if (epochs is None) == (steps is None):
+            raise GraphError("extend takes either epochs= or steps=, in all", reason="JOB_INVALID")
         book = self._book
-        return views.job(book.extend(call.caller.tenant, call.key, request_id, epochs=epochs, steps=steps))
+        return views.job(book.extend(call.caller.tenant, call.key, call.request_id, epochs=epochs, steps=steps))
+
+    def _fork(self, call: _Call) -> views.Json:
+        epochs, steps = call.whole("epochs", None), call.whole("steps", None)
+        if epochs is not None and steps is not None:
+            raise GraphError("fork takes epochs= or steps=, in all, and not both", reason="JOB_INVALID")
+        name = check_name(call.query.get("name", ""), what="a job")
+        fork = Fork(name=name, step=call.whole("step", None), epochs=epochs, steps=steps, numbers=call.decimals("set."))
+        return views.job(self._book.fork(call.caller.tenant, call.key, call.request_id, fork))
+
+    def _rewind(self, call: _Call) -> views.Json:
+        step = call.whole("step", None)
+        if step is None:
+            raise GraphError("rewind takes step=, of one of the job's checkpoints", reason="JOB_INVALID")
+        return views.job(self._book.rewind(call.caller.tenant, call.key, call.request_id, step))
 
     # ---- answers
 

@@ -5,12 +5,12 @@ Methods are called by the page's own threads, several at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from telegrad.wire.datasets import Description
-from telegrad.wire.jobs import JobEvent, JobInfo, MetricRow
+from telegrad.wire.jobs import Fork, JobEvent, JobInfo, MetricRow
 
 from telegrad_server.sights import SessionSight
 
@@ -52,6 +52,18 @@ class JobBook(Protocol):
 
     def extend(self, tenant: str, key: str, request_id: str, *, epochs: int | None, steps: int | None) -> JobInfo:
         """Let its loop end later."""
+        ...
+
+    def numbers(self, tenant: str, key: str) -> Mapping[str, float | None]:
+        """The numbers that a fork of it may change; None for one that is not the same all the time."""
+        ...
+
+    def fork(self, tenant: str, key: str, request_id: str, fork: Fork) -> JobInfo:
+        """A new job that goes on from a checkpoint of it."""
+        ...
+
+    def rewind(self, tenant: str, key: str, request_id: str, step: int) -> JobInfo:
+        """Let it go on from an earlier checkpoint."""
         ...
 
 

@@ -68,6 +68,11 @@ def series(rows: Iterable[MetricRow]) -> dict[str, dict[str, list[Json]]]:
     return found
 
 
+def numbers(found: Mapping[str, float | None]) -> dict[str, Json]:
+    """What a fork may change, by name."""
+    return {"numbers": {name: None if value is None else number(value) for name, value in found.items()}}
+
+
 def device(found: Device) -> dict[str, Json]:
     """A device and what is on it."""
     return {

@@ -9,7 +9,7 @@ import numpy as np
 from telegrad.errors import DTypeError, ShapeError
 from telegrad.ir import types as t
 from telegrad.ir.types import Type
-from telegrad.ops.attention import Attention
+from telegrad.ops.attention import Attention, AttentionGradient
 
 from tests.ops.checks import Array
 from tests.ops.operands import real
@@ -21,6 +21,7 @@ from tests.ops.registry.facts import (
     NO_BROADCAST,
     NO_TIES,
     SPACINGS,
+    WIDE,
     Facts,
     Sample,
     refuse,
@@ -51,7 +52,32 @@ def _operands(*lead: int, queries: int, keys: int, width: int, wide: int, bias: 
     return (*found, real(*lead, queries, keys)) if bias else found
 
 
+def _gradient(op: AttentionGradient, g: Array, q: Array, k: Array, v: Array, *more: Array) -> list[Array]:
+    """From the whole matrix of weights."""
+    total, row, *bias = more
+    scores = np.einsum("...ie,...je->...ij", q, k) * op.scale + (bias[0] if bias else 0.0)
+    weights = np.exp(scores - total[..., None])
+    if op.is_causal:
+        weights = weights * np.tri(*scores.shape[-2:])
+    f = weights * (np.einsum("...id,...jd->...ij", g, v) - row[..., None])
+    dq, dk = np.einsum("...ij,...je->...ie", f, k) * op.scale, np.einsum("...ij,...ie->...je", f, q) * op.scale
+    return [dq, dk, np.einsum("...ij,...id->...jd", weights, g)]
+
+
+def _gradient_flops(op: AttentionGradient, g: Type, q: Type, k: Type, v: Type, *more: Type) -> int:
+    """Five products of matrices, and six operations for each weight."""
+    pairs = math.prod(q.shape[:-2]) * q.shape[-2] * k.shape[-2]
+    return pairs * (6 * q.shape[-1] + 4 * v.shape[-1] + 6)
+
+
+def _gradient_operands(*lead: int, queries: int, keys: int, width: int, wide: int, bias: bool = False) -> Any:
+    sums = (real(*lead, queries), real(*lead, queries))
+    found = _operands(*lead, queries=queries, keys=keys, width=width, wide=wide, bias=bias)
+    return (real(*lead, queries, wide), *found[:3], *sums, *found[3:])
+
+
 OP = Attention(1.0)
+BACK = AttentionGradient(1.0)
 THREE = (ty(3, 2), ty(4, 2), ty(4, 3))
 
 ROWS = [
@@ -78,5 +104,26 @@ ROWS = [
         differentiable=ALL,
         flops=_flops,
         without={**NO_AXES, **NO_BROADCAST, **NO_TIES, "scalar": "it takes matrices"},
-    )
+    ),
+    Facts(
+        samples=(
+            Sample(AttentionGradient(0.7), _gradient_operands(queries=3, keys=4, width=2, wide=3)),
+            Sample(AttentionGradient(0.5, True), _gradient_operands(2, queries=3, keys=4, width=2, wide=1)),
+            Sample(BACK, _gradient_operands(2, 2, queries=3, keys=2, width=2, wide=2, bias=True)),
+            Sample(BACK, _gradient_operands(0, queries=3, keys=2, width=2, wide=2)),
+            Sample(BACK, _gradient_operands(2, queries=3, keys=2, width=0, wide=2)),
+            Sample(AttentionGradient(0.5), _gradient_operands(queries=2, keys=LONG, width=2, wide=1)),
+        ),
+        refusals=(
+            refuse(ShapeError, "the gradient must be", BACK, ty(3, 2), *THREE, ty(3), ty(3)),
+            refuse(ShapeError, "the gradient must be", BACK, ty(3, 3), *THREE, ty(3), ty(2)),
+            refuse(ShapeError, "the same leading axes", BACK, ty(3, 3), ty(2, 3, 2), *THREE[1:], ty(3), ty(3)),
+        ),
+        reference=_gradient,
+        dtypes=WIDE,
+        spacings={**SPACINGS, t.float64: 64, t.float32: 64},
+        differentiable=ALL,
+        flops=_gradient_flops,
+        without={**NO_AXES, **NO_BROADCAST, **NO_TIES, "scalar": "it takes matrices"},
+    ),
 ]

@@ -18,7 +18,7 @@ from telegrad.ir import types as t
 from telegrad.ir.op import Op
 from telegrad.ir.types import DType, Type
 from telegrad.ir.value import apply
-from telegrad.ops.attention import Attention
+from telegrad.ops.attention import Attention, AttentionGradient
 from telegrad.ops.elementwise import Cast, Elementwise
 from telegrad.ops.linalg import Matmul
 from telegrad.ops.shape import BroadcastTo, Move
@@ -162,7 +162,7 @@ def _has_ties(sample: Sample) -> bool:
 
 
 def _is_asymmetric(sample: Sample) -> bool:
-    if not isinstance(sample.op, MatrixOp | Matmul | Attention | Move | Sliced):
+    if not isinstance(sample.op, MatrixOp | Matmul | Attention | AttentionGradient | Move | Sliced):
         return False
     square = [a for a in sample.arrays if a.ndim > 1 and a.shape[-1] == a.shape[-2]]
     return any(not np.array_equal(a, np.swapaxes(a, -1, -2)) for a in square)

@@ -18,18 +18,20 @@ class DatasetColumn(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class DatasetDescription(_message.Message):
-    __slots__ = ("name", "digest", "columns", "source", "rows")
+    __slots__ = ("name", "digest", "columns", "source", "rows", "blocks")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     columns: _containers.RepeatedCompositeFieldContainer[DatasetColumn]
     source: str
     rows: int
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., columns: _Optional[_Iterable[_Union[DatasetColumn, _Mapping]]] = ..., source: _Optional[str] = ..., rows: _Optional[int] = ...) -> None: ...
+    blocks: int
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., columns: _Optional[_Iterable[_Union[DatasetColumn, _Mapping]]] = ..., source: _Optional[str] = ..., rows: _Optional[int] = ..., blocks: _Optional[int] = ...) -> None: ...
 
 class PutDatasetRequest(_message.Message):
     __slots__ = ("name", "columns")

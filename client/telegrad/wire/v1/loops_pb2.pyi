@@ -204,20 +204,26 @@ class KeepCheckpointsResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class FetchDatasetRequest(_message.Message):
-    __slots__ = ("assignment", "digest")
+    __slots__ = ("assignment", "digest", "block")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
     assignment: LoopAssignment
     digest: str
-    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
+    block: int
+    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., digest: _Optional[str] = ..., block: _Optional[int] = ...) -> None: ...
 
 class LoopDataset(_message.Message):
-    __slots__ = ("rows", "columns")
+    __slots__ = ("rows", "columns", "block_rows", "window_rows")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_ROWS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: int
     columns: _containers.RepeatedCompositeFieldContainer[LoopColumn]
-    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[LoopColumn, _Mapping]]] = ...) -> None: ...
+    block_rows: _containers.RepeatedScalarFieldContainer[int]
+    window_rows: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[LoopColumn, _Mapping]]] = ..., block_rows: _Optional[_Iterable[int]] = ..., window_rows: _Optional[int] = ...) -> None: ...
 
 class LoopColumn(_message.Message):
     __slots__ = ("name", "row")

@@ -1,6 +1,7 @@
 // One job: how it stands, its curves, its checkpoints, and what has happened to it.
 
-import { Refused, get, now, post } from "./api.js";
+import { acts } from "./acts.js";
+import { get, now } from "./api.js";
 import { Chart } from "./chart.js";
 import { h, list, say, show } from "./dom.js";
 import { ago, clock, duration, figure, plural, whole } from "./format.js";
@@ -197,12 +198,12 @@ export function job(key, context) {
   const events = [];
   let smooth = null;
   let known = null;
+  let checkpoints = [];
 
   const name = h("h1");
   const state = makeState();
   const id = h("code", { class: "id" });
   const notice = h("div", { class: "notice", role: "status", hidden: true });
-  const refusal = h("div", { class: "notice", "data-tone": "bad", role: "alert", hidden: true });
   const facts = Object.fromEntries(["Step", "Epoch", "Speed", "Left", "Restarts", "Submitted"].map((label) => [label, makeFact(label)]));
   const fill = h("div", { class: "fill" });
   const points = h("div", { class: "points" });
@@ -214,60 +215,16 @@ export function job(key, context) {
   const history = h("ol", { class: "events" });
   const kept = h("p", { class: "kept" });
   const code = h("pre", {}, h("code"));
-  const actions = {
-    pause: h("button", { type: "button", onclick: () => act("pause") }, "Pause"),
-    resume: h("button", { type: "button", class: "primary", onclick: () => act("resume") }, "Resume"),
-    extend: h("button", { type: "button", onclick: extend }, "Extend…"),
-    cancel: h("button", { type: "button", class: "danger", onclick: cancel }, "Cancel…"),
-  };
-  const bar = h("div", { class: "actions" }, Object.values(actions));
+  const buttons = acts({ context, known: () => known, checkpoints: () => checkpoints, refresh });
   const node = h("section", { class: "page" },
     h("p", { class: "crumb" }, h("a", { href: "#/jobs" }, "Jobs"), " / ", id),
-    h("div", { class: "head" }, h("div", { class: "titled" }, name, state.node), bar),
-    notice, refusal, track,
+    h("div", { class: "head" }, h("div", { class: "titled" }, name, state.node), buttons.node),
+    notice, buttons.refusal, track,
     h("dl", { class: "facts" }, Object.values(facts).map((fact) => fact.node)),
     h("div", { class: "section-head" }, h("h2", {}, "Curves"), tools), waiting, charts,
     h("div", { class: "columns" },
       h("section", {}, h("h2", {}, "History"), history),
       h("section", {}, h("h2", {}, "Checkpoints"), kept, h("h2", {}, "In Python"), code)));
-
-  async function act(word, query = "") {
-    refusal.hidden = true;
-    for (const button of Object.values(actions)) button.disabled = true;
-    try {
-      await post(`api/jobs/${encodeURIComponent(known.id)}/${word}${query}`);
-      await refresh();
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      say(refusal, error.message);
-      refusal.hidden = false;
-    } finally {
-      for (const button of Object.values(actions)) button.disabled = false;
-    }
-  }
-
-  function cancel() {
-    context.ask({
-      title: `Cancel ${known.name}?`,
-      text: "It ends as it stands. Its checkpoints are kept.",
-      confirm: "Cancel the job",
-      isDanger: true,
-      done: () => act("cancel"),
-    });
-  }
-
-  function extend() {
-    const epochs = Math.ceil(known.last_step / Math.max(1, known.steps_per_epoch));
-    const request = crypto.getRandomValues(new Uint32Array(4)).join("");
-    context.ask({
-      title: `Extend ${known.name}`,
-      text: `It ends after ${plural(epochs, "epoch")} now. After how many shall it end, in all?`,
-      number: epochs * 2,
-      least: epochs + 1,
-      confirm: "Extend",
-      done: (number) => act("extend", `?epochs=${number}&request=${request}`),
-    });
-  }
 
   async function refresh() {
     let news;
@@ -290,7 +247,6 @@ export function job(key, context) {
     draw(news.checkpoints);
   }
 
-  let checkpoints = [];
   function draw(newest = checkpoints) {
     checkpoints = newest;
     if (!known) return;
@@ -325,12 +281,7 @@ export function job(key, context) {
     const marks = events.filter((event) => event.kind === "Started" && Number(event.details.assignment) > 1).map((event) => ({ step: Number(event.details.step ?? 0), text: `began again at step ${event.details.step ?? 0}` }));
     drawCurves(marks);
     list(history, lines(events), { key: (event) => event.key, make: makeEvent, update: (entry, event) => entry.update(event) });
-    const may = context.mayAct;
-    show(bar, may);
-    show(actions.pause, ["QUEUED", "STARTING", "RUNNING"].includes(known.state));
-    show(actions.resume, known.state === "PAUSED");
-    show(actions.extend, ["QUEUED", "STARTING", "RUNNING", "PAUSED", "SUCCEEDED"].includes(known.state));
-    show(actions.cancel, ["QUEUED", "STARTING", "RUNNING", "PAUSED"].includes(known.state));
+    buttons.update();
   }
 
   function tell() {

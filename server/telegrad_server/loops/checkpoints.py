@@ -11,7 +11,7 @@ from telegrad_server.checkpoints import Draft
 from telegrad_server.checkpoints.contents import Latest
 
 
-class Keeper(Protocol):
+class Checkpoints(Protocol):
     """The checkpoints of a job that has one writer."""
 
     def restore(self, job: str, step: int) -> Latest:

@@ -26,6 +26,7 @@ SOURCES = (
     "gemm.c",
     "attention.c",
     "convolution.c",
+    "numbers.c",
 )
 """In this order, since a source uses what those before it define."""
 

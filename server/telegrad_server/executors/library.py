@@ -27,6 +27,7 @@ SOURCES = (
     "attention.c",
     "convolution.c",
     "pooling.c",
+    "numbers.c",
 )
 """In this order, since a source uses what those before it define."""
 

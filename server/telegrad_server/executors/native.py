@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from telegrad.ir.op import Op
 from telegrad.ir.types import Type
+from telegrad.ops import elementwise as e
 from telegrad.ops.attention import Attention, AttentionGradient
 from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight
 from telegrad.ops.index import AddAlong, TakeAlong
@@ -31,6 +32,7 @@ from telegrad_server.executors.compiling import Compiler, cache_folder, compiled
 from telegrad_server.executors.convolving import convolution_calls
 from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library, address_in, library
+from telegrad_server.executors.numbers import number_calls
 from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
 from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
@@ -96,6 +98,7 @@ MAKERS: Mapping[type[Op], Maker] = {
     TakeAlong: along_calls,
     AddAlong: along_calls,
     Sum: sum_calls,
+    **dict.fromkeys((e.Add, e.Subtract, e.Multiply, e.Divide, e.Power, e.Negative, e.Sqrt, e.Cast), number_calls),
 }
 """The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 

@@ -28,6 +28,8 @@ SOURCES = (
     "copy.c",
     "loop.c",
     "convolution.c",
+    "pooling.c",
+    "numbers.c",
 )
 """In this order, since a source uses what those before it define."""
 

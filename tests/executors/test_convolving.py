@@ -79,12 +79,12 @@ CASES = {
 
 def run(library: Library, made: Any, left: Array, right: Array, out: Array, threads: int) -> Array:
     """The result, cut as a pool of ``threads`` cuts it."""
-    made.arguments.left, made.arguments.right = left.ctypes.data, right.ctypes.data
-    made.arguments.out = out.ctypes.data
-    units = made.units(library)
-    kernel = Kernel(library.address(made.kernel))
+    name, arguments = made
+    arguments.left, arguments.right, arguments.out = [array.ctypes.data for array in (left, right, out)]
+    units = library.count(f"{name}_units", ctypes.addressof(arguments))
+    kernel = Kernel(library.address(name))
     for t in range(threads):
-        kernel(ctypes.addressof(made.arguments), units * t // threads, units * (t + 1) // threads)
+        kernel(ctypes.addressof(arguments), units * t // threads, units * (t + 1) // threads)
     return out
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from telegrad.ir.op import Op
 from telegrad.ir.types import Shape, Type, float32, product
 from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight, Convolving
 
+from telegrad_server.compiler.layout import contiguous_strides
+from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
 
 MOST_TAPS = 4096
@@ -34,37 +36,37 @@ class Window(ctypes.Structure):
     ]
 
 
-class Made(NamedTuple):
-    """A kernel by name, and its arguments, which lack the addresses of two operands and a result: the first fields."""
+def convolution_calls(
+    op: Op, library: Library, operands: Sequence[Layout], results: Sequence[Type]
+) -> list[KernelCall]:
+    """The call of a convolution or of one of its gradients; none where NumPy is to do it."""
+    if any(strides != contiguous_strides(t.shape) for t, strides in operands):
+        return []
+    made = convolving(op, [t for t, _ in operands])
+    if made is None:
+        return []
+    name, arguments = made
+    units = library.count(f"{name}_units", ctypes.addressof(arguments))
+    pointers = tuple([(k, k * ctypes.sizeof(ctypes.c_void_p)) for k in range(3)])
+    return [KernelCall(library.address(name), arguments, units, pointers=pointers)]
 
-    kernel: str
-    arguments: Window
 
-    def units(self, library: Library) -> int:
-        """How many units of work it has."""
-        count = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_void_p)(library.address(f"{self.kernel}_units"))
-        return count(ctypes.addressof(self.arguments))
-
-
-def convolving(op: Op, types: Sequence[Type]) -> Made | None:
-    """The kernel of an op on operands of these types, in C order; None if it has none."""
+def convolving(op: Op, types: Sequence[Type]) -> tuple[str, Window] | None:
+    """The kernel of an op on operands of these types in C order, and what it is given but for addresses; or None."""
     make = _KERNELS.get(type(op))
     if make is None or not isinstance(op, Convolving) or any(t.dtype is not float32 for t in types):
         return None
     out = op.infer(*types)
     assert isinstance(out, Type)
     name, x, weight, y = make(types, out.shape)
-    axes = len(x) - 2
-    if axes > 2:
-        return None
     window = weight[2:]
-    if min(x + weight + y, default=0) == 0 or product(window) > MOST_TAPS:
+    if len(window) > 2 or min(x + weight + y) == 0 or product(window) > MOST_TAPS:
         return None
     arguments = Window(
         None, None, None, x[0], op.groups, weight[1], *_two(x[2:]), weight[0] // op.groups, *_two(y[2:]), *_two(window),
         *_two(op.stride), *_two(op.before, 0), *_two(op.dilation),
     )  # fmt: skip
-    return Made(name, arguments)
+    return name, arguments
 
 
 def _two(sizes: Shape, missing: int = 1) -> Shape:

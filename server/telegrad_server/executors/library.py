@@ -27,6 +27,7 @@ SOURCES = (
     "attention.c",
     "convolution.c",
     "numbers.c",
+    "pooling.c",
 )
 """In this order, since a source uses what those before it define."""
 

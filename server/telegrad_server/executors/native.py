@@ -16,7 +16,11 @@ from telegrad.ir.op import Op
 from telegrad.ir.types import Type
 from telegrad.ops import elementwise as e
 from telegrad.ops.attention import Attention, AttentionGradient
+from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight
+from telegrad.ops.index import AddAlong, TakeAlong
 from telegrad.ops.linalg import Matmul
+from telegrad.ops.pooling import WindowArgmax
+from telegrad.ops.reduce import Sum
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
@@ -25,9 +29,11 @@ from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
 from telegrad_server.executors.attention_kernels import attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
+from telegrad_server.executors.convolving import convolution_calls
 from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library, address_in, library
 from telegrad_server.executors.numbers import number_calls
+from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
 from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
 
@@ -75,6 +81,8 @@ class Native:
         make = MAKERS.get(type(step.op)) if plan.uses_library else None
         if make is None or self.library is None:
             return []
+        if make is along_calls and not picks_from_windows(plan, step):
+            return []
         types = [plan.slots[i].type for i in step.outputs]
         return make(step.op, self.library, [_layout(plan.slots[i]) for i in step.inputs], types)
 
@@ -84,6 +92,13 @@ MAKERS: Mapping[type[Op], Maker] = {
     AttentionGradient: attention_gradient_calls,
     Matmul: matmul_calls,
     **dict.fromkeys((e.Add, e.Subtract, e.Multiply, e.Divide, e.Power, e.Negative, e.Sqrt, e.Cast), number_calls),
+    Convolution: convolution_calls,
+    ConvolutionInput: convolution_calls,
+    ConvolutionWeight: convolution_calls,
+    WindowArgmax: window_calls,
+    TakeAlong: along_calls,
+    AddAlong: along_calls,
+    Sum: sum_calls,
 }
 """The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 

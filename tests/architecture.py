@@ -78,9 +78,12 @@ SERVER = {
     "telegrad_server.datasets": PURE,
     "telegrad_server.checkpoints": (
         *PURE, "telegrad.wire.arrays", "telegrad.wire.safetensors", "telegrad_server.failpoints",
+        "telegrad_server.tally",
     ),
     "telegrad_server.failpoints": ("telegrad.errors",),
-    "telegrad_server.jobs": (*PURE, "telegrad.wire.job_calls", "telegrad.wire.job_codec", "telegrad.wire.job_spec"),
+    "telegrad_server.jobs": (
+        *PURE, "telegrad.wire.job_calls", "telegrad.wire.job_codec", "telegrad.wire.job_spec", "telegrad_server.tally",
+    ),
     "telegrad_server.journal": ("telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints"),
     "telegrad_server.ledger": (
         "telegrad.errors", "telegrad_server.jobs", "telegrad_server.failpoints", "telegrad_server.journal",

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -41,6 +41,7 @@ from telegrad_server.floor import Floor, Verdict
 from telegrad_server.forking import Forking, longer_spec, numbers_of
 from telegrad_server.intake import Intake, Tensors
 from telegrad_server.jobs import events as e
+from telegrad_server.jobs.counts import JobCounts
 from telegrad_server.jobs.full import FullWorkers
 from telegrad_server.jobs.job import Job, State, Wish
 from telegrad_server.jobs.line import Place
@@ -88,6 +89,8 @@ class Foreman:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._floor = floor
+        self._clock = clock
+        self.counts = JobCounts()
         self._catalog = catalog
         self._demands: dict[str, Demand] = {}
         self._full = FullWorkers()
@@ -350,9 +353,15 @@ class Foreman:
     def _spec(self, job: Job) -> JobSpec:
         return decode_spec(self._ledger.journal.spec(job.spec))
 
+    def by_state(self) -> Mapping[str, int]:
+        """How many jobs are in each state, of all tenants."""
+        found = self._ledger.by_state()
+        return {state.value: found[state] for state in State}
+
     # ---- carrying out
 
     def _heard(self, event: e.Event) -> None:
+        self.counts.heard(event, self._ledger.get(event.job), self._clock())
         self.look()
 
     def _carry_out(self) -> None:

@@ -7,13 +7,14 @@ go out. After a crash between any two the journal says all that was acknowledged
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from telegrad.errors import JobError
 
 from telegrad_server.failpoints import Reached, nothing
 from telegrad_server.jobs import events as e
-from telegrad_server.jobs.job import Job
+from telegrad_server.jobs.job import Job, State
 from telegrad_server.jobs.line import Place
 from telegrad_server.jobs.machine import Limits, replayed
 from telegrad_server.journal import Journal
@@ -117,6 +118,11 @@ class Ledger:
         """Every queued job, in the order they will run, with why it waits."""
         with self._lock:
             return self._jobs.line()
+
+    def by_state(self) -> Counter[State]:
+        """How many jobs are in each state, of all tenants."""
+        with self._lock:
+            return self._jobs.by_state()
 
     def placed(self) -> list[Job]:
         """The jobs that workers have."""

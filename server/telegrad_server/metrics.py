@@ -21,6 +21,8 @@ from telegrad_server import __version__
 from telegrad_server.cluster.members import Members, State
 from telegrad_server.cluster.placement import Queue
 from telegrad_server.config import Config
+from telegrad_server.foreman import Foreman
+from telegrad_server.jobs.job import State as JobState
 from telegrad_server.tally import Durations
 from telegrad_server.worker import Worker
 
@@ -40,6 +42,7 @@ class Named:
 
 _REASONS = frozenset(REASONS)
 _STATES = frozenset(state.value for state in State)
+_JOB_STATES = frozenset(state.value for state in JobState)
 METRICS: Mapping[str, Named] = {
     "telegrad_build": Named("gauge", "Always 1; the label is the server's version.", "version"),
     "telegrad_backend": Named("gauge", "Always 1; the label is what computes.", "backend"),
@@ -58,6 +61,12 @@ METRICS: Mapping[str, Named] = {
     "telegrad_refused_calls_total": Named("counter", "Calls that were refused, by reason.", "reason", _REASONS),
     "telegrad_uploaded_bytes_total": Named("counter", "Bytes of tensors that came on upload streams."),
     "telegrad_downloaded_bytes_total": Named("counter", "Bytes of tensors that went out on download streams."),
+    "telegrad_jobs": Named("gauge", "Jobs that are kept, by state.", "state", _JOB_STATES),
+    "telegrad_job_restarts_total": Named("counter", "How often a job lost its worker and was queued again."),
+    "telegrad_job_steps_total": Named("counter", "Steps of jobs that checkpoints cover; a rewound job's count again."),
+    "telegrad_job_wait_seconds": Named("histogram", "Seconds that a job was queued before a worker had it."),
+    "telegrad_checkpoint_seconds": Named("histogram", "Seconds that a checkpoint took to be written."),
+    "telegrad_checkpoint_bytes_total": Named("counter", "Bytes of checkpoints written."),
 }
 
 Figure = float | Durations | Mapping[str, float]
@@ -95,6 +104,21 @@ def gateway_figures(members: Members, queue: Queue, refused: Mapping[str, int]) 
         "telegrad_workers": {state: states[state] for state in _STATES},
         "telegrad_queued_sessions": len(queue),
         "telegrad_refused_calls_total": dict(refused),
+    }
+
+
+def job_figures(foreman: Foreman | None) -> Mapping[str, Figure]:
+    """What there is to tell of jobs; nothing where none are kept."""
+    if foreman is None:
+        return {}
+    counts, written = foreman.counts, foreman.store.written
+    return {
+        "telegrad_jobs": foreman.by_state(),
+        "telegrad_job_restarts_total": counts.restarts,
+        "telegrad_job_steps_total": counts.steps,
+        "telegrad_job_wait_seconds": counts.waits,
+        "telegrad_checkpoint_seconds": written.durations,
+        "telegrad_checkpoint_bytes_total": written.bytes,
     }
 
 

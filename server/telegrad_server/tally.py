@@ -29,6 +29,9 @@ RUN_SECONDS = (
     60.0,
 )
 
+WRITE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+WAIT_SECONDS = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
+
 
 class Durations:
     """How many lasted how long: ``counts[i]`` at most ``bounds[i]`` seconds and more than the bound before."""
@@ -61,3 +64,13 @@ class Tally:
         self.refused = Counter[str]()
         self.uploaded_bytes = 0
         self.downloaded_bytes = 0
+
+
+class Written:
+    """What was written to the store of checkpoints: how many bytes, and how long each checkpoint took."""
+
+    __slots__ = ("bytes", "durations")
+
+    def __init__(self) -> None:
+        self.durations = Durations(WRITE_SECONDS)
+        self.bytes = 0

@@ -14,8 +14,10 @@ from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
 from telegrad_server.floor import Here
 from telegrad_server.foreman import Foreman
+from telegrad_server.jobs.job import State
 from telegrad_server.jobs.sites import Site
 from telegrad_server.keeper import Rules
+from telegrad_server.metrics import job_figures
 from telegrad_server.worker import Worker
 
 from tests.faults.conftest import wait_until
@@ -55,3 +57,9 @@ def test_neither_a_mistake_nor_a_backup_that_cannot_be_written_stops_the_jobs(tm
 
     assert floor.has_stumbled
     assert [info.state for info in foreman.all("t")] == ["SUCCEEDED", "SUCCEEDED"]
+    figures = job_figures(foreman)
+    assert figures["telegrad_jobs"] == dict.fromkeys((state.value for state in State), 0) | {"SUCCEEDED": 2}
+    assert figures["telegrad_job_steps_total"] == 2 * foreman.all("t")[0].last_step
+    assert sum(foreman.counts.waits.counts) == 2
+    assert sum(foreman.store.written.durations.counts) >= 4, "a first and a last one each"
+    assert foreman.store.written.bytes > 0

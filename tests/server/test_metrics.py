@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad_server.cluster.members import Facts, Members
 from telegrad_server.cluster.placement import Queue
 from telegrad_server.config import Config
+from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
-from telegrad_server.metrics import METRICS, Endpoint, gateway_figures, worker_figures
+from telegrad_server.floor import Here
+from telegrad_server.foreman import Foreman
+from telegrad_server.metrics import METRICS, Endpoint, gateway_figures, job_figures, worker_figures
 from telegrad_server.tally import Durations
 from telegrad_server.worker import Worker
 
@@ -51,6 +55,8 @@ telegrad_build telegrad_backend telegrad_sessions telegrad_tensors telegrad_tens
 telegrad_cached_functions telegrad_cached_function_bytes telegrad_sessions_opened_total
 telegrad_sessions_expired_total telegrad_run_seconds telegrad_failed_tasks_total telegrad_refused_calls_total
 telegrad_uploaded_bytes_total telegrad_downloaded_bytes_total
+telegrad_jobs telegrad_job_restarts_total telegrad_job_steps_total telegrad_job_wait_seconds
+telegrad_checkpoint_seconds telegrad_checkpoint_bytes_total
 """
 
 
@@ -58,11 +64,15 @@ def test_names_are_promises() -> None:
     assert sorted(METRICS) == sorted(GOLDEN.split())
 
 
-def test_worker_and_gateway_tell_every_metric() -> None:
+def test_worker_gateway_and_foreman_tell_every_metric(tmp_path: Path) -> None:
     worker = worker_figures(Worker(Config(backend="numpy"), pick_executor("numpy")))
     gateway = gateway_figures(Members(lease_seconds=1.0), Queue(), {})
+    foreman = Foreman(
+        Here(Worker(Config(backend="numpy"), pick_executor("numpy"))), Catalog(tmp_path / "data"), tmp_path
+    )
 
-    assert set(worker) | set(gateway) == set(METRICS)
+    assert set(worker) | set(gateway) | set(job_figures(foreman)) == set(METRICS)
+    assert job_figures(None) == {}
 
 
 def test_a_gateway_counts_its_workers_by_state() -> None:

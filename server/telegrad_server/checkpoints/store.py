@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from telegrad_server.checkpoints.files import storing
 from telegrad_server.checkpoints.manifest import Draft, Manifest
 from telegrad_server.checkpoints.places import Place, spent
 from telegrad_server.checkpoints.shards import SHARD_BYTES, Named, write_shards
+from telegrad_server.tally import Written
 
 
 def home_of(job: str) -> str:
@@ -39,6 +41,7 @@ class CheckpointStore:
         self._shard_bytes = shard_bytes
         self._whole: set[tuple[str, Place]] = set()
         self._lock = threading.Lock()
+        self.written = Written()
         self._pins: Counter[tuple[str, int]] = Counter()
         self._sizes: dict[tuple[str, Place], int] = {}
 
@@ -48,6 +51,7 @@ class CheckpointStore:
         ``tensors`` come in any order; in `write_order`, none of them waits in memory. GraphError if they are not those
         of the draft; StorageFull if the disk is; ResourceError (STORAGE_FAILED) for its other errors.
         """
+        began = time.monotonic()
         with storing(f"checkpoint of step {draft.step}"):
             entry = self._depot.begin(self.home_of(draft.job), draft.step)
             try:
@@ -59,6 +63,7 @@ class CheckpointStore:
                     entry.discard()
                 raise
         self._whole.add((draft.job, place))
+        self._count(manifest, time.monotonic() - began)
         return manifest
 
     def adopt(self, manifest: Manifest, name: str, *, still: Callable[[], object]) -> None:
@@ -77,6 +82,13 @@ class CheckpointStore:
             still()
             place = entry.commit(manifests.encode(manifest))
         self._whole.add((manifest.job, place))
+        self._count(manifest, None)
+
+    def _count(self, manifest: Manifest, seconds: float | None) -> None:
+        with self._lock:
+            self.written.bytes += sum([shard.bytes for shard in manifest.shards])
+            if seconds is not None:  # another machine wrote it
+                self.written.durations.add(seconds)
 
     def steps(self, job: str) -> list[int]:
         """The steps of a job with a checkpoint, in order. Their bytes have not been looked at."""

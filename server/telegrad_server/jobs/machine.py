@@ -72,6 +72,10 @@ class Jobs:
         """The tenant's jobs, in the order they were submitted."""
         return sorted([job for job in self._jobs.values() if job.tenant == tenant], key=lambda job: job.number)
 
+    def by_state(self) -> Counter[State]:
+        """How many jobs are in each state, of all tenants."""
+        return Counter([job.state for job in self._jobs.values()])
+
     def find(self, tenant: str, key: str) -> Job:
         """The job of this id, or the newest of this name; NotFound (JOB_UNKNOWN), also for other tenants' jobs."""
         job = self._jobs.get(key)

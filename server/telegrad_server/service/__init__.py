@@ -11,7 +11,7 @@ import grpc.aio
 from telegrad_server.config import Config
 from telegrad_server.datasets import Catalog
 from telegrad_server.foreman import Foreman
-from telegrad_server.metrics import Endpoint, worker_figures
+from telegrad_server.metrics import Endpoint, job_figures, worker_figures
 from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import Access, Refusals, TicketAccess
 from telegrad_server.service.health import Health
@@ -65,7 +65,9 @@ class Server:
         config = self._config
         port = bind(self._server, config.host, config.port, credentials(config.tls_cert, config.tls_key))
         try:
-            self._metrics = Endpoint.of(config, partial(worker_figures, self._worker))
+            self._metrics = Endpoint.of(
+                config, partial(worker_figures, self._worker), partial(job_figures, self._foreman)
+            )
         except OSError as error:
             if not self._is_inside:
                 raise

@@ -40,7 +40,7 @@ from telegrad_server.datasets import Catalog
 from telegrad_server.failpoints import chosen
 from telegrad_server.foreman import Foreman
 from telegrad_server.keeper import Rules
-from telegrad_server.metrics import Endpoint, gateway_figures
+from telegrad_server.metrics import Endpoint, gateway_figures, job_figures
 from telegrad_server.service.away import Away
 from telegrad_server.service.datasets import Datasets
 from telegrad_server.service.edge import TENANT, WEIGHT, Access, Refusals, guarded, reader, refuse
@@ -152,7 +152,8 @@ class Gateway:
             config.cluster_port,
             credentials(config.cluster_cert, config.cluster_cert_key),
         )
-        self._metrics = Endpoint.of(config, partial(gateway_figures, self.members, self.queue, self._refused))
+        figures = partial(gateway_figures, self.members, self.queue, self._refused)
+        self._metrics = Endpoint.of(config, figures, partial(job_figures, self._foreman))
         if self._foreman is not None:
             await asyncio.to_thread(self._foreman.start)
             self._looking = asyncio.create_task(self._look())

@@ -26,12 +26,20 @@ class Running:
     def workers(self) -> list[psutil.Process]:
         """The worker processes that the gateway has made."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "worker" in child.cmdline()]
+        return [child for child in children if "worker" in words(child)]
 
     def worker(self, name: str) -> psutil.Process:
         """The process of a worker."""
-        (found,) = [child for child in self.workers() if name in child.cmdline()]
+        (found,) = [child for child in self.workers() if name in words(child)]
         return found
+
+
+def words(process: psutil.Process) -> list[str]:
+    """Its command line; that of one which has died is empty."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def read_line(process: subprocess.Popen[str]) -> str:

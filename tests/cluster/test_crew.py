@@ -19,7 +19,7 @@ from telegrad.errors import StateLost
 from telegrad.transport.remote import GrpcConnection
 from telegrad.wire.v1 import sessions_pb2 as pb
 
-from tests.cluster.conftest import Running, gateway, start_worker, wait_for
+from tests.cluster.conftest import Running, gateway, start_worker, wait_for, words
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.slow  # every test has processes of its own
@@ -74,7 +74,7 @@ def three_workers() -> Iterator[Running]:
 
 
 def others(running: Running, home: str) -> list[psutil.Process]:
-    return [process for process in running.workers() if home not in process.cmdline()]
+    return [process for process in running.workers() if home not in words(process)]
 
 
 @pytest.mark.parametrize(("replicas", "rows"), [(2, 32), (3, 32), (3, 7), (5, 31), (1, 8)])

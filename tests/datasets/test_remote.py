@@ -49,6 +49,7 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # it remembers the address of other tests' server
     bucket = boto3.resource("s3").Bucket(BUCKET)
     bucket.create()
     bucket.objects.delete()

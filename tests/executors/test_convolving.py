@@ -10,22 +10,11 @@ import pytest
 from telegrad.ir.types import Type, float32, float64
 from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight
 from telegrad_server.executors import convolution as oracle
-from telegrad_server.executors.compiling import compiled, found_compiler
 from telegrad_server.executors.convolving import MOST_TAPS, convolving
-from telegrad_server.executors.library import LINKS, Library, source
+from telegrad_server.executors.library import Library
 
 Array = Any
 Kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_long, ctypes.c_long)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    compiler = found_compiler()
-    if compiler is None:
-        pytest.skip("no C compiler")
-    loaded = compiled(source(), compiler, tmp_path_factory.mktemp("library"), links=LINKS)
-    assert loaded is not None
-    return Library(loaded)
 
 
 class Case(NamedTuple):

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from telegrad_server.executors.compiling import compiled, found_compiler
-from telegrad_server.executors.library import LINKS, source
 
 Array = Any
 
@@ -36,12 +34,7 @@ class Matmul(ctypes.Structure):
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = found_compiler()
-    if compiler is None:
-        pytest.skip("no C compiler")
-    loaded = compiled(source(), compiler, tmp_path_factory.mktemp("library"), links=LINKS)
-    assert loaded is not None
+def library(loaded: ctypes.CDLL) -> ctypes.CDLL:
     loaded.tg_matmul.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
     loaded.tg_matmul.restype = None
     loaded.tg_matmul_units.argtypes, loaded.tg_matmul_units.restype = [ctypes.c_long] * 3, ctypes.c_long

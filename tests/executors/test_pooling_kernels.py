@@ -15,24 +15,13 @@ from telegrad.ops.reduce import Sum
 from telegrad.wire.arrays import type_of
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.executors import convolution as oracle
-from telegrad_server.executors.compiling import compiled, found_compiler
 from telegrad_server.executors.driver import KernelCall
-from telegrad_server.executors.library import LINKS, Library, source
+from telegrad_server.executors.library import Library
 from telegrad_server.executors.pooling import along_calls, sum_calls, window_calls
 
 Array = Any
 Kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_long, ctypes.c_long)
 Maker = Callable[..., list[KernelCall]]
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    compiler = found_compiler()
-    if compiler is None:
-        pytest.skip("no C compiler")
-    loaded = compiled(source(), compiler, tmp_path_factory.mktemp("library"), links=LINKS)
-    assert loaded is not None
-    return Library(loaded)
 
 
 def result(library: Library, make: Maker, op: Any, *arrays: Array) -> Array:

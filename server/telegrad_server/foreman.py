@@ -272,6 +272,11 @@ class Foreman:
         jobs = self._ledger.all(tenant)
         return self._standing(jobs[-most:]), len(jobs)
 
+    def by_state(self) -> Mapping[str, int]:
+        """How many jobs are in each state, of all tenants."""
+        found = self._ledger.by_state()
+        return {state.value: found[state] for state in State}
+
     def follow(self, tenant: str, key: str, *, after_event: int, from_step: int) -> Follower:
         """Who looks for news of a job, from these on."""
         job = self._ledger.find(tenant, key)
@@ -352,11 +357,6 @@ class Foreman:
 
     def _spec(self, job: Job) -> JobSpec:
         return decode_spec(self._ledger.journal.spec(job.spec))
-
-    def by_state(self) -> Mapping[str, int]:
-        """How many jobs are in each state, of all tenants."""
-        found = self._ledger.by_state()
-        return {state.value: found[state] for state in State}
 
     # ---- carrying out
 

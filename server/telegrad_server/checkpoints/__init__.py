@@ -10,7 +10,6 @@ from telegrad_server.checkpoints.store import CheckpointStore
 from telegrad_server.checkpoints.weights import MODEL, weights_file, weights_from
 
 __all__ = [
-    "MODEL", "CheckpointStore", "Damage", "Draft", "Folders", "Latest", "Manifest", "Named", "Objects", "Report", 
-    "Shard", "open_depot",
-    "open_store", "weights_file", "weights_from", "write_order",
+    "MODEL", "CheckpointStore", "Damage", "Draft", "Folders", "Latest", "Manifest", "Named", "Objects", "Report",
+    "Shard", "open_depot", "open_store", "weights_file", "weights_from", "write_order",
 ]  # fmt: skip

@@ -132,6 +132,13 @@ static inline __attribute__((always_inline)) void tg_window_tile(
         }
 }
 
+/* CASE for each number of rows that a tile may have: one tile is compiled for each. */
+#if defined(__AVX512F__)
+#define TG_ROWS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#else
+#define TG_ROWS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#endif
+
 static void tg_window_tiles(
     long rows, long depth, const float *a, long a_row, const float *const *x, const long *offsets, float *const *c,
     long c_row, long accumulate)
@@ -141,16 +148,7 @@ static void tg_window_tiles(
         tg_window_tile(R, depth, a, a_row, x, offsets, c, c_row, accumulate); \
         return;
     switch (rows) {
-        TG_CASE_OF_ROWS(1)
-        TG_CASE_OF_ROWS(2)
-        TG_CASE_OF_ROWS(3)
-        TG_CASE_OF_ROWS(4)
-        TG_CASE_OF_ROWS(5)
-        TG_CASE_OF_ROWS(6)
-#if defined(__AVX512F__)
-        TG_CASE_OF_ROWS(7)
-        TG_CASE_OF_ROWS(8)
-#endif
+        TG_ROWS(TG_CASE_OF_ROWS)
     }
 }
 
@@ -411,16 +409,7 @@ static void tg_weight_tiles(
         tg_weight_tile(R, samples, copy, lines, line, columns, x, offsets, b, to, accumulate); \
         return;
     switch (rows) {
-        TG_CASE_OF_ROWS(1)
-        TG_CASE_OF_ROWS(2)
-        TG_CASE_OF_ROWS(3)
-        TG_CASE_OF_ROWS(4)
-        TG_CASE_OF_ROWS(5)
-        TG_CASE_OF_ROWS(6)
-#if defined(__AVX512F__)
-        TG_CASE_OF_ROWS(7)
-        TG_CASE_OF_ROWS(8)
-#endif
+        TG_ROWS(TG_CASE_OF_ROWS)
     }
 }
 

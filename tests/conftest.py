@@ -10,7 +10,7 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """A shell has what it starts in the background ignore interrupts, and processes that tests start would inherit that."""
+    """What a shell starts in the background ignores interrupts, and so would the processes that tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

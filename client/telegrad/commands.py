@@ -21,6 +21,7 @@ from telegrad.ir.types import Type
 from telegrad.lazy import Handle, Line, Watch, show
 from telegrad.prepared import Prepared
 from telegrad.transport import Connection
+from telegrad.transport.shared_memory import SharedMemory
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, type_of
 from telegrad.wire.status import to_exception
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 EAGER_SUPPLY_BYTES = 64 * 1024  # functions up to this size are sent before anybody asks
 RELEASE_BATCH = 256
+RELEASE_BYTES = 1 << 20
+"""After so many uploaded bytes the server hears what nobody holds any more, however few names they are."""
 REMEMBERED_RUNS = 4096
 REMEMBERED_BYTES = 64 << 20
 
@@ -49,6 +52,7 @@ class Commands:
         self._last_name = 0
         self._watches: dict[int, Watch] = {}  # by name, of handles that somebody holds
         self._forgotten: deque[Watch] = deque()
+        self._uploaded_bytes = 0  # since names were last released
         self._functions: OrderedDict[bytes, bytes] = OrderedDict()
         self._function_bytes = 0
         self._run_lines: OrderedDict[int, tuple[Line | None, ...]] = OrderedDict()
@@ -86,7 +90,7 @@ class Commands:
             raise self.lost
         if self.is_closed:
             raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
-        if len(self._forgotten) >= RELEASE_BATCH:
+        if len(self._forgotten) >= RELEASE_BATCH or self._uploaded_bytes >= RELEASE_BYTES:
             self._release()
         return self._send_next(command, answers)
 
@@ -99,6 +103,7 @@ class Commands:
 
     def _release(self) -> None:
         names: list[int] = []
+        self._uploaded_bytes = 0
         while self._forgotten:
             names.append(self._forgotten.popleft().name)
             del self._watches[names[-1]]
@@ -163,11 +168,26 @@ class Commands:
         type = type_of(array)
         if type.nbytes <= m.INLINE_BYTES:
             return self.put(type, bytes(array_bytes(array)), scope)
+        self._uploaded_bytes += type.nbytes
+        memory = self.connection.memory
+        if memory is not None and memory.takes(type.nbytes):
+            return self._place(memory, type, array_bytes(array), scope)
         with self.critical:
             handle = self.new_handle()
             self.send(m.Expect(handle.name, type, scope))
         self.connection.upload(handle.name, type, array)
         return handle
+
+    def _place(self, memory: SharedMemory, type: Type, data: memoryview, scope: int) -> Handle:
+        """Put bytes where the server reads them, once there is room."""
+        while True:
+            with self.critical:
+                place = memory.place(data)
+                if place or not self.is_live:  # where nobody reads any more, `send` says why
+                    handle = self.new_handle()
+                    memory.sent(self.send(m.Put(handle.name, type, b"", scope, place)))
+                    return handle
+            memory.wait()
 
     # ---- what comes back
 

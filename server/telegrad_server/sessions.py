@@ -234,6 +234,13 @@ class Session:
             self.acknowledge()
         return task
 
+    @property
+    def settled(self) -> int:
+        """The last of the commands that are over, each with all before it: their bytes are no longer needed."""
+        if self.under_way is not None:
+            return self.under_way.sequence - 1
+        return self.queue[0][0] - 1 if self.queue else self.received
+
     def supplied(self, function: bytes) -> None:
         """A function's bytes are there; `proceed` goes on with the Run that waited for them."""
         if self._asked == function:
@@ -457,7 +464,7 @@ def _cost(command: m.Command) -> int:
         case m.Run():
             return COMMAND_BYTES + len(command.immediates) + 8 * (len(command.inputs) + len(command.outputs))
         case m.Put():
-            return COMMAND_BYTES + len(command.data)
+            return COMMAND_BYTES + (0 if command.place else len(command.data))
         case m.Release():
             return COMMAND_BYTES + 8 * len(command.names)
         case m.CloseScope():

@@ -42,6 +42,7 @@ from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
 from telegrad_server.sessions import Execute, Outcome, Session, Task
+from telegrad_server.shared_memory import SharedMemory
 from telegrad_server.sights import SessionSight
 from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
@@ -227,6 +228,11 @@ class Worker:
             former()
         return received
 
+    def share_memory(self, session_id: str) -> SharedMemory | None:
+        """The memory that an attached session shares with a client on this machine; None if this machine has none."""
+        with self._lock:
+            return self._attached_seat(session_id).share_memory()
+
     def begin_delivery(self, session_id: str) -> None:
         """Hand over what waited for a listener."""
         seat = self._seats.get(session_id)
@@ -252,7 +258,7 @@ class Worker:
             seat = self._attached_seat(session_id)
             session = seat.session
             session.hear(self._clock(), heard_event)
-            session.receive(sequence, command)
+            session.receive(sequence, seat.placed(command, self.tally))
             self._advance(seat)
             turn = self._line.take(self._is_light if takes_light else lambda _: False)
         if session.events.outbox:
@@ -306,6 +312,7 @@ class Worker:
         if seat.request is not None:
             del self._grants[seat.request[:2]]
         freed = session.end(record)
+        seat.close_memory()
         self.offers.end(session.id)
         if seat.company is not None:  # closing waits for threads, and the lock is held
             threading.Thread(target=seat.company.close, name="telegrad-dismiss", daemon=True).start()
@@ -498,6 +505,7 @@ class Worker:
             self._line.join(Turn(seat, task, known), seat.claim)
         if session.errands:
             run_errands(session, self.offers, self._neighbours, self.begin_upload)
+        seat.settle()
         self._collect(seat)
         if self._waiting_for_room and session.has_room:
             self._room.notify_all()

@@ -21,6 +21,7 @@ RECORD = m.ErrorRecord("SHAPE_INVALID", "no", 3, b"f" * 32, 0, True, {"op": "add
 COMMANDS: list[m.Command] = [
     m.Run(b"x" * 32, (0, 5, 0), (7, 0), b"abcd", 2, (2, 3)),
     m.Put(4, TYPE, b"", 1),
+    m.Put(4, TYPE, b"", 1, 4096),
     m.Expect(2**40, TYPE, 9),
     m.Alias(3, 2, 1),
     m.Release((1, 2, 3)),

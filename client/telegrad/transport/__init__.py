@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
+from telegrad.transport.shared_memory import SharedMemory
 from telegrad.wire.datasets import Column, Description, Missing
 from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, Fork, JobInfo, JobNews
 from telegrad.wire.messages import Command, ErrorRecord, Event
@@ -165,6 +166,8 @@ class Connection(Protocol):
     """A session's line to its server. Commands take effect once and in order, whatever the network does."""
 
     greeting: Greeting
+    memory: SharedMemory | None
+    """Memory that the server reads: what is placed there need not be uploaded. None where there is none, or not yet."""
 
     def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
         """Open the session; events go to ``deliver`` in order, the end of everything to ``lost``.

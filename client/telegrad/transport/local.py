@@ -13,6 +13,7 @@ from telegrad.ir.types import Type
 from telegrad.transport import DatasetCalls, Deliver, Greeting, JobCalls, Lost, UploadFailed
 from telegrad.transport.local_datasets import LocalDatasets
 from telegrad.transport.local_jobs import LocalJobs
+from telegrad.transport.shared_memory import SharedMemory
 from telegrad.wire.arrays import array_bytes, array_from
 from telegrad.wire.messages import Command, Ended, Event
 
@@ -41,6 +42,7 @@ class LocalConnection:
         self._heard = 0
         self._has_room = True
         self._open = False
+        self.memory: SharedMemory | None = None  # all memory is shared
 
     def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
         grant = self._worker.open_session(TENANT, "", None)

@@ -45,12 +45,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Make a small tensor from bytes (little-endian, C order)."""
+    """Make a tensor from bytes (little-endian, C order).
+
+    A small one brings them. Those of a larger one lie at a ``place`` in memory that both sides share, and ``data`` is
+    a view of them once the server has the command.
+    """
 
     name: int
     type: Type
-    data: bytes
+    data: bytes | memoryview
     scope: int = ROOT_SCOPE
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

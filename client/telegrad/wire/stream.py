@@ -45,7 +45,13 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
             request.run.is_recorded = command.is_recorded
         case m.Put():
             request.put.CopyFrom(
-                pb.Put(name=command.name, type=type_to_proto(command.type), data=command.data, scope=command.scope)
+                pb.Put(
+                    name=command.name,
+                    type=type_to_proto(command.type),
+                    data=bytes(command.data),
+                    scope=command.scope,
+                    place=command.place,
+                )
             )
         case m.Expect():
             request.expect.CopyFrom(pb.Expect(name=command.name, type=type_to_proto(command.type), scope=command.scope))
@@ -102,7 +108,9 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
                 r.is_recorded,
             )
         case "put":
-            return m.Put(request.put.name, type_from_proto(request.put.type), request.put.data, request.put.scope)
+            put = request.put
+            data = b"" if put.place else put.data
+            return m.Put(put.name, type_from_proto(put.type), data, put.scope, put.place)
         case "expect":
             return m.Expect(request.expect.name, type_from_proto(request.expect.type), request.expect.scope)
         case "alias":

@@ -18,10 +18,11 @@ import numpy as np
 from telegrad.errors import ExecutionError, OutOfDeviceMemory, TelegradError
 from telegrad.ir.types import Type
 from telegrad.ops.loops import Scan
-from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
+from telegrad.wire.arrays import array_bytes, array_from, type_of
 
 from telegrad_server.compiler.plan import Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
+from telegrad_server.executors.arrivals import Arrivals
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
@@ -100,6 +101,7 @@ class ArrayExecutor:
         self._cached_bytes = cached_bytes
         self._is_poisoned = is_poisoned
         self._runs = 0
+        self._arrivals = Arrivals()
         self._loaded: WeakKeyDictionary[Plan, Loaded] = WeakKeyDictionary()  # a plan's memory goes with it
 
     # ---- running
@@ -260,12 +262,12 @@ class ArrayExecutor:
         buffer, view = self.receive(type)
         if len(data) != len(view):
             array_from(type, data)  # raises DataCorrupt with both numbers
-        view[:] = data
+        np.copyto(np.frombuffer(view, np.uint8), np.frombuffer(data, np.uint8))  # others may run meanwhile
         return self.received(buffer)
 
     def receive(self, type: Type) -> tuple[Any, memoryview]:
         """A buffer for an upload, and its bytes."""
-        array = aligned_bytes(type.nbytes).view(numpy_dtype(type.dtype)).reshape(type.shape)
+        array = self._arrivals.take(type)
         return array, array.reshape(-1).view(np.uint8).data
 
     def received(self, buffer: Any) -> Array:

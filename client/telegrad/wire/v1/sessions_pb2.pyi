@@ -182,12 +182,14 @@ class Batch(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[AttachSessionRequest, _Mapping]]] = ...) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("session_id", "session_secret")
+    __slots__ = ("session_id", "session_secret", "wants_memory")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    WANTS_MEMORY_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     session_secret: bytes
-    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
+    wants_memory: bool
+    def __init__(self, session_id: _Optional[str] = ..., session_secret: _Optional[bytes] = ..., wants_memory: bool = ...) -> None: ...
 
 class Run(_message.Message):
     __slots__ = ("function", "inputs", "outputs", "immediates", "scope", "scopes", "group", "step", "is_recorded")
@@ -264,16 +266,18 @@ class Pull(_message.Message):
     def __init__(self, name: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., scope: _Optional[int] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ..., ticket: _Optional[bytes] = ...) -> None: ...
 
 class Put(_message.Message):
-    __slots__ = ("name", "type", "data", "scope")
+    __slots__ = ("name", "type", "data", "scope", "place")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     name: int
     type: _tensors_pb2.TensorType
     data: bytes
     scope: int
-    def __init__(self, name: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., data: _Optional[bytes] = ..., scope: _Optional[int] = ...) -> None: ...
+    place: int
+    def __init__(self, name: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., data: _Optional[bytes] = ..., scope: _Optional[int] = ..., place: _Optional[int] = ...) -> None: ...
 
 class Expect(_message.Message):
     __slots__ = ("name", "type", "scope")
@@ -356,12 +360,26 @@ class AttachSessionResponse(_message.Message):
     def __init__(self, event: _Optional[int] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., acknowledged: _Optional[_Union[Acknowledged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., function_needed: _Optional[_Union[FunctionNeeded, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
 
 class Attached(_message.Message):
-    __slots__ = ("incarnation", "received_sequence")
+    __slots__ = ("incarnation", "received_sequence", "memory")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     incarnation: str
     received_sequence: int
-    def __init__(self, incarnation: _Optional[str] = ..., received_sequence: _Optional[int] = ...) -> None: ...
+    memory: SharedMemory
+    def __init__(self, incarnation: _Optional[str] = ..., received_sequence: _Optional[int] = ..., memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
+
+class SharedMemory(_message.Message):
+    __slots__ = ("pid", "file", "bytes", "token")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    file: int
+    bytes: int
+    token: bytes
+    def __init__(self, pid: _Optional[int] = ..., file: _Optional[int] = ..., bytes: _Optional[int] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class Acknowledged(_message.Message):
     __slots__ = ("sequence",)

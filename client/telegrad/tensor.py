@@ -479,7 +479,13 @@ class Variable(Tensor):
 
     def read_version(self) -> None:
         """Let reads mean the version that the server will hold once everything sent has run."""
-        leaf = Leaf(self._value.type, Version(self, self.version), tensor=ref(self) if self._requires_grad else None)
+        before = self._value.node
+        leaf = Leaf(
+            self._value.type,
+            Version(self, self.version),
+            tensor=ref(self) if self._requires_grad else None,
+            like=before if isinstance(before, Leaf) else None,
+        )
         self.leaf = self._value = Value(leaf)
 
     @property

@@ -201,7 +201,7 @@ def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[
                 raise DataCorrupt(f"the Run's immediates end before input {i} ({type})", reason="DATA_LENGTH")
             value = executor.from_host(type, data[position:end])
             position = end
-        elif value.shape != type.shape or _type_of(value, executor) != type:
+        elif value.shape != type.shape or not (executor.is_of(value, type) or _type_of(value, executor) == type):
             raise GraphError(
                 f"input {i} of the function is {type}, given was {_type_of(value, executor)}", reason="SHAPE_INVALID"
             )

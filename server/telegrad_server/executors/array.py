@@ -16,9 +16,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from telegrad.errors import ExecutionError, OutOfDeviceMemory, TelegradError
-from telegrad.ir.types import Type
+from telegrad.ir.types import Type, bool_
 from telegrad.ops.loops import Scan
-from telegrad.wire.arrays import array_bytes, array_from, type_of
+from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 
 from telegrad_server.compiler.plan import Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
@@ -30,12 +30,14 @@ from telegrad_server.executors.memory import Memory, host_memory
 from telegrad_server.executors.native import Native, native_kernels
 from telegrad_server.executors.native_loops import native_scan
 from telegrad_server.executors.program import POISON, Program, run_calls
-from telegrad_server.executors.recycle import Recycled, aligned_bytes
+from telegrad_server.executors.recycle import LARGE_BYTES, Recycled, aligned_bytes
 
 Array = Any
 
 CACHED_BYTES = 1 << 30
 """Arenas and recycled results of all loaded plans together; the plan used least recently is unloaded first."""
+
+SMALL_BYTES = 4096
 
 _FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, BufferError)
 """What array libraries raise when an op cannot be done; anything else is our own mistake."""
@@ -259,10 +261,15 @@ class ArrayExecutor:
 
     def from_host(self, type: Type, data: bytes | memoryview) -> Array:
         """An array with a copy of these bytes."""
+        if type.nbytes <= SMALL_BYTES and self.is_host and type.dtype is not bool_:
+            return array_from(type, bytes(data))  # a third of the time, and a step has a number for each parameter
         buffer, view = self.receive(type)
         if len(data) != len(view):
             array_from(type, data)  # raises DataCorrupt with both numbers
-        np.copyto(np.frombuffer(view, np.uint8), np.frombuffer(data, np.uint8))  # others may run meanwhile
+        if len(data) > LARGE_BYTES:
+            np.copyto(np.frombuffer(view, np.uint8), np.frombuffer(data, np.uint8))  # others may run meanwhile
+        else:
+            view[:] = data
         return self.received(buffer)
 
     def receive(self, type: Type) -> tuple[Any, memoryview]:
@@ -282,6 +289,10 @@ class ArrayExecutor:
     def to_host(self, array: Array) -> memoryview:
         """The array's bytes, little-endian in C order."""
         return array_bytes(array)
+
+    def is_of(self, array: Array, type: Type) -> bool:
+        """Whether this is an array with elements of the type's, as far as a glance tells."""
+        return getattr(array, "dtype", None) is numpy_dtype(type.dtype)
 
     def type_of(self, array: Array) -> Type:
         """The type of an array."""

@@ -65,6 +65,10 @@ class Executor(Protocol):
         """The array's bytes, little-endian in C order; they stay valid while the view is held."""
         ...
 
+    def is_of(self, array: Array, type: Type) -> bool:
+        """Whether this is an array of this executor with elements of the type's, as far as a glance tells."""
+        ...
+
     def type_of(self, array: Array) -> Type:
         """The type of an array."""
         ...

@@ -18,6 +18,9 @@ from telegrad_server.executors.library import Call, Library, Pointer
 
 Array = Any
 
+HEAD_BYTES = object.__basicsize__
+"""Behind so many bytes an array of NumPy has the address of its elements: to ask it for that takes a microsecond."""
+
 Layout = tuple[Type, Strides]
 """An operand's type, and its strides in elements."""
 
@@ -111,12 +114,12 @@ class Driver:
             return None
         count, slots = len(self._pointers), tuple(self._numbers)
         pointers = (Pointer * count)(*self._pointers)
-        bases = (ctypes.c_void_p * len(slots))()
+        arrays = (ctypes.c_void_p * len(slots))()
         point = self.library.point
 
         def run(values: list[Array]) -> None:
-            bases[:] = [values[i].ctypes.data for i in slots]
-            point(pointers, count, bases)
+            arrays[:] = [id(values[i]) for i in slots]  # of an object: where it begins
+            point(pointers, count, arrays, HEAD_BYTES)
 
         return run
 

@@ -67,7 +67,10 @@ class Program:
         self.results: list[tuple[int, Type]] = [
             (i, slot.type) for i, slot in enumerate(plan.slots) if slot.place is Place.RESULT
         ]
-        self.uses_blas = _uses_blas(plan)
+        kernels = zip(plan.steps, self._kernels, strict=True)
+        self.uses_blas = any(
+            (step.op.uses_blas and not found) or any(map(_uses_blas, step.plans)) for step, found in kernels
+        )
         self.leaving = [k for k, i in enumerate(plan.outputs) if plan.slots[i].place in (Place.RESULT, Place.VIEW)]
 
     def load(self, plan: Plan) -> Iterator[int]:

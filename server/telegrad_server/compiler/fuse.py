@@ -19,15 +19,27 @@ from telegrad.ops.cross_entropy import SoftmaxCrossEntropy
 from telegrad.ops.index import CheckedIndex
 from telegrad.ops.loops import Loop, Scan
 from telegrad.ops.probability import LogSoftmax, Softmax
-from telegrad.ops.reduce import Max, Sum
+from telegrad.ops.reduce import Max, Sum, reduced
 from telegrad.ops.shape import BroadcastTo, Reshape, expand_dims, reshape
 
 from telegrad_server.compiler.fused import Fused
-from telegrad_server.compiler.groups import LONGEST_ROW, Group, Grouping, is_constant, row_length
+from telegrad_server.compiler.groups import (
+    LONGEST_ROW,
+    Group,
+    Grouping,
+    column_count,
+    constant_behind,
+    is_constant,
+    row_length,
+)
 from telegrad_server.compiler.rebuild import rewritten, without_dead_code
+from telegrad_server.compiler.recompute import Recomputing
 
 LEAST_ELEMENTS = 1 << 16
 """Elements that the elementwise ops of a function make: one with fewer is not worth the wait for a compiler."""
+
+SHORTEST_ROW = 16
+"""Elements: of shorter ones a sum for each channel is not made of the sums of rows."""
 
 MOST_KERNELS = 256
 """Different ones in one graph; one with more is left as it is, for a compiler would take minutes."""
@@ -68,7 +80,8 @@ def _fused(graph: Graph, *, least_ops: int) -> Graph:
     position = {id(node): i for i, node in enumerate(graph.nodes)}
     for group in groups:
         group.nodes.sort(key=lambda node: position[id(node)])
-    made = {id(group): _Made(group, grouping) for group in groups}
+    again = Recomputing(grouping)
+    made = {id(group): _Made(group, grouping, again) for group in groups}
     if len({to_text(m.body) for m in made.values()}) > MOST_KERNELS:
         return graph
     return _rebuilt(graph, grouping, made, position)
@@ -79,6 +92,8 @@ def _fused(graph: Graph, *, least_ops: int) -> Graph:
 
 def _in_parts(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     op = node.op
+    if isinstance(op, Sum):
+        return _channel_sums(node, op, inputs[0])
     if not isinstance(op, Softmax | LogSoftmax | SoftmaxCrossEntropy):
         return None
     (x, *rest) = inputs
@@ -94,6 +109,22 @@ def _in_parts(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
             return (shifted - e.log(rows(e.exp(shifted))),)
         p = e.exp(shifted)
         return (p / rows(p),)
+
+
+def _channel_sums(node: Node, op: Sum, x: Value) -> Sequence[Value] | None:
+    """A sum over the first axes and the last ones, as of a channel: sums of rows, which a group takes, and of those."""
+    kept = [a for a, size in enumerate(x.shape) if size != 1 and a not in op.axes]
+    if not kept or x.dtype is not t.float32 or not x.size:
+        return None
+    last = tuple([a for a in op.axes if a > kept[-1]])
+    rows = Sum(last, True)
+    if not SHORTEST_ROW <= row_length(rows, x.shape) <= LONGEST_ROW:
+        return None
+    first = Sum(tuple([a for a in op.axes if a not in last]), True)
+    if not column_count(first, reduced(x.shape, last, keepdims=True)):
+        return None
+    with origin(node.origin):
+        return (reshape(first(rows(x)), node.types[0].shape),)
 
 
 def _cross_entropy(op: SoftmaxCrossEntropy, x: Value, labels: Value, top: Value) -> tuple[Value, Value]:
@@ -113,7 +144,7 @@ def _cross_entropy(op: SoftmaxCrossEntropy, x: Value, labels: Value, top: Value)
 class _Made:
     """The body of a group, and what comes in and goes out."""
 
-    def __init__(self, group: Group, grouping: Grouping) -> None:
+    def __init__(self, group: Group, grouping: Grouping, again: Recomputing) -> None:
         self.group = group
         members = {id(node) for node in group.nodes}
         known: dict[Value, Value] = {}
@@ -129,34 +160,48 @@ class _Made:
                 body.append(node)
                 known[v] = Value(node)
                 return known[v]
+            if again.is_again(v, group):
+                add(v.node)
+                return known[v]
             known[v] = new_input(v.type)
             self.inputs.append(v)
             arguments.append(known[v])
             return known[v]
 
-        for node in group.nodes:
-            sources = [_constant_behind(v) if id(v.node) not in members else v for v in node.inputs]
+        def add(node: Node) -> None:
+            sources = [constant_behind(v) if id(v.node) not in members else v for v in node.inputs]
             if all(is_constant(v) for v in sources):  # its shape would be that of a number
                 sources = list(node.inputs)
             own = Node(node.op, tuple([inner(v) for v in sources]), node.types, (), node.origin)
             body.append(own)
             known[Value(node)] = Value(own)
+
+        for node in group.nodes:
+            add(node)
         self.views: list[Node] = []  # moves of results that are needed outside: there they cost nothing
         seen: dict[Value, None] = {}
         for node in group.nodes:
-            if grouping.is_seen_outside(node, members):
+            if grouping.is_seen_outside(node, members, again.is_again):
                 while isinstance(node.op, Reshape | BroadcastTo):
                     self.views.append(node)
                     node = node.inputs[0].node
                 seen[Value(node)] = None
         self.outputs = sorted(seen, key=lambda v: -v.type.nbytes)  # the first may take an operand's place
-        self.body = Graph(
-            tuple(arguments), tuple([known[v] for v in self.outputs]), (*[v.node for v in arguments], *body)
-        )
+        results = tuple([known[v] for v in self.outputs])
+        needed = {id(v.node) for v in results}
+        for node in reversed(body):  # what another group computes again may be needed no more
+            if id(node) in needed:
+                needed.update([id(v.node) for v in node.inputs])
+        used = [(v, own) for v, own in zip(self.inputs, arguments, strict=True) if id(own.node) in needed]
+        self.inputs, arguments = [v for v, _ in used], [own for _, own in used]
+        nodes = [*[v.node for v in arguments], *[node for node in body if id(node) in needed]]
+        self.body = Graph(tuple(arguments), results, tuple(nodes))
 
     def nodes(self, new: dict[Value, Value]) -> list[Node]:
         """The node in the new graph, and views of its results; ``new`` learns what they stand for."""
         group = self.group
+        if not self.outputs:
+            return []
         op = Fused(self.body, group.size, group.length, _overwritable(self.body, group))
         inputs = tuple([new.get(v, v) for v in self.inputs])
         made = [Node(op, inputs, self.body.output_types, (), group.nodes[0].origin)]
@@ -166,14 +211,6 @@ class _Made:
                 made.append(Node(view.op, (new[view.inputs[0]],), view.types, (), view.origin))
                 new[Value(view)] = Value(made[-1])
         return made
-
-
-def _constant_behind(v: Value) -> Value:
-    """The constant that a value is many times, else the value."""
-    found = v
-    while isinstance(found.node.op, BroadcastTo | Reshape):
-        found = found.node.inputs[0]
-    return found if is_constant(found) else v
 
 
 def _overwritable(body: Graph, group: Group) -> tuple[int, ...]:

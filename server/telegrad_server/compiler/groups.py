@@ -14,7 +14,7 @@ All follows from types alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -303,9 +303,20 @@ class Grouping:
                 for node in group.nodes:
                     del self.group_of[id(node)]
 
-    def is_seen_outside(self, node: Node, members: Collection[int]) -> bool:
-        """Whether anything beyond its group needs the node."""
-        return id(node) in self._leaving or any(id(user) not in members for user in self._users[id(node)])
+    def is_seen_outside(
+        self, node: Node, members: Collection[int], is_again: Callable[[Value, Group], bool] = lambda v, group: False
+    ) -> bool:
+        """Whether anything beyond its group needs the node, but for groups that compute its value again."""
+        outside = [self.group_of.get(id(user)) for user in self._users[id(node)] if id(user) not in members]
+        return self.leaves(node) or any(group is None or not is_again(Value(node), group) for group in outside)
+
+    def users(self, node: Node) -> Sequence[Node]:
+        """The nodes that need one."""
+        return self._users[id(node)]
+
+    def leaves(self, node: Node) -> bool:
+        """Whether the graph gives a result of the node."""
+        return id(node) in self._leaving
 
     def groups(self) -> Iterable[Group]:
         """All groups, in the order of their first nodes."""
@@ -315,3 +326,11 @@ class Grouping:
 def is_constant(value: Value) -> bool:
     """Whether a kernel can hold the value as a literal."""
     return isinstance(value.node.op, Constant) and value.dtype in C_TYPES
+
+
+def constant_behind(v: Value) -> Value:
+    """The constant that a value is many times, else the value."""
+    found = v
+    while isinstance(found.node.op, BroadcastTo | Reshape):
+        found = found.node.inputs[0]
+    return found if is_constant(found) else v

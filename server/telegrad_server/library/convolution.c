@@ -9,6 +9,7 @@
 enum {
     TG_CONVOLUTION_DEPTH = 384,
     TG_COPIED = 48 << 10,     /* floats of a copied block of rows: half of the second cache */
+    TG_COPIED_FLAT = 96 << 10, /* the same, where there is a block for each column of taps: most of it is read once */
     TG_CHANNELS = 16 * TG_ROWS, /* channels of a result in a unit */
     TG_POSITIONS = 256,       /* sums over at least so many positions before they are added to a weight */
     TG_WEIGHT_ROWS = 8 * TG_ROWS,  /* about so many taps of the weight in a unit */
@@ -32,120 +33,146 @@ struct tg_reading {
     long low_y, low_x;                      /* the least of each */
     long block, blocks, lines, line, pitch; /* rows of positions in a block, blocks, lines and floats of a copy */
     long plane;                             /* floats of a channel's copy */
+    long is_flat, apart, wide, deep;        /* whether it is of whole blocks, one for each column and phase of taps: how many */
 };
 
 static long tg_most(long a, long b) { return a > b ? a : b; }
 static long tg_least(long a, long b) { return a < b ? a : b; }
 static long tg_parts(long n, long size) { return (n + size - 1) / size; }
 
-static void tg_lay_out(struct tg_reading *r)
+static void tg_lay_out_as(struct tg_reading *r, long is_flat)
 {
     long high_y = r->low_y = r->taps ? r->tap_y[0] : 0, high_x = r->low_x = r->taps ? r->tap_x[0] : 0;
     for (long t = 0; t < r->taps; t++) {
         r->low_y = tg_least(r->low_y, r->tap_y[t]), high_y = tg_most(high_y, r->tap_y[t]);
         r->low_x = tg_least(r->low_x, r->tap_x[t]), high_x = tg_most(high_x, r->tap_x[t]);
     }
-    r->pitch = tg_parts((r->columns - 1) * r->step_x + high_x - r->low_x + 1, r->step_x);
-    r->line = r->pitch * r->step_x;
-    long lines = TG_COPIED / tg_most(1, r->channels * r->line), more = high_y - r->low_y + 1;
-    r->block = tg_most(1, tg_least(r->rows, lines < more ? 1 : (lines - more) / r->step_y + 1));
+    long more = high_y - r->low_y + 1;
+    r->is_flat = is_flat;
+    r->apart = high_x - r->low_x + 1;
+    for (long t = 0; t < r->taps; t++)
+        if (r->tap_x[t] > r->low_x)
+            r->apart = tg_least(r->apart, r->tap_x[t] - r->low_x);
+    r->wide = is_flat ? (high_x - r->low_x) / r->apart + 1 : 1;
+    r->deep = is_flat ? tg_least(r->step_y, more) : 1;
+    r->pitch = is_flat ? r->columns : tg_parts((r->columns - 1) * r->step_x + high_x - r->low_x + 1, r->step_x);
+    r->line = is_flat ? r->columns : r->pitch * r->step_x;
+    long step = is_flat ? 1 : r->step_y, room = is_flat ? TG_COPIED_FLAT : TG_COPIED;
+    long lines = room / tg_most(1, r->channels * r->line * r->wide * r->deep);
+    more = is_flat ? (more - 1) / r->step_y + 1 : more;
+    r->block = tg_most(1, tg_least(r->rows, lines < more ? 1 : (lines - more) / step + 1));
     r->blocks = tg_parts(r->rows, r->block);
     r->block = tg_parts(r->rows, tg_most(1, r->blocks));
-    r->lines = (r->block - 1) * r->step_y + more;
-    r->plane = r->lines * r->line;
+    r->lines = (r->block - 1) * step + more;
+    r->plane = r->lines * r->line * r->wide * r->deep;
+}
+
+/* Vectors that are computed for all positions. */
+static long tg_vectors(const struct tg_reading *r)
+{
+    long vectors = r->is_flat ? tg_parts(r->block * r->columns, TG_WIDTH) : r->block * tg_parts(r->columns, TG_WIDTH);
+    return r->blocks * tg_parts(vectors, TG_VECTORS) * TG_VECTORS;
+}
+
+/* Where lines of positions do not fill vectors, the copy has for each column of taps, and each phase of a step in y, a whole
+   block of what is read, line behind line without a gap: a vector then goes on in the next line. */
+static void tg_lay_out(struct tg_reading *r, long may_be_flat)
+{
+    tg_lay_out_as(r, 0);
+    if (!may_be_flat || r->columns % TG_WIDTH == 0 || !r->taps)
+        return;
+    long vectors = tg_vectors(r);
+    tg_lay_out_as(r, 1);
+    if (tg_vectors(r) > vectors)
+        tg_lay_out_as(r, 0);
 }
 
 /* Where in a channel's copy the tap of the block's first position lies. */
 static long tg_tap_offset(const struct tg_reading *r, long t)
 {
-    long x = r->tap_x[t] - r->low_x;
-    return (r->tap_y[t] - r->low_y) * r->line + x % r->step_x * r->pitch + x / r->step_x;
+    long x = r->tap_x[t] - r->low_x, y = r->tap_y[t] - r->low_y;
+    if (r->is_flat)
+        return ((x / r->apart * r->deep + y % r->deep) * r->lines + y / r->step_y) * r->line;
+    return y * r->line + x % r->step_x * r->pitch + x / r->step_x;
+}
+
+/* Copy row[x], row[x + step] and so on, `count` of them, with zeros for what is outside. */
+static void tg_copy_line(const float *row, long width, long x, long step, long count, float *to)
+{
+    long begin = x >= 0 ? 0 : tg_least(count, tg_parts(-x, step)); /* those in [begin, end) exist */
+    long end = tg_most(begin, x >= width ? 0 : tg_least(count, tg_parts(width - x, step)));
+    for (long k = 0; k < begin; k++)
+        to[k] = 0.0f;
+    if (step == 1)
+        for (long k = begin; k < end; k++)
+            to[k] = row[x + k];
+    else if (step == 2)
+        for (long k = begin; k < end; k++)
+            to[k] = row[x + 2 * k];
+    else
+        for (long k = begin; k < end; k++)
+            to[k] = row[x + k * step];
+    for (long k = end; k < count; k++)
+        to[k] = 0.0f;
+}
+
+/* The same for whole lines of a channel behind each other: position (y, x) gets what is `shift` beside it in line y + top. */
+static void tg_copy_lines(const float *plane, long height, long width, long top, long shift, long lines, float *to)
+{
+    long begin = tg_least(lines, tg_most(0, -top)), end = tg_most(begin, tg_least(lines, height - top));
+    long left = tg_least(width, tg_most(0, -shift)), right = tg_least(width, tg_most(0, shift));
+    float *inside = to + begin * width;
+    long count = (end - begin) * width - left - right;
+    memset(to, 0, begin * width * sizeof(float));
+    memset(to + end * width, 0, (lines - end) * width * sizeof(float));
+    if (count > 0)
+        memcpy(inside + left, plane + (top + begin) * width + left + shift, count * sizeof(float));
+    for (long line = begin; line < end; line++, inside += width) {
+        for (long k = 0; k < left; k++)
+            inside[k] = 0.0f;
+        for (long k = width - right; k < width; k++)
+            inside[k] = 0.0f;
+    }
 }
 
 /* Copy what the positions from row `first` on read, of `channels` channels. */
 static void tg_copy(const struct tg_reading *r, const float *from, long first, long channels, float *to)
 {
+    long planes = r->is_flat ? r->wide * r->deep : 1, step_y = r->is_flat ? r->step_y : 1;
+    long phases = r->is_flat ? 1 : r->step_x;
+    long is_shifted = r->is_flat && r->step_x == 1 && r->step_y == 1 && r->columns == r->width;
+    for (long c = 0; is_shifted && c < channels; c++)
+        for (long plane = 0; plane < planes; plane++, to += r->lines * r->line)
+            tg_copy_lines(
+                from + c * r->height * r->width, r->height, r->width, first + r->low_y, r->low_x + plane * r->apart,
+                r->lines, to);
+    if (is_shifted)
+        return;
     for (long c = 0; c < channels; c++)
-        for (long i = 0; i < r->lines; i++, to += r->line) {
-            long y = first * r->step_y + r->low_y + i;
-            if (y < 0 || y >= r->height) {
-                memset(to, 0, r->line * sizeof(float));
-                continue;
+        for (long plane = 0; plane < planes; plane++)
+            for (long i = 0; i < r->lines; i++, to += r->line) {
+                long y = first * r->step_y + r->low_y + plane % r->deep + i * step_y;
+                long x = r->low_x + plane / r->deep * r->apart;
+                if (y < 0 || y >= r->height) {
+                    memset(to, 0, r->line * sizeof(float));
+                    continue;
+                }
+                const float *row = from + (c * r->height + y) * r->width;
+                for (long phase = 0; phase < phases; phase++)
+                    tg_copy_line(row, r->width, x + phase, r->step_x, r->pitch, to + phase * r->pitch);
             }
-            const float *row = from + (c * r->height + y) * r->width;
-            for (long phase = 0; phase < r->step_x; phase++) {
-                float *part = to + phase * r->pitch;
-                long x = r->low_x + phase; /* of its first element; those in [begin, end) exist */
-                long begin = x >= 0 ? 0 : tg_least(r->pitch, tg_parts(-x, r->step_x));
-                long end = x >= r->width ? 0 : tg_least(r->pitch, tg_parts(r->width - x, r->step_x));
-                end = tg_most(begin, end);
-                for (long k = 0; k < begin; k++)
-                    part[k] = 0.0f;
-                if (r->step_x == 1)
-                    for (long k = begin; k < end; k++)
-                        part[k] = row[x + k];
-                else if (r->step_x == 2)
-                    for (long k = begin; k < end; k++)
-                        part[k] = row[x + 2 * k];
-                else
-                    for (long k = begin; k < end; k++)
-                        part[k] = row[x + k * r->step_x];
-                for (long k = end; k < r->pitch; k++)
-                    part[k] = 0.0f;
-            }
-        }
 }
 
-/* Lines of a narrow image fill a vector together: it is put together of `parts` pieces that lie apart. Where the compiler
-   has no word for that a vector is one piece. */
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector) && (defined(__AVX512F__) || defined(__AVX2__))
-#define TG_JOINS
-#endif
-#endif
-
-#ifdef TG_JOINS
-enum { TG_PARTS = TG_WIDTH / 4 }; /* at most: pieces of four */
-typedef float tg_half __attribute__((vector_size(TG_WIDTH * 2), aligned(4), may_alias));
-typedef float tg_four __attribute__((vector_size(16), aligned(4), may_alias));
-
-static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, const float *const *at, long offset)
-{
-#define TG_PIECE(TYPE, K) (*(const TYPE *)(at[K] + offset))
-#if defined(__AVX512F__)
-    if (parts == 4) {
-        tg_half low = __builtin_shufflevector(TG_PIECE(tg_four, 0), TG_PIECE(tg_four, 1), 0, 1, 2, 3, 4, 5, 6, 7);
-        tg_half high = __builtin_shufflevector(TG_PIECE(tg_four, 2), TG_PIECE(tg_four, 3), 0, 1, 2, 3, 4, 5, 6, 7);
-        return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    }
-    if (parts == 2)
-        return __builtin_shufflevector(
-            TG_PIECE(tg_half, 0), TG_PIECE(tg_half, 1), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-#else
-    if (parts == 2)
-        return __builtin_shufflevector(TG_PIECE(tg_four, 0), TG_PIECE(tg_four, 1), 0, 1, 2, 3, 4, 5, 6, 7);
-#endif
-    return *(const tg_vector *)(at[0] + offset);
-}
-#else
-enum { TG_PARTS = 1 };
-
-static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, const float *const *at, long offset)
-{
-    return *(const tg_vector *)(at[0] + offset);
-}
-#endif
-
-/* Some channels at TG_VECTORS vectors of positions: x points to each piece of them, c to each vector, `offsets` to what each
-   product adds. */
+/* Some channels at TG_VECTORS vectors of positions: x and c point to each vector, `offsets` to what each product adds, and
+   a to the weights of all rows for each product. */
 static inline __attribute__((always_inline)) void tg_window_tile(
-    long rows, long parts, long depth, const float *a, long a_row, const float *const *x, const long *offsets,
-    float *const *c, long c_row, long accumulate)
+    long rows, long depth, const float *a, const float *const *x, const long *offsets, float *const *c, long c_row,
+    long accumulate)
 {
     tg_vector sum[TG_ROWS][TG_VECTORS];
-    const float *at[TG_VECTORS * TG_PARTS];
+    const float *at[TG_VECTORS];
 #pragma GCC unroll 8
-    for (long j = 0; j < TG_VECTORS * parts; j++)
+    for (long j = 0; j < TG_VECTORS; j++)
         at[j] = x[j];
 #pragma GCC unroll 8
     for (long j = 0; j < TG_VECTORS; j++)
@@ -156,12 +183,12 @@ static inline __attribute__((always_inline)) void tg_window_tile(
         tg_vector right[TG_VECTORS];
 #pragma GCC unroll 8
         for (long j = 0; j < TG_VECTORS; j++)
-            right[j] = tg_joined(parts, at + j * parts, offsets[p]);
+            right[j] = *(const tg_vector *)(at[j] + offsets[p]);
 #pragma GCC unroll 8
         for (long i = 0; i < rows; i++)
 #pragma GCC unroll 8
             for (long j = 0; j < TG_VECTORS; j++)
-                sum[i][j] += a[i * a_row + p] * right[j];
+                sum[i][j] += a[p * rows + i] * right[j];
     }
 #pragma GCC unroll 8
     for (long j = 0; j < TG_VECTORS; j++)
@@ -182,26 +209,16 @@ static inline __attribute__((always_inline)) void tg_window_tile(
 #endif
 
 static void tg_window_tiles(
-    long rows, long depth, const float *a, long a_row, const float *const *x, const long *offsets, float *const *c,
-    long c_row, long accumulate)
+    long rows, long depth, const float *a, const float *const *x, const long *offsets, float *const *c, long c_row,
+    long accumulate)
 {
 #define TG_CASE_OF_ROWS(R) \
     case R: \
-        tg_window_tile(R, 1, depth, a, a_row, x, offsets, c, c_row, accumulate); \
+        tg_window_tile(R, depth, a, x, offsets, c, c_row, accumulate); \
         return;
     switch (rows) {
         TG_ROWS(TG_CASE_OF_ROWS)
     }
-}
-
-/* The same for TG_ROWS rows at vectors of several pieces. */
-static void tg_joined_tiles(
-    long parts, long depth, const float *a, long a_row, const float *const *x, const long *offsets, float *const *c, long c_row)
-{
-    if (parts == 2)
-        tg_window_tile(TG_ROWS, TG_PARTS < 2 ? TG_PARTS : 2, depth, a, a_row, x, offsets, c, c_row, 0);
-    else
-        tg_window_tile(TG_ROWS, TG_PARTS, depth, a, a_row, x, offsets, c, c_row, 0);
 }
 
 /* So many of the rows that are left are done next: two middling tiles are faster than a large and a tiny one. */
@@ -210,16 +227,21 @@ static long tg_next_rows(long left)
     return left <= TG_ROWS ? left : left < 2 * TG_ROWS ? (left + 1) / 2 : TG_ROWS;
 }
 
-/* Of how many pieces vectors for so many rows of positions are: of one, unless others are a tenth fewer. */
-static long tg_pieces(long rows, long columns, long channels)
+/* The rows of the tile that begins with channel i. */
+static long tg_tile_rows(long i, long channels)
 {
-    long found = 1, least = rows * tg_parts(columns, TG_WIDTH);
-    for (long parts = 2; parts <= TG_PARTS && channels >= TG_ROWS; parts *= 2) {
-        long vectors = tg_parts(rows * tg_parts(columns, TG_WIDTH / parts), parts);
-        if (10 * vectors < 9 * least)
-            found = parts, least = vectors;
+    return tg_next_rows(tg_least(channels - i, TG_CHANNELS - i % TG_CHANNELS));
+}
+
+/* weight[channels, inner] as tiles read it: of the rows of a tile what each product takes lies together. */
+static void tg_pack_weights(const float *weight, long channels, long inner, float *to)
+{
+    for (long i = 0, rows; i < channels; i += rows, to += rows * inner) {
+        rows = tg_tile_rows(i, channels);
+        for (long p = 0; p < inner; p++)
+            for (long k = 0; k < rows; k++)
+                to[p * rows + k] = weight[(i + k) * inner + p];
     }
-    return found;
 }
 
 /* Store, or add, `count` neighbours, or such with a distance. */
@@ -233,53 +255,40 @@ static inline void tg_put(float *to, long distance, const float *from, long coun
             to[s * distance] = accumulate ? to[s * distance] + from[s] : from[s];
 }
 
-/* A block of rows of positions, already copied, for `channels` channels of the result: weight[channels, r->channels * taps]. */
+/* A block of rows of positions, already copied, for `channels` channels of the result: packed weight[channels, r->channels * taps]. */
 static void tg_windows(
     const struct tg_reading *r, long first, const float *copy, const long *offsets, const float *weight, long channels,
     float *to, long to_channel, long to_row, long to_column)
 {
     long inner = r->channels * r->taps, last = tg_least(r->rows, first + r->block);
-    long parts = tg_pieces(r->block, r->columns, channels), width = TG_WIDTH / parts;
-    long of_line = tg_parts(r->columns, width), pieces = (last - first) * of_line;
+    long rows_at_once = r->is_flat ? last - first : 1; /* of positions: a line, or all */
+    long columns = r->columns * rows_at_once;
+    long of_line = tg_parts(columns, TG_WIDTH), vectors = (last - first) / rows_at_once * of_line;
     long depth = tg_most(1, tg_parts(inner, tg_most(1, tg_parts(inner, TG_CONVOLUTION_DEPTH))));
     float edge[TG_VECTORS][TG_ROWS * TG_WIDTH];
     for (long begin = 0; begin < inner || begin == 0; begin += depth) {
         long deep = tg_least(depth, inner - begin), accumulate = begin > 0;
-        for (long v = 0; v < pieces; v += TG_VECTORS * parts) {
-            const float *x[TG_VECTORS * TG_PARTS];
-            float *c[TG_VECTORS * TG_PARTS], *at[TG_VECTORS];
-            long widths[TG_VECTORS * TG_PARTS], is_whole = to_column == 1 && parts == 1;
-            for (long j = 0; j < TG_VECTORS * parts; j++) {
-                long k = tg_least(v + j, pieces - 1), row = k / of_line, column = k % of_line * width;
+        for (long v = 0; v < vectors; v += TG_VECTORS) {
+            const float *x[TG_VECTORS];
+            float *c[TG_VECTORS], *at[TG_VECTORS];
+            long widths[TG_VECTORS], is_whole = to_column == 1;
+            for (long j = 0; j < TG_VECTORS; j++) {
+                long k = tg_least(v + j, vectors - 1), row = k / of_line, column = k % of_line * TG_WIDTH;
                 x[j] = copy + row * r->step_y * r->line + column;
                 c[j] = to + (first + row) * to_row + column * to_column;
-                widths[j] = v + j < pieces ? tg_least(width, r->columns - column) : 0;
-                is_whole &= widths[j] == width;
+                widths[j] = v + j < vectors ? tg_least(TG_WIDTH, columns - column) : 0;
+                is_whole &= widths[j] == TG_WIDTH;
             }
             for (long i = 0, rows; i < channels; i += rows) {
-                rows = tg_next_rows(channels - i);
-                const float *a = weight + i * inner + begin;
-                if (is_whole) {
-                    for (long j = 0; j < TG_VECTORS; j++)
-                        at[j] = c[j] + i * to_channel;
-                    tg_window_tiles(rows, deep, a, inner, x, offsets + begin, at, to_channel, accumulate);
-                    continue;
-                }
+                rows = tg_tile_rows(i, channels);
                 for (long j = 0; j < TG_VECTORS; j++)
-                    at[j] = edge[j];
-                long before = 0; /* rows of the tile that have been done already */
-                if (parts == 1)
-                    tg_window_tiles(rows, deep, a, inner, x, offsets + begin, at, TG_WIDTH, 0);
-                else {
-                    before = tg_most(0, i + TG_ROWS - channels);
-                    rows = TG_ROWS - before;
-                    tg_joined_tiles(parts, deep, a - before * inner, inner, x, offsets + begin, at, TG_WIDTH);
-                }
-                for (long j = 0; j < TG_VECTORS * parts; j++)
+                    at[j] = is_whole ? c[j] + i * to_channel : edge[j];
+                tg_window_tiles(
+                    rows, deep, weight + i * inner + begin * rows, x, offsets + begin, at, is_whole ? to_channel : TG_WIDTH,
+                    is_whole && accumulate);
+                for (long j = 0; j < TG_VECTORS && !is_whole; j++)
                     for (long k = 0; k < rows; k++)
-                        tg_put(
-                            c[j] + (i + k) * to_channel, to_column,
-                            edge[j / parts] + (before + k) * TG_WIDTH + j % parts * width, widths[j], accumulate);
+                        tg_put(c[j] + (i + k) * to_channel, to_column, edge[j] + k * TG_WIDTH, widths[j], accumulate);
             }
         }
     }
@@ -293,7 +302,7 @@ static void tg_offsets(const struct tg_reading *r, long channels, long *to)
 }
 
 /* The reading of x for y; `taps` has room for two numbers for each. */
-static struct tg_reading tg_forwards(const struct tg_convolution *g, long *taps)
+static struct tg_reading tg_forwards(const struct tg_convolution *g, long *taps, long may_be_flat)
 {
     long count = g->kernel_y * g->kernel_x;
     struct tg_reading r = {g->channels, g->height, g->width, g->rows, g->columns, g->stride_y, g->stride_x, count, taps, taps + count};
@@ -301,7 +310,7 @@ static struct tg_reading tg_forwards(const struct tg_convolution *g, long *taps)
         r.tap_y[t] = t / g->kernel_x * g->dilation_y - g->before_y;
         r.tap_x[t] = t % g->kernel_x * g->dilation_x - g->before_x;
     }
-    tg_lay_out(&r);
+    tg_lay_out(&r, may_be_flat);
     return r;
 }
 
@@ -315,7 +324,7 @@ static long tg_is_plain(const struct tg_convolution *g)
 long tg_convolution_units(const struct tg_convolution *g)
 {
     long taps[2 * g->kernel_y * g->kernel_x];
-    long blocks = tg_is_plain(g) ? 1 : tg_forwards(g, taps).blocks;
+    long blocks = tg_is_plain(g) ? 1 : tg_forwards(g, taps, 1).blocks;
     return g->samples * blocks * g->groups * tg_parts(g->outputs, TG_CHANNELS);
 }
 
@@ -323,15 +332,19 @@ void tg_convolution(const void *arguments, long begin, long end)
 {
     const struct tg_convolution *g = arguments;
     long taps[2 * g->kernel_y * g->kernel_x];
-    struct tg_reading r = tg_forwards(g, taps);
+    struct tg_reading r = tg_forwards(g, taps, 1);
     long inner = g->channels * r.taps, parts = tg_parts(g->outputs, TG_CHANNELS), is_plain = tg_is_plain(g);
     long *offsets = tg_scratch(
-        is_plain ? TG_GEMM_BYTES : inner * sizeof(long) + (g->channels * r.plane + 2 * TG_WIDTH) * sizeof(float));
-    float *copy = (float *)(offsets + inner);
+        is_plain ? TG_GEMM_BYTES
+                 : (inner + g->groups * parts) * sizeof(long) +
+                       (g->channels * r.plane + 2 * TG_WIDTH + g->groups * g->outputs * inner) * sizeof(float));
+    long *is_packed = offsets + inner; /* by group and part */
+    float *copy = (float *)(is_packed + g->groups * parts), *packed = copy + g->channels * r.plane + 2 * TG_WIDTH;
     if (is_plain)
         r.blocks = 1;
     else {
         tg_offsets(&r, g->channels, offsets);
+        memset(is_packed, 0, g->groups * parts * sizeof(long));
         memset(copy + g->channels * r.plane, 0, 2 * TG_WIDTH * sizeof(float)); /* a line's last vector reads on */
     }
     for (long unit = begin, copied = -1; unit < end; unit++) {
@@ -350,7 +363,11 @@ void tg_convolution(const void *arguments, long begin, long end)
         if (unit / parts != copied)
             tg_copy(&r, x, first, g->channels, copy);
         copied = unit / parts;
-        tg_windows(&r, first, copy, offsets, weight, channels, y, g->rows * g->columns, g->columns, 1);
+        float *own = packed + (group * g->outputs + channel) * inner;
+        if (!is_packed[group * parts + part])
+            tg_pack_weights(weight, channels, inner, own);
+        is_packed[group * parts + part] = 1;
+        tg_windows(&r, first, copy, offsets, own, channels, y, g->rows * g->columns, g->columns, 1);
     }
 }
 
@@ -369,7 +386,7 @@ static struct tg_reading tg_backwards(const struct tg_convolution *g, long phase
         r.tap_y[r.taps] = y / g->stride_y, r.tap_x[r.taps] = x / g->stride_x;
         numbers[r.taps++] = t;
     }
-    tg_lay_out(&r);
+    tg_lay_out(&r, g->stride_y * g->stride_x == 1);
     return r;
 }
 
@@ -420,10 +437,14 @@ void tg_convolution_input(const void *arguments, long begin, long end)
                 if (from >= to || r.rows * r.columns == 0)
                     continue;
                 const float *weight = g->right + group * weights;
-                for (long o = 0; !is_turned && o < g->outputs; o++)
-                    for (long c = 0; c < g->channels; c++)
+                for (long i = 0, rows; !is_turned && i < g->channels; i += rows) {
+                    rows = tg_tile_rows(i, g->channels);
+                    for (long o = 0; o < g->outputs; o++)
                         for (long t = 0; t < r.taps; t++)
-                            turned[(c * g->outputs + o) * r.taps + t] = weight[(o * g->channels + c) * count + numbers[t]];
+                            for (long k = 0; k < rows; k++)
+                                turned[i * inner + (o * r.taps + t) * rows + k] =
+                                    weight[(o * g->channels + i + k) * count + numbers[t]];
+                }
                 is_turned = 1;
                 long pair = sample * g->groups + group, channel = from * TG_CHANNELS;
                 float *x = g->out + (pair * g->channels + channel) * g->height * g->width;
@@ -549,7 +570,7 @@ void tg_convolution_weight(const void *arguments, long begin, long end)
 {
     const struct tg_convolution *g = arguments;
     long taps[2 * g->kernel_y * g->kernel_x];
-    struct tg_reading r = tg_forwards(g, taps);
+    struct tg_reading r = tg_forwards(g, taps, 0);
     long each = tg_weight_channels(g), strips = tg_parts(g->channels, each), blocks = tg_parts(g->outputs, TG_PANEL);
     long together = r.blocks > 1 ? 1 : tg_most(1, tg_parts(TG_POSITIONS, tg_most(1, g->rows * g->columns)));
     while (begin < end) {

@@ -1,6 +1,46 @@
 /* Pooling and its gradients, and sums over all axes but one in the middle, float32. */
 #include "telegrad.h"
 
+/* Lines of a narrow image fill a vector together: it is put together of `parts` pieces that lie apart. Where the compiler
+   has no word for that a vector is one piece. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector) && (defined(__AVX512F__) || defined(__AVX2__))
+#define TG_JOINS
+#endif
+#endif
+
+#ifdef TG_JOINS
+enum { TG_PARTS = TG_WIDTH / 4 }; /* at most: pieces of four */
+typedef float tg_half __attribute__((vector_size(TG_WIDTH * 2), aligned(4), may_alias));
+typedef float tg_four __attribute__((vector_size(16), aligned(4), may_alias));
+
+static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, const float *const *at, long offset)
+{
+#define TG_PIECE(TYPE, K) (*(const TYPE *)(at[K] + offset))
+#if defined(__AVX512F__)
+    if (parts == 4) {
+        tg_half low = __builtin_shufflevector(TG_PIECE(tg_four, 0), TG_PIECE(tg_four, 1), 0, 1, 2, 3, 4, 5, 6, 7);
+        tg_half high = __builtin_shufflevector(TG_PIECE(tg_four, 2), TG_PIECE(tg_four, 3), 0, 1, 2, 3, 4, 5, 6, 7);
+        return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    if (parts == 2)
+        return __builtin_shufflevector(
+            TG_PIECE(tg_half, 0), TG_PIECE(tg_half, 1), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    if (parts == 2)
+        return __builtin_shufflevector(TG_PIECE(tg_four, 0), TG_PIECE(tg_four, 1), 0, 1, 2, 3, 4, 5, 6, 7);
+#endif
+    return *(const tg_vector *)(at[0] + offset);
+}
+#else
+enum { TG_PARTS = 1 };
+
+static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, const float *const *at, long offset)
+{
+    return *(const tg_vector *)(at[0] + offset);
+}
+#endif
+
 /* x[planes, height, width] -> out[planes, rows, columns]: the number within its plane of the first largest element. */
 struct tg_windows {
     const float *x;

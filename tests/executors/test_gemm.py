@@ -140,3 +140,19 @@ def test_nan_and_infinity_reach_their_rows_and_columns_only(library: ctypes.CDLL
     found = one_product(library, a, b)
 
     np.testing.assert_array_equal(np.isfinite(found), np.isfinite(a @ b))
+
+
+@pytest.mark.parametrize(("m", "n"), [(256, 784), (1000, 1000), (128, 256), (2048, 784)])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_have_about_equally_much_to_do(library: ctypes.CDLL, m: int, n: int, threads: int) -> None:
+    a, b = matrix(m, 8, 1), matrix(8, n, 2)
+    units, done = library.tg_matmul_units(m, n, 1), []
+    for t in range(threads):
+        out = np.full((m, n), np.nan, np.float32)
+        one = Product(a.ctypes.data, b.ctypes.data, out.ctypes.data, m, n, 8, 8, 1, n, 1, n, False)
+        given = Matmul(one, 1, None, None, None)
+        library.tg_matmul(ctypes.addressof(given), units * t // threads, units * (t + 1) // threads)
+        done.append(np.count_nonzero(~np.isnan(out)))
+
+    assert sum(done) == m * n
+    assert max(done) < 1.06 * m * n / threads

@@ -169,6 +169,8 @@ static void tg_pack_rows(float *to, const float *a, long a_row, long a_inner, lo
     for (long p = 0; p < depth; p++)
         for (long i = 0; i < whole; i += TG_ROWS)
             memcpy(to + i * TG_DEPTH + p * TG_ROWS, a + p * a_inner + i, TG_ROWS * sizeof(float));
+    for (; a_inner == 1 && whole + TG_ROWS <= rows; whole += TG_ROWS)
+        tg_transpose(to + whole * TG_DEPTH, TG_ROWS, a + whole * a_row, a_row, TG_ROWS, depth);
     for (long i = whole; i < rows; i++)
         for (long p = 0; p < depth; p++)
             to[i / TG_ROWS * TG_ROWS * TG_DEPTH + p * TG_ROWS + i % TG_ROWS] = a[i * a_row + p * a_inner];
@@ -244,9 +246,9 @@ static inline void tg_gemm(const struct tg_gemm *g, float *scratch)
     }
 }
 
-/* Products of matrices as a kernel. A unit is TG_UNIT_ROWS rows times TG_UNIT_COLUMNS columns of one matrix of the batch,
-   those of the same columns next to each other: whoever does several packs their B once. */
-enum { TG_UNIT_ROWS = 24, TG_UNIT_COLUMNS = 128 };
+/* Products of matrices as a kernel. A unit is TG_UNIT_ROWS rows times a panel's columns of one matrix of the batch, those of the
+   same columns next to each other: whoever does several packs their B once, and threads have equally much to do. */
+enum { TG_UNIT_ROWS = 24, TG_UNIT_COLUMNS = TG_PANEL };
 
 struct tg_matmul {
     struct tg_gemm one;   /* the first product of the batch */

@@ -71,7 +71,7 @@ def one_product(library: ctypes.CDLL, a: Array, b: Array, **how: Any) -> Array:
 
 SHAPES = [
     (1, 1, 1), (6, 16, 8), (7, 17, 9), (5, 15, 257), (1, 33, 300), (48, 128, 64), (73, 129, 31), (25, 1, 70),
-    (3, 600, 40), (30, 1100, 20), (128, 10, 256), (145, 47, 513), (24, 128, 0),
+    (3, 600, 40), (30, 1100, 20), (128, 10, 256), (145, 47, 513), (24, 128, 0), (130, 1059, 1003), (30, 37, 30_000),
 ]  # fmt: skip
 
 
@@ -111,6 +111,18 @@ def test_bits_depend_neither_on_threads_nor_on_the_number_of_rows(library: ctype
         np.testing.assert_array_equal(one_product(library, a[first:last], b), whole[first:last])
     for first, last in ((0, 5), (5, 120), (120, 643)):
         np.testing.assert_array_equal(one_product(library, a, b[:, first:last]), whole[:, first:last])
+
+
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
+def test_bits_of_a_large_product_are_those_of_its_parts(library: ctypes.CDLL, layout: str) -> None:
+    a = matrix(103, 1030, 1, is_transposed=layout[0] == "T")
+    b = matrix(1030, 1100, 2, is_transposed=layout[1] == "T")
+
+    whole = one_product(library, a, b, threads=2)
+
+    for first, last in ((0, 500), (500, 1100)):
+        np.testing.assert_array_equal(one_product(library, a, b[:, first:last]), whole[:, first:last])
+    np.testing.assert_array_equal(one_product(library, a[:24], b), whole[:24])
 
 
 def test_each_product_of_a_batch_is_that_of_its_own_operands(library: ctypes.CDLL) -> None:

@@ -14,8 +14,8 @@ from telegrad_server.access import check_exposure
 from telegrad_server.config import Config, read_config
 
 SWITCH_SECONDS = 0.0002
-"""When kernels are done the thread that computes wants the interpreter, which another one may have just then. Python's own
-5 ms are several steps of a small model."""
+"""When kernels are done the thread that computes wants the interpreter, which another one may have just then: Python's
+own 5 ms are several steps of a small model."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -42,7 +42,8 @@ from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
 from telegrad.session import Session, folded, key_bytes
 from telegrad.signature import Static, difference, signature
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 
 if TYPE_CHECKING:

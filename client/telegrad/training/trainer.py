@@ -33,10 +33,11 @@ from telegrad.optim.grad_scaler import GradScaler
 from telegrad.optim.lr_scheduler import ReduceLROnPlateau
 from telegrad.optim.optimizer import Optimizer
 from telegrad.optim.swa_utils import AveragedModel, get_ema_avg_fn
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
 from telegrad.training import steps
 from telegrad.training.callbacks import EMA, SWA, Callback, EarlyStopping, KeepBest, ReduceOnPlateau, the_one
 from telegrad.training.metrics import Metric, by_name
+from telegrad.variable import Variable
 from telegrad.wire.reduction import Reduction
 
 Data = Dataset | Mapping[str, npt.ArrayLike | Tensor]

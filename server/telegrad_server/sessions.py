@@ -10,7 +10,7 @@ acknowledged, and a client that does not stop at what is not acknowledged is ref
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -375,12 +375,22 @@ class Session:
         self.account.check(
             sum([values[j][1] for j in wanted]) - sum([old.nbytes for old in replaced if not old.is_shared])
         )
-        stored = {j: Stored(*values[j], self.account) for j in wanted}
-        held: set[int] = set()  # a new value is held once already
+        stored: dict[int, Stored] = {}
+        uses = Counter([*[j for j, _ in named], *[j for _, j in targets]])
+
+        def held(j: int) -> Stored:
+            if j in stored:
+                return stored[j].hold()
+            stored[j] = Stored(*values[j], self.account)
+            return stored[j]
+
         for j, name in named:
-            names.add(name, run.scopes[j] if run.scopes else run.scope, _held(stored, j, held))
-        for name, j in targets:
-            names.update(name, _held(stored, j, held))
+            names.add(name, run.scopes[j] if run.scopes else run.scope, held(j))
+        for (name, j), old in zip(targets, replaced, strict=True):
+            if uses[j] == 1 and not old.is_shared and old.nbytes == values[j][1]:
+                names.freed.append(old.swap(values[j][0]))  # a step has many of these: the account stays as it is
+            else:
+                names.update(name, held(j))
 
     def _fail(self, sequence: int, command: m.Command, record: m.ErrorRecord) -> None:
         """The command has no effect; what it would have made carries the error, and its variables are held back."""
@@ -441,14 +451,6 @@ class Session:
         if isinstance(self.under_way, Answer) and not self.is_over:
             held[id(self.under_way.stored)] = self.under_way.stored.nbytes
         return sum(held.values())
-
-
-def _held(stored: dict[int, Stored], j: int, held: set[int]) -> Stored:
-    """The value for one holder more than it has had so far."""
-    if j in held:
-        return stored[j].hold()
-    held.add(j)
-    return stored[j]
 
 
 def _command_of(task: Task) -> m.Command:

@@ -29,6 +29,9 @@ class Config:
         "whether groups of ops become kernels in C: auto where there is a compiler, off leaves all to NumPy",
         choices=("auto", "off"),
     )
+    kernels_dir: str | None = _setting(
+        None, "where compiled kernels are kept; none: in a folder of the user's cache", metavar="DIR"
+    )
     lease_seconds: float = _setting(3600.0, "the longest lease that a client gets")
     max_sessions: int = _setting(256, "open sessions at a time")
     max_bytes: int = _setting(1 << 50, "bytes of tensors in all sessions")
@@ -165,6 +168,16 @@ _FILES: Mapping[str, Sequence[Mapping[str, str]]] = {
 
 
 VARIABLES = "TELEGRAD_SERVER_"
+
+
+def embedded_config(backend: str, environ: Mapping[str, str]) -> Config:
+    """The settings of the worker inside a client's process: of a server's variables it reads those of kernels."""
+    return Config(
+        backend=backend,
+        max_sessions=1 << 20,
+        native_kernels=environ.get(VARIABLES + "NATIVE_KERNELS", Config.native_kernels),
+        kernels_dir=environ.get(VARIABLES + "KERNELS_DIR"),
+    )
 
 
 def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> Config:

@@ -25,7 +25,7 @@ class Config:
     port: int = _setting(50051, "the port; 0 takes a free one, which the first line of output tells")
     backend: str = _setting("auto", "what computes; auto takes a GPU if one works", choices=("auto", "numpy", "cupy"))
     native_kernels: str = _setting(
-        "off",
+        "auto",
         "whether groups of ops become kernels in C: auto where there is a compiler, off leaves all to NumPy",
         choices=("auto", "off"),
     )

@@ -119,6 +119,8 @@ class Runner:
             return self._outcome(signature, task, account, lambda given: company.run(known, run, given))
         plan_of = self._functions.plan_of_graph if run.is_recorded else self._functions.plan_of
         plan = plan_of(known)
+        if plan is known.plain_plan:  # in the next runs but one it will have kernels, and others like it sooner
+            self._executor.expect_kernels()
         return self._outcome(plan, task, account, lambda given: self._executor.run(plan, gathered(plan, given)))
 
     def _place(self, known: Known, task: Execute, account: Account, company: Companions) -> Outcome:

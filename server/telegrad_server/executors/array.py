@@ -25,6 +25,7 @@ from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.arrivals import Arrivals
 from telegrad_server.executors.communicator import Communicator
 from telegrad_server.executors.fingerprint import numpy_fingerprint
+from telegrad_server.executors.library import kernels_in_words
 from telegrad_server.executors.loops import loop_body
 from telegrad_server.executors.memory import Memory, host_memory
 from telegrad_server.executors.native import Native, native_kernels
@@ -95,7 +96,7 @@ class ArrayExecutor:
         self.name = name
         self.is_host = module.is_host
         self.reason = reason
-        self.fingerprint = fingerprint
+        self._fingerprint = fingerprint
         self.device = ""
         self.native = native
         self.kernels: Literal["c", "none"] = "c" if native is not None else "none"
@@ -105,6 +106,17 @@ class ArrayExecutor:
         self._runs = 0
         self._arrivals = Arrivals()
         self._loaded: WeakKeyDictionary[Plan, Loaded] = WeakKeyDictionary()  # a plan's memory goes with it
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Executor`."""
+        has_failed = self.native is not None and self.native.has_failed
+        return self._fingerprint + ("; some kernels were not compiled" if has_failed else "")
+
+    def expect_kernels(self) -> None:
+        """See `Executor`."""
+        if self.native is not None:
+            self.native.begin()
 
     # ---- running
 
@@ -190,10 +202,10 @@ class ArrayExecutor:
 
     def _loop(self, step: Step) -> Callable[..., None]:
         inner = [Inner(self, plan) for plan in step.plans]
-        if isinstance(step.op, Scan) and self.native is not None and self.native.library is not None:
-            found = native_scan(
-                step.op, inner[0].plan, inner[0].program, self.native.library, operands=len(step.inputs)
-            )
+        uses_library = self.native is not None and any(plan.uses_library for plan in step.plans)
+        library = self.native.library if self.native is not None and uses_library else None
+        if isinstance(step.op, Scan) and library is not None:
+            found = native_scan(step.op, inner[0].plan, inner[0].program, library, operands=len(step.inputs))
             if found is not None:
                 return found
         return loop_body(step.op, inner, self.module, len(step.inputs))
@@ -326,16 +338,18 @@ def numpy_executor(
     *,
     reason: str = "",
     kernels: str = "off",
+    kernels_dir: str | None = None,
     cached_bytes: int = CACHED_BYTES,
     is_poisoned: bool = False,
 ) -> ArrayExecutor:
-    """The executor on this machine's processor. With ``kernels`` "auto" groups of ops become kernels in C."""
-    native = native_kernels() if kernels == "auto" else None
+    """The executor on this machine's processor. With ``kernels`` "auto" groups of ops become kernels in C, kept in
+    ``kernels_dir``, else in the user's cache."""
+    native = native_kernels(kernels_dir) if kernels == "auto" else None
     return ArrayExecutor(
         NumpyModule(),
         name="numpy",
         reason=reason,
-        fingerprint=numpy_fingerprint(native.compiler.version if native is not None else ""),
+        fingerprint=numpy_fingerprint(kernels_in_words(native.compiler) if native is not None else ""),
         native=native,
         capacity_bytes=machine_bytes(),
         cached_bytes=cached_bytes,

@@ -31,11 +31,17 @@ class Executor(Protocol):
     kernels: Literal["c", "none"]
     """What it has for groups of ops: kernels in C, or nothing, so that plans hold no groups."""
 
-    fingerprint: str
-    """All that decides the bits of a result. Equal fingerprints, equal bits."""
-
     device: str
     """What it says to other workers of the GPU that its arrays are on; empty where they cannot go from GPU to GPU."""
+
+    @property
+    def fingerprint(self) -> str:
+        """All that decides the bits of a result. Equal fingerprints, equal bits."""
+        ...
+
+    def expect_kernels(self) -> None:
+        """Make what all kernels need, in the background: there will be some."""
+        ...
 
     def run(
         self, plan: Plan, inputs: Sequence[Array], *, company: AbstractContextManager[None] | None = None

@@ -29,11 +29,17 @@ from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Plan, Slot, Step
 from telegrad_server.executors.attention_kernels import attention_calls, attention_gradient_calls
-from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
+from telegrad_server.executors.compiling import Compiler, compiled, found_compiler, working_folder
 from telegrad_server.executors.convolving import convolution_calls
 from telegrad_server.executors.copies import concat_calls
 from telegrad_server.executors.driver import KernelCall, Layout
-from telegrad_server.executors.library import Library, address_in, library
+from telegrad_server.executors.library import (
+    LINKS,
+    Library,
+    address_in,
+    library_of,
+    trial,
+)
 from telegrad_server.executors.numbers import number_calls
 from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
 from telegrad_server.executors.products import matmul_calls
@@ -56,21 +62,33 @@ class Native:
     def __init__(self, compiler: Compiler, folder: Path) -> None:
         self.compiler = compiler
         self._folder = folder
+        self._library = library_of(compiler, folder)
         self._printed: dict[str, _Addresses | None] = {}  # by text
+        self.has_failed = False
+        """Whether NumPy, which has other bits, stands in for something that could not be compiled."""
 
     @property
     def library(self) -> Library | None:
         """The library; None if it cannot be compiled."""
-        return library(self.compiler, self._folder)
+        found = self._library.library()
+        self.has_failed |= found is None
+        return found
+
+    def begin(self) -> None:
+        """Begin to compile the library in the background, unless it is there."""
+        self._library.begin()
 
     def prepare(self, plan: Plan) -> None:
-        """Compile what the plan, and those of its regions, need and what is not there yet."""
+        """Compile what the plan, and those of its regions, need and what is not there yet; the library beside it."""
         texts = [k.text for k in dict.fromkeys(_kernels(plan)) if k.text not in self._printed]
         if not texts:
             return
         names = {text: f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}" for text in texts}
         source = PRELUDE + "\n".join([text.replace("KERNEL", names[text]) for text in texts])
-        loaded = compiled(source, self.compiler, self._folder) if self.library is not None else None
+        self.begin()
+        loaded = compiled(source, self.compiler, self._folder)
+        loaded = loaded if self.library is not None else None
+        self.has_failed |= loaded is None
         for text in texts:
             self._printed[text] = None if loaded is None else _addresses(loaded, names[text])
 
@@ -106,10 +124,12 @@ MAKERS: Mapping[type[Op], Maker] = {
 """The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""
 
 
-def native_kernels() -> Native | None:
-    """The kernels of this process; None where there is no compiler."""
+def native_kernels(kept: str | None = None) -> Native | None:
+    """The kernels of this process, kept in a folder of this name or in the user's cache; None without a compiler that
+    can make what the library needs."""
     compiler = found_compiler()
-    return Native(compiler, cache_folder()) if compiler is not None else None
+    folder = working_folder(trial(), compiler, kept, links=LINKS) if compiler is not None else None
+    return Native(compiler, folder) if compiler is not None and folder is not None else None
 
 
 def _addresses(loaded: ctypes.CDLL, name: str) -> _Addresses:

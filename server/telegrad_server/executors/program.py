@@ -49,14 +49,14 @@ class Program:
         is_poisoned: bool,
     ) -> None:
         """``loop`` gives the body of a step that owns plans, ``native`` the kernels."""
-        self._native = native
         self._loop = loop
         self._module = module
         self._slots = plan.slots
         self._arena = arena
         self._is_poisoned = is_poisoned
-        self.driver = Driver(native.library) if native is not None and native.library is not None else None
-        self._kernels = [self._kernel_calls(plan, step) for step in plan.steps]
+        self._kernels = [native.calls(plan, step) if native is not None else [] for step in plan.steps]
+        library = native.library if native is not None and any(self._kernels) else None
+        self.driver = Driver(library) if library is not None else None
         self._wanted = self._looked_up(plan)
         self._shadows: dict[int, Array] = {}  # of arrays that are not there yet: only addresses and strides are theirs
         self.point: Callable[[list[Array]], None] | None = None
@@ -165,9 +165,6 @@ class Program:
             self.calls.append((BOUND, finish_view(op), (known,), None, None))
 
     # ---- kernels
-
-    def _kernel_calls(self, plan: Plan, step: Step) -> list[KernelCall]:
-        return self._native.calls(plan, step) if self._native is not None and self.driver is not None else []
 
     def _looked_up(self, plan: Plan) -> set[int]:
         """The slots whose arrays Python reads; kernels know by themselves where the others are."""

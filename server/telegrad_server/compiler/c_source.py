@@ -60,17 +60,18 @@ class _Printer:
 
     def kernel(self) -> Kernel:
         """The kernel."""
-        op, body = self._nest.op, self._nest.body
-        sums = [node for node in self._nest.nodes if self._nest.is_column_sum(node)]
-        if self._nest.is_flat:
+        nest = self._nest
+        op, body = nest.op, nest.body
+        sums = [node for node in nest.nodes if nest.is_column_sum(node)]
+        if nest.is_flat:
             units, per_unit = -(-op.size // UNIT_ELEMENTS), UNIT_ELEMENTS
         elif sums:
-            units = 1 if self._nest.rows <= PARTIAL_ROWS else min(MOST_PARTIALS, -(-self._nest.rows // PARTIAL_ROWS))
-            per_unit = -(-self._nest.rows // units)
-            units = -(-self._nest.rows // per_unit)
+            units = 1 if nest.rows <= PARTIAL_ROWS else min(MOST_PARTIALS, -(-nest.rows // PARTIAL_ROWS))
+            per_unit = -(-nest.rows // units)
+            units = -(-nest.rows // per_unit)
         else:
-            per_unit = max(1, UNIT_ELEMENTS // self._nest.inner)
-            units = -(-self._nest.rows // per_unit)
+            per_unit = max(1, UNIT_ELEMENTS // nest.inner)
+            units = -(-nest.rows // per_unit)
         self._writer = Writer()
         self._terms: dict[Value, Term] = {}
         self._buffers: dict[Value, str] = {}
@@ -84,10 +85,10 @@ class _Printer:
             for k, node in enumerate(sums)
         }
         inside = self._row_text()
-        q = self._nest.columns
+        q = nest.columns
         lines = ["void KERNEL(char *const *p, long first, long last) {", *self._declared]
         lines.append("for (long u = first; u < last; u++) {")
-        if self._nest.is_flat:
+        if nest.is_flat:
             lines.append(
                 f"long from = u * {per_unit}, end = from + {per_unit} < {op.size} ? from + {per_unit} : {op.size};"
             )
@@ -96,11 +97,9 @@ class _Printer:
                 k = self._partial[Value(node)]
                 lines.append(f"float *s{k} = (float *)p[{k}] + u * {q};")
                 lines.append(f"for (long c = 0; c < {q}; c++) s{k}[c] = 0.0f;")
-            lines.append(
-                f"long end = (u + 1) * {per_unit} < {self._nest.rows} ? (u + 1) * {per_unit} : {self._nest.rows};"
-            )
+            lines.append(f"long end = (u + 1) * {per_unit} < {nest.rows} ? (u + 1) * {per_unit} : {nest.rows};")
             lines.append(f"for (long r = u * {per_unit}; r < end; r++) {{")
-        lines += [*self._head, *inside, "}" if self._nest.is_flat else "}\n}", "}"]
+        lines += [*self._head, *inside, "}" if nest.is_flat else "}\n}", "}"]
         lines.append("void KERNEL_end(char *const *p, long first, long last) {")
         if sums and units > 1:
             for node in sums:
@@ -111,26 +110,21 @@ class _Printer:
                 lines.append(f"for (long c = 0; c < {q}; c++) y{k}[c] += s{k}[u * {q} + c];")
         lines.append("}")
         partials = (4 * q * units,) * (len(sums) if units > 1 else 0)
-        return Kernel("\n".join(lines) + "\n", units, partials, op.size * len(self._nest.nodes))
+        return Kernel("\n".join(lines) + "\n", units, partials, op.size * len(nest.nodes))
 
     def _row_text(self) -> list[str]:
+        nest = self._nest
         lines: list[str] = []
-        for level in range(max(self._nest.level.values(), default=0) + 1):
-            scalars = [
-                n for n in self._nest.nodes if self._nest.level[Value(n)] == level and self._nest.is_row(Value(n))
-            ]
+        for level in range(max(nest.level.values(), default=0) + 1):
+            scalars = [n for n in nest.nodes if nest.level[Value(n)] == level and nest.is_row(Value(n))]
             for node in scalars:
-                if not self._nest.is_reduction(node):
+                if not nest.is_reduction(node):
                     self._writer.lines = lines
                     self._print(node, lines, {})
                     self._store_row(node, lines)
             self._loop(level, lines)
-            for node in self._nest.nodes:
-                if (
-                    self._nest.is_reduction(node)
-                    and not self._nest.is_column_sum(node)
-                    and self._nest.level[Value(node)] == level + 1
-                ):
+            for node in nest.nodes:
+                if nest.is_reduction(node) and not nest.is_column_sum(node) and nest.level[Value(node)] == level + 1:
                     self._reduce(node, lines)
                     self._store_row(node, lines)
         return lines
@@ -141,30 +135,32 @@ class _Printer:
             lines.append(f"(({C_TYPES[out.dtype]} *)p[{self._result[out]}])[r] = {self._terms[out].text};")
 
     def _reduce(self, node: Node, lines: list[str]) -> None:
-        x = self._nest.source(node.inputs[0])
+        nest = self._nest
+        x = nest.source(node.inputs[0])
         word = "row_sum" if isinstance(node.op, Sum) else "row_max"
-        if x in self._nest.number:
-            access = self._nest.access[node.inputs[0], node.inputs[0].shape]
+        if x in nest.number:
+            access = nest.access[node.inputs[0], node.inputs[0].shape]
             if self._inner_index(access) == "c":
                 where = self._pointer(access)
             else:
                 where = self._new_buffer(t.float32)
-                lines.append(f"for (long c = 0; c < {self._nest.inner}; c++) {where}[c] = {self._element(access)};")
+                lines.append(f"for (long c = 0; c < {nest.inner}; c++) {where}[c] = {self._element(access)};")
         else:
             where = self._buffers[x]
         self._writer.lines = lines
-        self._terms[Value(node)] = self._writer.local(f"{word}({where}, {self._nest.inner})", t.float32)
+        self._terms[Value(node)] = self._writer.local(f"{word}({where}, {nest.inner})", t.float32)
 
     def _loop(self, level: int, lines: list[str]) -> None:
         """The loop over the elements of a row at one level."""
-        nodes = [n for n in self._nest.nodes if self._nest.level[Value(n)] == level and not self._nest.is_row(Value(n))]
+        nest = self._nest
+        nodes = [n for n in nest.nodes if nest.level[Value(n)] == level and not nest.is_row(Value(n))]
         if not nodes:
             return
         inside: list[str] = []
         local: dict[Value | Access, Term] = {}
         self._writer.lines = inside
         for node in nodes:
-            if self._nest.is_column_sum(node):
+            if nest.is_column_sum(node):
                 term = self._operand(node.inputs[0], node, inside, local)
                 k = self._partial[Value(node)]
                 inside.append(f"s{k}[c] += {term.text};")
@@ -173,16 +169,13 @@ class _Printer:
             out = Value(node)
             term = local[out]
             buffer = ""
-            if any(
-                self._nest.level[Value(u)] > level or (self._nest.is_reduction(u) and not self._nest.is_column_sum(u))
-                for u in self._nest.users.get(out, [])
-            ):
+            if any(nest.level[Value(u)] > level or (nest.is_row_reduction(u)) for u in nest.users.get(out, [])):
                 buffer = self._buffers[out] = self._row_of(out) if out in self._result else self._new_buffer(out.dtype)
             elif out in self._result:
                 buffer = self._row_of(out)
             if buffer:
                 inside.append(f"{buffer}[c] = {term.text};")
-        begin = "from; c < end" if self._nest.is_flat else f"0; c < {self._nest.inner}"
+        begin = "from; c < end" if nest.is_flat else f"0; c < {nest.inner}"
         lines += ["#pragma omp simd", f"for (long c = {begin}; c++) {{", *inside, "}"]
 
     def _print(self, node: Node, lines: list[str], local: dict[Value | Access, Term]) -> None:
@@ -195,13 +188,14 @@ class _Printer:
             local[out] = term
 
     def _operand(self, v: Value, node: Node, lines: list[str], local: dict[Value | Access, Term]) -> Term:
-        source = self._nest.source(v)
+        nest = self._nest
+        source = nest.source(v)
         if isinstance(source.node.op, Constant):
             return constant(source.node.op.value, source.dtype)
         if source in self._terms:
             return self._terms[source]
-        if source in self._nest.number:
-            access = self._nest.access[v, self._nest.shape_of_use(node)]
+        if source in nest.number:
+            access = nest.access[v, nest.shape_of_use(node)]
             if access.is_row or self._inner_index(access) == "0":
                 return self._scalar(access)
             if access not in local:
@@ -231,8 +225,9 @@ class _Printer:
 
     def _row_of(self, out: Value) -> str:
         """A pointer to the row of a result."""
+        nest = self._nest
         k = self._result[out]
-        at = "" if self._nest.is_flat else f" + r * {self._nest.inner}"
+        at = "" if nest.is_flat else f" + r * {nest.inner}"
         line = f"{C_TYPES[out.dtype]} *y{k} = ({C_TYPES[out.dtype]} *)p[{k}]{at};"
         if line not in self._head:
             self._head.append(line)
@@ -240,15 +235,16 @@ class _Printer:
 
     def _pointer(self, access: Access) -> str:
         """A pointer to the operand's first element of the row."""
+        nest = self._nest
         if access not in self._pointers:
             name = self._pointers[access] = f"a{len(self._pointers)}"
             type = C_TYPES[access.dtype]
             steps = [f"(const {type} *)p[{access.number}]"]
-            for unit, size, stride in zip(self._nest.units, self._nest.sizes, access.strides, strict=True):
-                if unit >= self._nest.inner and stride and not self._nest.is_flat:
-                    per = unit // self._nest.inner
+            for unit, size, stride in zip(nest.units, nest.sizes, access.strides, strict=True):
+                if unit >= nest.inner and stride and not nest.is_flat:
+                    per = unit // nest.inner
                     at = "r" if per == 1 else f"r / {per}"
-                    at = at if unit * size == self._nest.op.size else f"{at} % {size}"
+                    at = at if unit * size == nest.op.size else f"{at} % {size}"
                     steps.append(f"({at}) * {stride}L")
             self._head.append(f"const {type} *{name} = {' + '.join(steps)};")
         return self._pointers[access]
@@ -258,19 +254,14 @@ class _Printer:
 
     def _inner_index(self, access: Access) -> str:
         """Where the element of the loop is, counted from the row's first."""
+        nest = self._nest
         steps: list[str] = []
         inner = [
-            d
-            for d in zip(self._nest.units, self._nest.sizes, access.strides, strict=True)
-            if self._nest.is_flat or d[0] < self._nest.inner
+            d for d in zip(nest.units, nest.sizes, access.strides, strict=True) if nest.is_flat or d[0] < nest.inner
         ]
         for unit, size, stride in inner:
             if stride:
                 at = "c" if unit == 1 else f"c / {unit}"
-                at = (
-                    at
-                    if unit * size == (self._nest.op.size if self._nest.is_flat else self._nest.inner)
-                    else f"{at} % {size}"
-                )
+                at = at if unit * size == (nest.op.size if nest.is_flat else nest.inner) else f"{at} % {size}"
                 steps.append(at if at == "c" and stride == 1 else f"({at}) * {stride}L")
         return " + ".join(steps) or "0"

@@ -69,6 +69,10 @@ class Nest:
         axes = [a for a, size in enumerate(shape) if size != 1]
         return bool(axes) and axes[-1] not in op.axes
 
+    def is_row_reduction(self, node: Node) -> bool:
+        """Whether it is a sum or maximum of each row."""
+        return self.is_reduction(node) and not self.is_column_sum(node)
+
     def is_row(self, v: Value) -> bool:
         """Whether the value has one element for each row."""
         return bool(self.op.length) and v.type.size != self.op.size and not self.is_column_sum(v.node)
@@ -140,7 +144,7 @@ class Nest:
         soonest: dict[Value, int] = {}
         for node in self.nodes:
             level = max([soonest.get(self.source(v), 0) for v in node.inputs], default=0)
-            soonest[Value(node)] = level + 1 if self.is_reduction(node) and not self.is_column_sum(node) else level
+            soonest[Value(node)] = level + 1 if self.is_row_reduction(node) else level
         self.level = dict(soonest)
         users: dict[Value, list[Node]] = {}
         for node in self.nodes:
@@ -151,8 +155,7 @@ class Nest:
             if self.is_row(out) or self.is_reduction(node) or out in self.body.outputs:
                 continue
             wanted = [
-                soonest[out] if self.is_reduction(user) and not self.is_column_sum(user) else self.level[Value(user)]
-                for user in users.get(out, [])
+                soonest[out] if self.is_row_reduction(user) else self.level[Value(user)] for user in users.get(out, [])
             ]
             self.level[out] = min(wanted, default=soonest[out])
         for node in self.nodes:  # a column sum is taken where its operand is computed

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from telegrad.ir.types import DType, Shape, product
 from telegrad.ir.value import Node, Value
 from telegrad.ops.elementwise import Constant
+from telegrad.ops.random import RandomUniform
 from telegrad.ops.reduce import Max, Sum
 from telegrad.ops.shape import BroadcastTo, Reshape
 
@@ -77,6 +78,10 @@ class Nest:
         """Whether the value has one element for each row."""
         return bool(self.op.length) and v.type.size != self.op.size and not self.is_column_sum(v.node)
 
+    def walked(self, node: Node) -> tuple[Value, ...]:
+        """The operands that are read element by element: not the key of random numbers."""
+        return () if isinstance(node.op, RandomUniform) else node.inputs
+
     # ---- the index space
 
     def shape_of_use(self, node: Node) -> Shape:
@@ -91,7 +96,7 @@ class Nest:
         for node in self.nodes:
             shape = self.shape_of_use(node)
             scale = length if length and product(shape) != size else 1
-            for v in node.inputs:
+            for v in self.walked(node):
                 if v in self.number:
                     uses.append((v, shape, scale))
                     step = scale

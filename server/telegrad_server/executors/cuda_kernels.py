@@ -67,16 +67,16 @@ class CudaKernels:
         for k, name in names.items():
             self._loaded[k.text] = {x.suffix: found[name + x.suffix] for x in k.launches}
 
-    def body(self, plan: Plan, step: Step) -> Callable[..., None] | None:
-        """What does a step on the arrays of its operands and results; None if it has no kernel."""
+    def body(self, slots: Sequence[Slot], step: Step) -> Callable[..., None] | None:
+        """What does a step of a plan with these slots on the arrays of its operands and results; None if it has no kernel."""
         if not isinstance(step.op, Fused):
             return None
-        made = _kernel_of(plan.slots, step)
+        made = _kernel_of(slots, step)
         found = self._loaded.get(made.text)
         if found is None:
             return None
         partials = [self._device.room(nbytes) for nbytes in made.partials]
-        copied = frozenset(k for k, i in enumerate(step.inputs) if _is_unknown(plan.slots[i]))
+        copied = frozenset(k for k, i in enumerate(step.inputs) if _is_unknown(slots[i]))
         starts = [(found[launch.suffix], launch) for launch in made.launches]
         return _started(self._device, starts, made.aligned, copied, partials)
 

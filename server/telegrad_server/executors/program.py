@@ -53,7 +53,6 @@ class Program:
         """``loop`` gives the body of a step that owns plans, ``native`` and ``cuda`` the kernels."""
         self._native = native
         self._cuda = cuda
-        self._plan = plan
         self._loop = loop
         self._module = module
         self._slots = plan.slots
@@ -222,7 +221,7 @@ class Program:
         if step.plans:
             function = self._loop(step)
         else:
-            function = self._cuda.body(self._plan, step) if self._cuda is not None else None
+            function = self._cuda.body(self._slots, step) if self._cuda is not None else None
             function = function or body(step.op, self._module, types, results=len(step.outputs), over=over)
         self._add_call(function, (*step.inputs, *step.outputs))
 

@@ -28,8 +28,8 @@ class Executor(Protocol):
     is_host: bool
     """Whether arrays are in this process's memory and `run` returns when all is computed."""
 
-    kernels: Literal["c", "none"]
-    """What it has for groups of ops: kernels in C, or nothing, so that plans hold no groups."""
+    kernels: Literal["c", "cuda", "none"]
+    """What it has for groups of ops: kernels in C or CUDA, or nothing, so that plans hold no groups."""
 
     device: str
     """What it says to other workers of the GPU that its arrays are on; empty where they cannot go from GPU to GPU."""

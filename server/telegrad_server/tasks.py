@@ -162,7 +162,7 @@ def _may_wait(task: Task) -> bool:
     """Whether the task reads what other workers hold."""
     match task:
         case Execute():
-            return any(isinstance(value, Spread) for value in task.operands)
+            return Spread in map(type, task.operands)
         case Answer():
             return isinstance(task.stored.value, Spread)
         case _:

@@ -71,7 +71,9 @@ class Intake:
         assert earlier is not None
         return earlier.id
 
-    def _write(self, submitted: e.Submitted, data: bytes, draft: Draft, tensors: Iterable[Named], spec: JobSpec) -> bool:
+    def _write(
+        self, submitted: e.Submitted, data: bytes, draft: Draft, tensors: Iterable[Named], spec: JobSpec
+    ) -> bool:
         """Let the job be there, or nothing of it. Whether it is: False if its request has made another one."""
         job, tenant = submitted.job, submitted.tenant
         is_told = False

@@ -17,7 +17,7 @@ from telegrad.ir.types import Type
 from telegrad.ops import elementwise as e
 from telegrad.ops.attention import Attention, AttentionGradient
 from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight
-from telegrad.ops.index import AddAlong, TakeAlong
+from telegrad.ops.index import AddAlong, Gather, ScatterAdd, TakeAlong
 from telegrad.ops.linalg import Matmul
 from telegrad.ops.pooling import WindowArgmax
 from telegrad.ops.reduce import Sum
@@ -38,6 +38,7 @@ from telegrad_server.executors.numbers import number_calls
 from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
 from telegrad_server.executors.products import matmul_calls
 from telegrad_server.executors.recycle import aligned_bytes
+from telegrad_server.executors.rows import add_calls, pick_calls
 
 Maker = Callable[[Any, Library, Sequence[Layout], Sequence[Type]], list[KernelCall]]
 """The calls for an op on operands that lie so; none if NumPy must do it."""
@@ -100,6 +101,8 @@ MAKERS: Mapping[type[Op], Maker] = {
     WindowArgmax: window_calls,
     TakeAlong: along_calls,
     AddAlong: along_calls,
+    Gather: pick_calls,
+    ScatterAdd: add_calls,
     Sum: sum_calls,
     **dict.fromkeys((e.Add, e.Subtract, e.Multiply, e.Divide, e.Power, e.Negative, e.Sqrt, e.Cast), number_calls),
 }

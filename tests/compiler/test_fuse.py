@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -297,3 +297,43 @@ def test_a_plan_with_kernels_goes_when_nobody_has_it() -> None:
 
     assert gone() is None
     assert executor.cached_bytes == 0
+
+
+def activated(bend: Callable[[Value], Value]) -> Graph:
+    """The gradients of two products with something between them, for both weights."""
+    x, w = new_input(Type((64, 32), t.float32)), new_input(Type((32, 96), t.float32))
+    v, g = new_input(Type((96, 8), t.float32)), new_input(Type((64, 8), t.float32))
+    z = ops.matmul(x, w)
+    out = ops.matmul(z * 0.5 * (1 + bend(0.8 * (z + 0.04 * z * z * z))), v)
+    return Graph.of([x, w, v, g], [out, *Gradient(1).results(out, g, w, v)])
+
+
+def test_a_gradient_computes_again_what_is_cheap_and_reads_the_rest() -> None:
+    after = fuse(optimise(activated(ops.tanh)))
+
+    forward, backward = [node for node in after.nodes if isinstance(node.op, Fused)]
+    assert "tanh" in forward.op.attributes()["ops"] and "tanh" not in backward.op.attributes()["ops"]
+    assert len(forward.types) == 2  # what the product takes, and the tanh
+    assert len(backward.inputs) == 3  # these two, and the gradient of the second product
+
+
+@needs_compiler
+def test_what_is_computed_again_has_the_bits_of_what_was_read(executor: ArrayExecutor) -> None:
+    before = optimise(activated(ops.abs))  # all of it has NumPy's bits
+    after, arrays = fuse(before), given(before)
+
+    found = run(executor, after, arrays)
+
+    forward, backward = [node for node in after.nodes if isinstance(node.op, Fused)]
+    assert len(forward.types) == 1 and len(backward.inputs) == 2
+    for x, y in zip(found, interpret(before, arrays), strict=True):
+        assert same_bits(x, y)
+
+
+def test_a_long_op_that_stands_alone_has_a_kernel() -> None:
+    x, y = new_input(Type((256, 256), t.float32)), new_input(Type((256,), t.float32))
+    short = new_input(Type((16, 256), t.float32))
+
+    assert fused_ops(fuse(optimise(Graph.of([x, y, short], [ops.matmul(x + y, x), ops.matmul(short + y, x)])))) == [
+        "add"
+    ]

@@ -26,6 +26,7 @@ SOURCES = (
     "gemm.c",
     "attention.c",
     "copy.c",
+    "strided.c",
     "rows.c",
     "loop.c",
     "convolution.c",

@@ -21,7 +21,8 @@ from telegrad.ops.index import AddAlong, Gather, ScatterAdd, TakeAlong
 from telegrad.ops.linalg import Matmul
 from telegrad.ops.pooling import WindowArgmax
 from telegrad.ops.reduce import Sum
-from telegrad.ops.shape import Concat
+from telegrad.ops.shape import Concat, Pad, Reshape
+from telegrad.ops.slices import Unslice
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
@@ -31,7 +32,7 @@ from telegrad_server.compiler.plan import Plan, Slot, Step
 from telegrad_server.executors.attention_kernels import attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, cache_folder, compiled, found_compiler
 from telegrad_server.executors.convolving import convolution_calls
-from telegrad_server.executors.copies import concat_calls
+from telegrad_server.executors.copies import among_zeros_calls, concat_calls, reshape_calls
 from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library, address_in, library
 from telegrad_server.executors.numbers import number_calls
@@ -94,6 +95,9 @@ MAKERS: Mapping[type[Op], Maker] = {
     Attention: attention_calls,
     AttentionGradient: attention_gradient_calls,
     Concat: concat_calls,
+    Pad: among_zeros_calls,
+    Reshape: reshape_calls,
+    Unslice: among_zeros_calls,
     Matmul: matmul_calls,
     Convolution: convolution_calls,
     ConvolutionInput: convolution_calls,

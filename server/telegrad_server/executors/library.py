@@ -28,6 +28,7 @@ SOURCES = (
     "copy.c",
     "strided.c",
     "rows.c",
+    "random.c",
     "loop.c",
     "convolution.c",
     "pooling.c",

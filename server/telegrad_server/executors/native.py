@@ -20,6 +20,7 @@ from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionW
 from telegrad.ops.index import AddAlong, Gather, ScatterAdd, TakeAlong
 from telegrad.ops.linalg import Matmul
 from telegrad.ops.pooling import WindowArgmax
+from telegrad.ops.random import RandomUniform
 from telegrad.ops.reduce import Sum
 from telegrad.ops.shape import Concat, Pad, Reshape
 from telegrad.ops.slices import Unslice
@@ -38,6 +39,7 @@ from telegrad_server.executors.library import Library, address_in, library
 from telegrad_server.executors.numbers import number_calls
 from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
 from telegrad_server.executors.products import matmul_calls
+from telegrad_server.executors.random_numbers import uniform_calls
 from telegrad_server.executors.recycle import aligned_bytes
 from telegrad_server.executors.rows import add_calls, pick_calls
 
@@ -108,6 +110,7 @@ MAKERS: Mapping[type[Op], Maker] = {
     Gather: pick_calls,
     ScatterAdd: add_calls,
     Sum: sum_calls,
+    RandomUniform: uniform_calls,
     **dict.fromkeys((e.Add, e.Subtract, e.Multiply, e.Divide, e.Power, e.Negative, e.Sqrt, e.Cast), number_calls),
 }
 """The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""

@@ -28,6 +28,7 @@ from telegrad_server.compiler.expressions import C
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.groups import LONGEST_ROW, Group, Grouping, is_constant, row_length
 from telegrad_server.compiler.rebuild import rewritten, without_dead_code
+from telegrad_server.compiler.repeats import repeat_cheap
 
 LEAST_ELEMENTS = 1 << 16
 """Elements that the elementwise ops of a function make: one with fewer is not worth the wait for a compiler."""
@@ -69,8 +70,11 @@ def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
     if not groups:
         return graph
     position = {id(node): i for i, node in enumerate(graph.nodes)}
+    repeat_cheap(grouping)
+    grouping.note_repeats()
     for group in groups:
         group.nodes.sort(key=lambda node: position[id(node)])
+        group.repeats.sort(key=lambda node: position[id(node)])
     made = {id(group): _Made(group, grouping) for group in groups}
     if len({to_text(m.body) for m in made.values()}) > MOST_KERNELS:
         return graph
@@ -125,6 +129,7 @@ class _Made:
         self.group = group
         dialect = grouping.dialect
         members = {id(node) for node in group.nodes}
+        inside = members | {id(node) for node in group.repeats}
         known: dict[Value, Value] = {}
         self.inputs: list[Value] = []
         body: list[Node] = []
@@ -143,8 +148,8 @@ class _Made:
             arguments.append(known[v])
             return known[v]
 
-        for node in group.nodes:
-            sources = [_constant_behind(v, dialect) if id(v.node) not in members else v for v in node.inputs]
+        for node in (*group.repeats, *group.nodes):
+            sources = [_constant_behind(v, dialect) if id(v.node) not in inside else v for v in node.inputs]
             if all(is_constant(v, dialect) for v in sources):  # its shape would be that of a number
                 sources = list(node.inputs)
             own = Node(node.op, tuple([inner(v) for v in sources]), node.types, (), node.origin)
@@ -207,7 +212,8 @@ def _rebuilt(graph: Graph, grouping: Grouping, made: dict[int, _Made], position:
     waits: dict[int, int] = {}
     users: dict[int, list[int]] = {}
     for unit, nodes in members.items():
-        before = {unit_of[id(v.node)] for node in nodes for v in node.inputs} - {unit}
+        repeats = made[unit].group.repeats if unit in made else ()
+        before = {unit_of[id(v.node)] for node in (*nodes, *repeats) for v in node.inputs} - {unit}
         waits[unit] = len(before)
         for other in before:
             users.setdefault(other, []).append(unit)

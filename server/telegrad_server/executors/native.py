@@ -17,11 +17,13 @@ from telegrad.ir.types import Type
 from telegrad.ops import elementwise as e
 from telegrad.ops.attention import Attention, AttentionGradient
 from telegrad.ops.convolution import Convolution, ConvolutionInput, ConvolutionWeight
-from telegrad.ops.index import AddAlong, TakeAlong
+from telegrad.ops.index import AddAlong, Gather, ScatterAdd, TakeAlong
 from telegrad.ops.linalg import Matmul
 from telegrad.ops.pooling import WindowArgmax
+from telegrad.ops.random import RandomUniform
 from telegrad.ops.reduce import Sum
-from telegrad.ops.shape import Concat
+from telegrad.ops.shape import Concat, Pad, Reshape
+from telegrad.ops.slices import Unslice
 
 from telegrad_server.compiler.c_source import Kernel, kernel
 from telegrad_server.compiler.c_words import PRELUDE
@@ -31,7 +33,7 @@ from telegrad_server.compiler.plan import Plan, Slot, Step
 from telegrad_server.executors.attention_kernels import attention_calls, attention_gradient_calls
 from telegrad_server.executors.compiling import Compiler, compiled, found_compiler, working_folder
 from telegrad_server.executors.convolving import convolution_calls
-from telegrad_server.executors.copies import concat_calls
+from telegrad_server.executors.copies import among_zeros_calls, concat_calls, reshape_calls
 from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import (
     LINKS,
@@ -43,7 +45,9 @@ from telegrad_server.executors.library import (
 from telegrad_server.executors.numbers import number_calls
 from telegrad_server.executors.pooling import along_calls, picks_from_windows, sum_calls, window_calls
 from telegrad_server.executors.products import matmul_calls
+from telegrad_server.executors.random_numbers import uniform_calls
 from telegrad_server.executors.recycle import aligned_bytes
+from telegrad_server.executors.rows import add_calls, pick_calls
 
 Maker = Callable[[Any, Library, Sequence[Layout], Sequence[Type]], list[KernelCall]]
 """The calls for an op on operands that lie so; none if NumPy must do it."""
@@ -111,6 +115,9 @@ MAKERS: Mapping[type[Op], Maker] = {
     Attention: attention_calls,
     AttentionGradient: attention_gradient_calls,
     Concat: concat_calls,
+    Pad: among_zeros_calls,
+    Reshape: reshape_calls,
+    Unslice: among_zeros_calls,
     Matmul: matmul_calls,
     Convolution: convolution_calls,
     ConvolutionInput: convolution_calls,
@@ -118,7 +125,10 @@ MAKERS: Mapping[type[Op], Maker] = {
     WindowArgmax: window_calls,
     TakeAlong: along_calls,
     AddAlong: along_calls,
+    Gather: pick_calls,
+    ScatterAdd: add_calls,
     Sum: sum_calls,
+    RandomUniform: uniform_calls,
     **dict.fromkeys((e.Add, e.Subtract, e.Multiply, e.Divide, e.Power, e.Negative, e.Sqrt, e.Cast), number_calls),
 }
 """The library's kernels, by the class of op. Whether an op gets one follows from it, its types and layouts."""

@@ -26,6 +26,7 @@ SOURCES = (
     "gemm.c",
     "attention.c",
     "copy.c",
+    "packed.c",
     "loop.c",
     "convolution.c",
     "pooling.c",

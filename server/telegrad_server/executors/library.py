@@ -32,6 +32,7 @@ SOURCES = (
     "strided.c",
     "rows.c",
     "random.c",
+    "packed.c",
     "loop.c",
     "convolution.c",
     "pooling.c",

@@ -8,6 +8,7 @@ a worker runs one, and another two, agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from heapq import heapify, heappop, heappush
 
 from telegrad.ir import types as t
@@ -22,6 +23,8 @@ from telegrad.ops.probability import LogSoftmax, Softmax
 from telegrad.ops.reduce import Max, Sum
 from telegrad.ops.shape import BroadcastTo, Reshape, expand_dims, reshape
 
+from telegrad_server.compiler.dialect import Dialect
+from telegrad_server.compiler.expressions import C
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.groups import LONGEST_ROW, Group, Grouping, is_constant, row_length
 from telegrad_server.compiler.rebuild import rewritten, without_dead_code
@@ -49,19 +52,19 @@ def _elements(graph: Graph) -> int:
     return total
 
 
-def fuse(graph: Graph) -> Graph:
+def fuse(graph: Graph, dialect: Dialect = C) -> Graph:
     """The graph with a `Fused` op for each group. Softmax and cross-entropy over the last axis become their parts."""
-    return _fused(graph, least_ops=2)
+    return _fused(graph, dialect, least_ops=2)
 
 
-def fuse_region(graph: Graph) -> Graph:
+def fuse_region(graph: Graph, dialect: Dialect = C) -> Graph:
     """The same for what a loop repeats. Ops that stand alone get kernels as well: trips without Python between them."""
-    return _fused(graph, least_ops=1)
+    return _fused(graph, dialect, least_ops=1)
 
 
-def _fused(graph: Graph, *, least_ops: int) -> Graph:
-    graph = rewritten(graph, _in_parts)
-    grouping = Grouping(graph, least_ops=least_ops)
+def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
+    graph = rewritten(graph, partial(_in_parts, dialect))
+    grouping = Grouping(graph, least_ops=least_ops, dialect=dialect)
     groups = list(grouping.groups())
     if not groups:
         return graph
@@ -77,15 +80,20 @@ def _fused(graph: Graph, *, least_ops: int) -> Graph:
 # ---- parts
 
 
-def _in_parts(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+def _in_parts(dialect: Dialect, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     op = node.op
     if not isinstance(op, Softmax | LogSoftmax | SoftmaxCrossEntropy):
         return None
     (x, *rest) = inputs
     rows = Sum((op.axis,), True)
-    if x.dtype is not t.float32 or not x.size or not 2 <= row_length(rows, x.shape) <= LONGEST_ROW:
+    if x.dtype is not t.float32 and x.dtype not in dialect.narrow:
+        return None
+    if not x.size or not 2 <= row_length(rows, x.shape) <= LONGEST_ROW:
         return None
     with origin(node.origin):
+        if x.dtype in dialect.narrow:  # as their ``eval``: in float32, and rounded once
+            wide = _in_parts(dialect, node, (e.astype(x, t.float32), *rest))
+            return wide and [e.astype(y, type.dtype) for y, type in zip(wide, node.types, strict=True)]
         top = Max((op.axis,), True)(x)
         if isinstance(op, SoftmaxCrossEntropy):
             return _cross_entropy(op, x, rest[0], top)
@@ -115,6 +123,7 @@ class _Made:
 
     def __init__(self, group: Group, grouping: Grouping) -> None:
         self.group = group
+        dialect = grouping.dialect
         members = {id(node) for node in group.nodes}
         known: dict[Value, Value] = {}
         self.inputs: list[Value] = []
@@ -124,7 +133,7 @@ class _Made:
         def inner(v: Value) -> Value:
             if v in known:
                 return known[v]
-            if is_constant(v):
+            if is_constant(v, dialect):
                 node = Node(v.node.op, (), v.node.types)
                 body.append(node)
                 known[v] = Value(node)
@@ -135,8 +144,8 @@ class _Made:
             return known[v]
 
         for node in group.nodes:
-            sources = [_constant_behind(v) if id(v.node) not in members else v for v in node.inputs]
-            if all(is_constant(v) for v in sources):  # its shape would be that of a number
+            sources = [_constant_behind(v, dialect) if id(v.node) not in members else v for v in node.inputs]
+            if all(is_constant(v, dialect) for v in sources):  # its shape would be that of a number
                 sources = list(node.inputs)
             own = Node(node.op, tuple([inner(v) for v in sources]), node.types, (), node.origin)
             body.append(own)
@@ -168,12 +177,12 @@ class _Made:
         return made
 
 
-def _constant_behind(v: Value) -> Value:
+def _constant_behind(v: Value, dialect: Dialect) -> Value:
     """The constant that a value is many times, else the value."""
     found = v
     while isinstance(found.node.op, BroadcastTo | Reshape):
         found = found.node.inputs[0]
-    return found if is_constant(found) else v
+    return found if is_constant(found, dialect) else v
 
 
 def _overwritable(body: Graph, group: Group) -> tuple[int, ...]:

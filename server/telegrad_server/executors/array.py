@@ -24,6 +24,7 @@ from telegrad_server.compiler.plan import Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.arrivals import Arrivals
 from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.cuda_kernels import CudaKernels
 from telegrad_server.executors.fingerprint import numpy_fingerprint
 from telegrad_server.executors.loops import loop_body
 from telegrad_server.executors.memory import Memory, host_memory
@@ -87,6 +88,7 @@ class ArrayExecutor:
         reason: str,
         fingerprint: str,
         native: Native | None = None,
+        cuda: CudaKernels | None = None,
         capacity_bytes: int | None = None,
         cached_bytes: int = CACHED_BYTES,
         is_poisoned: bool = False,
@@ -98,7 +100,10 @@ class ArrayExecutor:
         self.fingerprint = fingerprint
         self.device = ""
         self.native = native
-        self.kernels: Literal["c", "none"] = "c" if native is not None else "none"
+        self._cuda = cuda
+        self.kernels: Literal["c", "cuda", "none"] = (
+            "c" if native is not None else "cuda" if cuda is not None else "none"
+        )
         self._capacity_bytes = capacity_bytes
         self._cached_bytes = cached_bytes
         self._is_poisoned = is_poisoned
@@ -176,9 +181,17 @@ class ArrayExecutor:
         try:
             if self.native is not None:
                 self.native.prepare(plan)
+            if self._cuda is not None:
+                self._cuda.prepare(plan)
             arena = self._bytes(plan.arena_bytes)
             program = Program(
-                plan, self.module, arena, loop=self._loop, native=self.native, is_poisoned=self._is_poisoned
+                plan,
+                self.module,
+                arena,
+                loop=self._loop,
+                native=self.native,
+                cuda=self._cuda,
+                is_poisoned=self._is_poisoned,
             )
             with np.errstate(all="ignore"):
                 for number in program.load(plan):

@@ -28,8 +28,8 @@ class Executor(Protocol):
     is_host: bool
     """Whether arrays are in this process's memory and `run` returns when all is computed."""
 
-    kernels: Literal["c", "none"]
-    """What it has for groups of ops: kernels in C, or nothing, so that plans hold no groups."""
+    kernels: Literal["c", "cuda", "none"]
+    """What it has for groups of ops: kernels in C or CUDA, or nothing, so that plans hold no groups."""
 
     fingerprint: str
     """All that decides the bits of a result. Equal fingerprints, equal bits."""

@@ -19,6 +19,7 @@ from telegrad_server.compiler.collective import Finish
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
 from telegrad_server.executors.array_module import LibraryModule
 from telegrad_server.executors.company import finish_view
+from telegrad_server.executors.cuda_kernels import CudaKernels
 from telegrad_server.executors.driver import Driver, KernelCall, Where, copying
 from telegrad_server.executors.kernels import Body, body
 from telegrad_server.executors.native import Native
@@ -46,10 +47,12 @@ class Program:
         *,
         loop: Callable[[Step], Body],
         native: Native | None,
+        cuda: CudaKernels | None = None,
         is_poisoned: bool,
     ) -> None:
-        """``loop`` gives the body of a step that owns plans, ``native`` the kernels."""
+        """``loop`` gives the body of a step that owns plans, ``native`` and ``cuda`` the kernels."""
         self._native = native
+        self._cuda = cuda
         self._loop = loop
         self._module = module
         self._slots = plan.slots
@@ -221,7 +224,8 @@ class Program:
         if step.plans:
             function = self._loop(step)
         else:
-            function = body(step.op, self._module, types, results=len(step.outputs), over=over)
+            function = self._cuda.body(self._slots, step) if self._cuda is not None else None
+            function = function or body(step.op, self._module, types, results=len(step.outputs), over=over)
         self._add_call(function, (*step.inputs, *step.outputs))
 
     def _add_call(self, function: Body, slots: tuple[int, ...]) -> None:

@@ -115,7 +115,7 @@ def _channel_sums(op: Sum, node: Node, x: Value) -> Sequence[Value] | None:
     kept = [i for i, a in enumerate(axes) if a not in op.axes]
     if x.dtype is not t.float32 or not kept or not 0 < kept[0] <= kept[-1] < len(axes) - 1:
         return None
-    inner = Sum(tuple([a for a in axes[kept[-1] + 1 :]]), True)
+    inner = Sum(tuple(axes[kept[-1] + 1 :]), True)
     if kept[-1] - kept[0] != len(kept) - 1 or not SHORTEST_LINE <= row_length(inner, x.shape) <= LONGEST_ROW:
         return None
     with origin(node.origin):

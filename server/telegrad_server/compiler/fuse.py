@@ -33,6 +33,9 @@ from telegrad_server.compiler.repeats import repeat_cheap
 LEAST_ELEMENTS = 1 << 16
 """Elements that the elementwise ops of a function make: one with fewer is not worth the wait for a compiler."""
 
+SHORTEST_LINE = 16
+"""Elements of a channel that are summed up by themselves."""
+
 MOST_KERNELS = 256
 """Different ones in one graph; one with more is left as it is, for a compiler would take minutes."""
 
@@ -86,6 +89,8 @@ def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
 
 def _in_parts(dialect: Dialect, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     op = node.op
+    if isinstance(op, Sum):
+        return _channel_sums(op, node, inputs[0])
     if not isinstance(op, Softmax | LogSoftmax | SoftmaxCrossEntropy):
         return None
     (x, *rest) = inputs
@@ -106,6 +111,19 @@ def _in_parts(dialect: Dialect, node: Node, inputs: tuple[Value, ...]) -> Sequen
             return (shifted - e.log(rows(e.exp(shifted))),)
         p = e.exp(shifted)
         return (p / rows(p),)
+
+
+def _channel_sums(op: Sum, node: Node, x: Value) -> Sequence[Value] | None:
+    """A sum for each channel, as batch norm takes them, as sums over rows, which groups hold, and the sum of these."""
+    axes = [a for a, size in enumerate(x.shape) if size != 1]
+    kept = [i for i, a in enumerate(axes) if a not in op.axes]
+    if x.dtype is not t.float32 or not kept or not 0 < kept[0] <= kept[-1] < len(axes) - 1:
+        return None
+    inner = Sum(tuple(axes[kept[-1] + 1 :]), True)
+    if kept[-1] - kept[0] != len(kept) - 1 or not SHORTEST_LINE <= row_length(inner, x.shape) <= LONGEST_ROW:
+        return None
+    with origin(node.origin):
+        return (op(inner(x)),)
 
 
 def _cross_entropy(op: SoftmaxCrossEntropy, x: Value, labels: Value, top: Value) -> tuple[Value, Value]:

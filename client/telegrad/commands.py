@@ -18,6 +18,7 @@ import numpy.typing as npt
 from telegrad.critical import Critical
 from telegrad.errors import SessionError, TelegradError, TimedOut, UnknownOp, VersionMismatch
 from telegrad.ir.types import Type
+from telegrad.later import Reply
 from telegrad.lazy import Handle, Line, Watch, caller, show
 from telegrad.prepared import Prepared
 from telegrad.transport import Connection
@@ -58,7 +59,7 @@ class Commands:
         self._functions: OrderedDict[bytes, bytes] = OrderedDict()
         self._function_bytes = 0
         self._run_lines: OrderedDict[int, tuple[Line | None, ...]] = OrderedDict()
-        self._answers: dict[int, Answers] = {}  # by Fetch, while somebody waits
+        self._answers: dict[int, Answers | Reply] = {}  # by command, while somebody waits
         self._failures: dict[int, m.ErrorRecord] = {}
         self.waits: Counter[Line | None] = Counter()
         """How often each line of the program has waited for the server."""
@@ -73,11 +74,17 @@ class Commands:
         """Free everything on the server; nothing can be sent any more."""
         self.is_closed = True
         self.connection.close()
+        self._end_answers()
 
     @property
     def is_live(self) -> bool:
         """Whether commands can still be sent."""
         return not self.is_closed and self.lost is None and self.connection.is_open
+
+    @property
+    def unanswered(self) -> int:
+        """How many answers are on their way."""
+        return len(self._answers)
 
     # ---- what is sent
 
@@ -88,17 +95,17 @@ class Commands:
         self._watches[handle.name] = Watch(handle, self._forgotten.append)
         return handle
 
-    def send(self, command: m.Command, answers: Answers | None = None) -> int:
+    def send(self, command: m.Command, answers: Answers | Reply | None = None) -> int:
         """Send a command; returns its number. To be called within ``critical``."""
         if self.lost is not None:
             raise self.lost
         if self.is_closed:
-            raise SessionError("the session is closed; connect again", reason="SESSION_CLOSED")
+            raise _closed()
         if len(self._forgotten) >= RELEASE_BATCH or self._uploaded_bytes >= RELEASE_BYTES:
             self._release()
         return self._send_next(command, answers)
 
-    def _send_next(self, command: m.Command, answers: Answers | None = None) -> int:
+    def _send_next(self, command: m.Command, answers: Answers | Reply | None = None) -> int:
         self.sequence += 1
         if answers is not None:
             self._answers[self.sequence] = answers  # first: in process the answer comes before `send` returns
@@ -219,6 +226,30 @@ class Commands:
             raise self._raised(self._failures[unread])
         return answer
 
+    def ask_later(self, send: Callable[[], Handle]) -> Reply:
+        """Send a Fetch and wait for nothing; see `ask` and `answer_of`."""
+        reply = Reply()
+        with self.critical:
+            reply.sequence = self.send(m.Fetch(send().name), reply)
+        return reply
+
+    def answer_of(self, reply: Reply, *, timeout_seconds: float | None) -> m.Fetched:
+        """The answer that was asked for, once it is there. Raises as `ask` does; errors of later commands can wait."""
+        if not reply.has_arrived():
+            self._note_wait(caller())
+            if not reply.wait(timeout_seconds):
+                raise TimedOut(f"no answer within {timeout_seconds} s; the session goes on")
+        answer = reply.answer
+        if answer is None:
+            raise self.lost or _closed()
+        if isinstance(answer, m.Failed):
+            raise self._raised(answer.error)
+        unread = min([n for n in tuple(self._failures) if n < reply.sequence], default=None)
+        if unread is not None:
+            raise self._raised(self._failures[unread])
+        assert isinstance(answer, m.Fetched)
+        return answer
+
     def explain(self, function: Prepared, *, is_recorded: bool) -> m.Explained:
         """What running the function would take. VersionMismatch if the server is too old to say."""
 
@@ -258,8 +289,7 @@ class Commands:
             self._answers.pop(sequence, None)
             self._dismiss(answers)  # when the wait was given up at this very moment
         if answer is None:
-            assert self.lost is not None
-            raise self.lost
+            raise self.lost or _closed()
         if isinstance(answer, m.Failed):
             raise self._raised(answer.error)
         return answer
@@ -279,8 +309,7 @@ class Commands:
             for _, answers in waiting:
                 answer = answers.get()
                 if answer is None:
-                    assert self.lost is not None
-                    raise self.lost
+                    raise self.lost or _closed()
                 if isinstance(answer, m.Failed):
                     raise self._raised(answer.error)
                 assert isinstance(answer, m.Fetched)
@@ -344,7 +373,10 @@ class Commands:
         if isinstance(event, m.Acknowledged):
             return
         answers = self._answers.get(event.sequence, None)
-        if answers is not None:
+        if isinstance(answers, Reply):
+            self._answers.pop(event.sequence, None)
+            answers.put(event)
+        elif answers is not None:
             answers.put(event)
             if event.sequence not in self._answers:
                 self._dismiss(answers)
@@ -364,5 +396,13 @@ class Commands:
     def _lose(self, error: TelegradError) -> None:
         """Nothing more will come."""
         self.lost = error
+        self._end_answers()
+
+    def _end_answers(self) -> None:
+        """Wake everybody who waits."""
         for answers in list(self._answers.values()):
             answers.put(None)
+
+
+def _closed() -> SessionError:
+    return SessionError("the session is closed; connect again", reason="SESSION_CLOSED")

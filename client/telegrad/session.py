@@ -22,6 +22,7 @@ from telegrad.errors import SessionError, TelegradError
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
 from telegrad.ir.value import Number, Value, apply
+from telegrad.later import Reply, known
 from telegrad.lazy import (
     Handle,
     Immediate,
@@ -467,14 +468,21 @@ class Session:
         node = tensor.value.node
         if isinstance(node, Leaf) and isinstance(node.source, Immediate):
             return np.array(array_from(node.types[0], node.source.data))
+        return self.commands.read(lambda: self._settled_handle(tensor), timeout_seconds=timeout_seconds)
 
-        def send_pending() -> Handle:
-            handle = self.handle_of(tensor)
-            if isinstance(tensor, Variable) and self._updates:
-                self.flush()
-            return handle
+    def fetch_later(self, tensor: Tensor) -> Reply:
+        """Ask for the tensor's elements, which must be few, and wait for nothing."""
+        node = tensor.value.node
+        if isinstance(node, Leaf) and isinstance(node.source, Immediate):
+            return known(m.Fetched(0, node.types[0], node.source.data))
+        return self.commands.ask_later(lambda: self._settled_handle(tensor))
 
-        return self.commands.read(send_pending, timeout_seconds=timeout_seconds)
+    def _settled_handle(self, tensor: Tensor) -> Handle:
+        """The tensor's name, once all that it needs is sent."""
+        handle = self.handle_of(tensor)
+        if isinstance(tensor, Variable) and self._updates:
+            self.flush()
+        return handle
 
     @property
     def is_live(self) -> bool:

@@ -360,7 +360,7 @@ class Function(Generic[P, R]):
             warnings.warn(
                 f"{name} was traced {self.traces} times: {what} keeps changing, and each trace is compiled anew;"
                 " pass numbers as plain float or int, and pad batches to one shape",
-                stacklevel=3,
+                stacklevel=5,  # who calls
             )
 
     # ---- tracing

@@ -291,14 +291,14 @@ class Session:
         data = np.asarray(constant.value, dtype=numpy_dtype(dtype)).tobytes()
         return Tensor(Value(Leaf(Type((), dtype), Immediate(data))), self, self.scopes.current)
 
-    def from_numpy(self, array: npt.NDArray[Any]) -> Tensor:
-        """A tensor with the contents that the array has now."""
-        type = type_of(array)
+    def from_numpy(self, array: npt.NDArray[Any], *, scope: Scope | None = None) -> Tensor:
+        """A tensor with the contents that the array has now, in a scope, or in the one that is current."""
+        type, scope = type_of(array), scope or self.scopes.current
         if type.nbytes <= IMMEDIATE_BYTES:
             leaf = Leaf(type, Immediate(bytes(array_bytes(array))))
         else:
-            leaf = Leaf(type, self.upload(array, scope=self.scopes.current))
-        return Tensor(Value(leaf), self, self.scopes.current)
+            leaf = Leaf(type, self.upload(array, scope=scope))
+        return Tensor(Value(leaf), self, scope)
 
     def live(self, type: Type, getter: Any) -> Tensor:
         """The bytes that ``getter`` gives now, as a tensor."""

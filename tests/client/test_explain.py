@@ -124,7 +124,7 @@ def test_why_it_is_compiled_again_is_said(session: tg.Session) -> None:
     found = session.explain(step, *batch(2 * ROWS))
 
     assert found.signatures == 2
-    assert found.changed == "argument 0 (float32[32, 600], then float32[64, 600])"
+    assert found.changed == "argument 0 (an array float32[32,600], then an array float32[64,600])"
     assert "for 2 signatures" in str(found)
 
 

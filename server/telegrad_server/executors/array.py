@@ -20,7 +20,8 @@ from telegrad.ir.types import Type, bool_
 from telegrad.ops.loops import Scan
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 
-from telegrad_server.compiler.plan import Plan, Step
+from telegrad_server.compiler.fused import Fused
+from telegrad_server.compiler.plan import Place, Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.arrivals import Arrivals
 from telegrad_server.executors.communicator import Communicator
@@ -212,6 +213,22 @@ class ArrayExecutor:
             found = self._explained(error, plan, step)
             raise found from (None if found is error else error)
         return arena, program, [(i, Recycled(type)) for i, type in program.results]
+
+    def kernels_of(self, plan: Plan) -> list[str]:
+        """What does each step; kernels that are not there yet are compiled, since only then is it known."""
+        if self.native is not None:
+            self.native.prepare(plan)
+        return [self._kernel_of(plan, step) for step in plan.steps]
+
+    def _kernel_of(self, plan: Plan, step: Step) -> str:
+        place = plan.slots[step.outputs[0]].place
+        if place in (Place.VIEW, Place.CONSTANT):
+            return place.value
+        if step.plans:
+            return "loop"
+        if self.native is None or not self.native.calls(plan, step):
+            return "array"
+        return "printed" if isinstance(step.op, Fused) else "library"
 
     def _loop(self, step: Step) -> Callable[..., None]:
         inner = [Inner(self, plan) for plan in step.plans]

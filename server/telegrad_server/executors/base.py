@@ -55,6 +55,11 @@ class Executor(Protocol):
         """
         ...
 
+    def kernels_of(self, plan: Plan) -> list[str]:
+        """What does each step of a plan: "printed" and "library" for kernels in C, "array" for the array library,
+        "loop" for one with plans of its own, "view" and "constant" where there is nothing to do."""
+        ...
+
     def from_host(self, type: Type, data: bytes | memoryview) -> Array:
         """An array with a copy of these bytes (little-endian, C order). DataCorrupt if they are too few or many."""
         ...

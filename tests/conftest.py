@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -22,7 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say so in the environment, which servers inherit."""
+    """Say so in the environment, which servers inherit. Interrupts reach what tests start.
+
+    What a shell starts in the background ignores interrupts, and so would the processes that tests start.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     kernels: str | None = config.getoption("--kernels")
     if kernels is not None:
         os.environ[VARIABLES + "NATIVE_KERNELS"] = "off" if kernels == "off" else "auto"

@@ -28,8 +28,8 @@ class Executor(Protocol):
     is_host: bool
     """Whether arrays are in this process's memory and `run` returns when all is computed."""
 
-    kernels: Literal["c", "none"]
-    """What it has for groups of ops: kernels in C, or nothing, so that plans hold no groups."""
+    kernels: Literal["c", "cuda", "none"]
+    """What it has for groups of ops: kernels in C or CUDA, or nothing, so that plans hold no groups."""
 
     device: str
     """What it says to other workers of the GPU that its arrays are on; empty where they cannot go from GPU to GPU."""
@@ -55,6 +55,11 @@ class Executor(Protocol):
         """
         ...
 
+    def kernels_of(self, plan: Plan) -> list[str]:
+        """What does each step of a plan: "printed" and "library" for kernels in C, "array" for the array library,
+        "loop" for one with plans of its own, "view" and "constant" where there is nothing to do."""
+        ...
+
     def from_host(self, type: Type, data: bytes | memoryview) -> Array:
         """An array with a copy of these bytes (little-endian, C order). DataCorrupt if they are too few or many."""
         ...
@@ -69,6 +74,10 @@ class Executor(Protocol):
 
     def to_host(self, array: Array) -> memoryview:
         """The array's bytes, little-endian in C order; they stay valid while the view is held."""
+        ...
+
+    def is_of(self, array: Array, type: Type) -> bool:
+        """Whether this is an array of this executor with elements of the type's, as far as a glance tells."""
         ...
 
     def type_of(self, array: Array) -> Type:

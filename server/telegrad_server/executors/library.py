@@ -29,6 +29,10 @@ SOURCES = (
     "gemm.c",
     "attention.c",
     "copy.c",
+    "strided.c",
+    "rows.c",
+    "random.c",
+    "packed.c",
     "loop.c",
     "convolution.c",
     "pooling.c",
@@ -64,9 +68,10 @@ class Library:
         self.run: Callable[[Any, int], None] = loaded.tg_run
         """Run an array of calls, and so many. The interpreter's lock is released meanwhile."""
         loaded.tg_run.argtypes, loaded.tg_run.restype = [ctypes.c_void_p, ctypes.c_long], None
-        self.point: Callable[[Any, int, Any], None] = loaded.tg_point
-        """Set pointers, so many, to the arrays that begin at these addresses."""
-        loaded.tg_point.argtypes, loaded.tg_point.restype = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p], None
+        self.point: Callable[[Any, int, Any, int], None] = loaded.tg_point_arrays
+        """Set pointers, so many, to the elements of these arrays, each of which begins with so many bytes of Python."""
+        loaded.tg_point_arrays.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
+        loaded.tg_point_arrays.restype = None
         self.use_threads: Callable[[int], None] = loaded.tg_use_threads
         """How many threads run calls from now on, the caller among them."""
         loaded.tg_use_threads.argtypes, loaded.tg_use_threads.restype = [ctypes.c_long], None

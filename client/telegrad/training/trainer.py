@@ -36,7 +36,16 @@ from telegrad.optim.optimizer import Optimizer
 from telegrad.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from telegrad.tensor import Tensor, Variable
 from telegrad.training import steps
-from telegrad.training.callbacks import EMA, SWA, Callback, EarlyStopping, KeepBest, ReduceOnPlateau, check_callbacks, the_one
+from telegrad.training.callbacks import (
+    EMA,
+    SWA,
+    Callback,
+    EarlyStopping,
+    KeepBest,
+    ReduceOnPlateau,
+    check_callbacks,
+    the_one,
+)
 from telegrad.training.evaluating import batches
 from telegrad.training.metrics import Metric, by_name
 from telegrad.wire.reduction import Reduction

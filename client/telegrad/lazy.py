@@ -22,7 +22,8 @@ from telegrad.ir.value import Node, Value
 from telegrad.ops.control import Alias, Gradient, StopGradient
 
 if TYPE_CHECKING:
-    from telegrad.tensor import Tensor, Variable
+    from telegrad.tensor import Tensor
+    from telegrad.variable import Variable
 
 Line = tuple[str, int]
 """A file and a line of the user's program."""

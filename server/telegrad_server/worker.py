@@ -41,7 +41,7 @@ from telegrad_server.functions import functions_for, read_function
 from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
-from telegrad_server.sessions import Execute, Outcome, Session, Task
+from telegrad_server.sessions import Execute, Outcome, Session, Task, function_of
 from telegrad_server.shared_memory import SharedMemory
 from telegrad_server.sights import SessionSight
 from telegrad_server.tally import Tally
@@ -501,7 +501,7 @@ class Worker:
             self._end(seat, to_record(bug(error)))
             return
         if task is not None:
-            known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
+            known = self._functions.find(session.tenant, function_of(task))
             self._line.join(Turn(seat, task, known), seat.claim)
         if session.errands:
             run_errands(session, self.offers, self._neighbours, self.begin_upload)

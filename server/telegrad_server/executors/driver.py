@@ -7,6 +7,7 @@ the plan's operands and results once at the beginning of each run, by the addres
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -118,10 +119,10 @@ class Driver:
         count, slots = len(self._pointers), tuple(self._numbers)
         pointers = (Pointer * count)(*self._pointers)
         arrays = (ctypes.c_void_p * len(slots))()
-        point = self.library.point
+        point, write = self.library.point, struct.Struct(f"{len(slots)}P").pack_into
 
         def run(values: list[Array]) -> None:
-            arrays[:] = [id(values[i]) for i in slots]  # of an object: where it begins
+            write(arrays, 0, *[id(values[i]) for i in slots])  # of an object: where it begins
             point(pointers, count, arrays, HEAD_BYTES)
 
         return run

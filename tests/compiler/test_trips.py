@@ -11,7 +11,7 @@ from telegrad.ir import Function, Graph, Type, Value, new_input
 from telegrad.ir import types as t
 from telegrad.ops.control import Gradient
 from telegrad.ops.loops import INDEX, Scan
-from telegrad.ops.recurrent import affine, lstm_step
+from telegrad.ops.recurrent import affine, gru_step, lstm_step, rnn_step
 from telegrad_server.compiler.pipeline import compile_function
 from telegrad_server.compiler.plan import Place, Plan
 
@@ -74,18 +74,28 @@ def test_rows_that_are_as_many_as_columns_are_not_taken_for_them() -> None:
     assert rows_of(plan_of(lambda i, h, x, w: [ops.exp(x) @ h], size=ROWS)) == 0
 
 
-def test_the_backward_of_a_recurrent_layer_is_cut_as_well() -> None:
-    shapes = [(ROWS, SIZE), (ROWS, SIZE), (TRIPS, ROWS, 4 * SIZE), (4 * SIZE, SIZE)]
+def backward(carries: int, gates: int, step: Callable[..., Sequence[Value]]) -> list[Plan]:
+    """The loops of a recurrent layer with a bias inside, and of its gradients."""
+    state, wide = (ROWS, SIZE), gates * SIZE
+    shapes = [*[state] * carries, (TRIPS, ROWS, wide), (wide, SIZE), (wide,)]
     inputs = [new_input(Type(shape, t.float32)) for shape in shapes]
-    number, h, c = new_input(INDEX), new_input(inputs[0].type), new_input(inputs[1].type)
-    part, w = new_input(Type(shapes[2][1:], t.float32)), new_input(inputs[3].type)
-    after = lstm_step(part + affine(h, w, None), c)
-    outs = Scan(TRIPS, 2, 1).results(*inputs, regions=(Graph.of([number, h, c, part, w], [*after, after[0]]),))
+    part = new_input(Type(shapes[carries][1:], t.float32))
+    number, states = new_input(INDEX), [new_input(v.type) for v in inputs[:carries]]
+    weights = [new_input(v.type) for v in inputs[carries + 1 :]]
+    after = step(part, states, *weights)
+    region = Graph.of([number, *states, part, *weights], [*after, after[0]])
+    outs = Scan(TRIPS, carries, 1).results(*inputs, regions=(region,))
     loss = ops.sum(ops.square(outs[-1]))
     graph = Graph.of(inputs, Gradient(1).results(loss, loss.literal(1.0, t.float32), *inputs))
-    plans = [inner for step in compile_function(Function(graph), kernels="c").steps for inner in step.plans]
+    return [inner for step in compile_function(Function(graph), kernels="c").steps for inner in step.plans]
 
-    assert [rows_of(plan) for plan in plans] == [ROWS, ROWS]
+
+def test_the_backward_of_recurrent_layers_is_cut_as_well() -> None:
+    lstm = backward(2, 4, lambda x, now, w, b: lstm_step(x + affine(now[0], w, b), now[1]))
+    gru = backward(1, 3, lambda x, now, w, b: [gru_step(x, affine(now[0], w, b), now[0])])
+    rnn = backward(1, 1, lambda x, now, w, b: [rnn_step(x, affine(now[0], w, b), "tanh")])
+
+    assert [rows_of(plan) for plan in (*lstm, *gru, *rnn)] == [ROWS] * 6
 
 
 @pytest.mark.parametrize("name", CUT)

@@ -29,6 +29,7 @@ from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.groups import LONGEST_ROW, Group, Grouping, is_constant, row_length
 from telegrad_server.compiler.rebuild import rewritten, without_dead_code
 from telegrad_server.compiler.repeats import repeat_cheap
+from telegrad_server.compiler.sliced import slices_first
 
 LEAST_ELEMENTS = 1 << 16
 """Elements that the elementwise ops of a function make: one with fewer is not worth the wait for a compiler."""
@@ -67,7 +68,7 @@ def fuse_region(graph: Graph, dialect: Dialect = C) -> Graph:
 
 
 def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
-    graph = rewritten(graph, partial(_in_parts, dialect))
+    graph = slices_first(rewritten(graph, partial(_in_parts, dialect)))
     grouping = Grouping(graph, least_ops=least_ops, dialect=dialect)
     groups = list(grouping.groups())
     if not groups:

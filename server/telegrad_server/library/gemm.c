@@ -168,8 +168,10 @@ static void tg_pack_rows(float *to, const float *a, long a_row, long a_inner, lo
 {
     long whole = a_row == 1 ? rows / TG_ROWS * TG_ROWS : 0;
     for (long p = 0; p < depth; p++)
-        for (long i = 0; i < whole; i += TG_ROWS)
+        for (long i = 0; i < whole; i += TG_ROWS) {
+            __builtin_prefetch(a + (p + 16) * a_inner + i); /* the next rows are in other pages */
             memcpy(to + i * TG_DEPTH + p * TG_ROWS, a + p * a_inner + i, TG_ROWS * sizeof(float));
+        }
     for (; a_inner == 1 && whole + TG_ROWS <= rows; whole += TG_ROWS)
         tg_transpose(to + whole * TG_DEPTH, TG_ROWS, a + whole * a_row, a_row, TG_ROWS, depth);
     for (long i = whole; i < rows; i++)
@@ -212,7 +214,10 @@ static void tg_gemm_block(const struct tg_gemm *g, long rows, long columns, floa
 {
     float *block = scratch, *group = block + TG_DEPTH * (TG_COLUMNS + TG_PANEL);
     long packs_b = g->b_column != 1 || rows >= TG_PACKS_ROWS;
-    long packs_a = g->a_inner != 1 ? columns > 2 * TG_PANEL : columns >= TG_PACKS_COLUMNS;
+    /* what lies 2 KiB apart is in the same few places of the first cache: it is packed sooner */
+    long packs_a = columns > (g->a_row == 1 && g->a_inner % 512 ? 4 : 2) * TG_PANEL;
+    if (g->a_inner == 1)
+        packs_a = columns >= TG_PACKS_COLUMNS;
     long is_far = packs_b && g->k * g->n >= TG_FAR && (g->b_inner == 1 || g->b_column == 1);
     long unpacked = packs_b ? 0 : columns / TG_PANEL * TG_PANEL; /* columns of B that are read where they are */
     for (long begin = 0; begin < g->k || begin == 0; begin += TG_DEPTH) {

@@ -147,6 +147,17 @@ class Functions:
             known.plain_plan = plan
         return known.plain_plan
 
+    def plan_to_explain(self, known: Known, *, is_recorded: bool) -> Plan:
+        """The plan with which the function's next run begins, as far as it is not shared with other workers.
+
+        That of a graph is made anew where there is none: which plan its runs have follows from how many there were.
+        """
+        if not is_recorded or self._kernels == "none" or known.plan is not None:
+            return self.plan_of(known)
+        if known.refusal is not None:
+            raise _again(known.refusal)
+        return known.plain_plan or self._compiled(known, None, kernels="none")
+
     def _forget_bytes(self, known: Known) -> None:
         if not known.is_replicated and not self._keeps_bytes:
             known.data = None

@@ -22,6 +22,7 @@ from telegrad_server.compiler.expressions import C_TYPES, Term, Writer, constant
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import Strides
 from telegrad_server.compiler.nest import Access, Nest
+from telegrad_server.compiler.trips import UNIT_ROWS
 
 UNIT_ELEMENTS = 8192
 """What a unit has at least where there are rows enough: 32 KiB of each operand."""
@@ -41,15 +42,19 @@ class Kernel(NamedTuple):
     elements: int
     """The elements of its index space times its ops: how much work it is."""
 
+    is_by_rows: bool
+    """Whether a unit is `UNIT_ROWS` rows of a trip that is cut by rows."""
 
-def kernel(op: Fused, strides: Sequence[Strides]) -> Kernel:
-    """The kernel for a group whose operands are laid out so, in elements."""
-    return _kernel(op, tuple(strides))
+
+def kernel(op: Fused, strides: Sequence[Strides], *, rows: int = 0) -> Kernel:
+    """The kernel for a group whose operands are laid out so, in elements. With ``rows`` it is of a trip that is cut by
+    so many, and is cut as the trip is where it can be."""
+    return _kernel(op, tuple(strides), rows)
 
 
 @lru_cache(maxsize=1 << 12)
-def _kernel(op: Fused, strides: tuple[Strides, ...]) -> Kernel:
-    return _Printer(op, strides).kernel()
+def _kernel(op: Fused, strides: tuple[Strides, ...], rows: int) -> Kernel:
+    return _Printer(op, strides).kernel(rows)
 
 
 class _Printer:
@@ -58,12 +63,16 @@ class _Printer:
     def __init__(self, op: Fused, strides: tuple[Strides, ...]) -> None:
         self._nest = Nest(op, strides)
 
-    def kernel(self) -> Kernel:
-        """The kernel."""
+    def kernel(self, rows: int) -> Kernel:
+        """The kernel, cut by so many rows of a trip where it can be."""
         nest = self._nest
         op, body = nest.op, nest.body
         sums = [node for node in nest.nodes if nest.is_column_sum(node)]
-        if nest.is_flat:
+        is_by_rows = rows > 0 and not sums and (nest.is_flat or (op.size // rows) % nest.inner == 0)
+        if is_by_rows:
+            units = -(-rows // UNIT_ROWS)
+            per_unit = UNIT_ROWS * (op.size // rows) // (1 if nest.is_flat else nest.inner)
+        elif nest.is_flat:
             units, per_unit = -(-op.size // UNIT_ELEMENTS), UNIT_ELEMENTS
         elif sums:
             units = 1 if nest.rows <= PARTIAL_ROWS else min(MOST_PARTIALS, -(-nest.rows // PARTIAL_ROWS))
@@ -110,7 +119,7 @@ class _Printer:
                 lines.append(f"for (long c = 0; c < {q}; c++) y{k}[c] += s{k}[u * {q} + c];")
         lines.append("}")
         partials = (4 * q * units,) * (len(sums) if units > 1 else 0)
-        return Kernel("\n".join(lines) + "\n", units, partials, op.size * len(nest.nodes))
+        return Kernel("\n".join(lines) + "\n", units, partials, op.size * len(nest.nodes), is_by_rows)
 
     def _row_text(self) -> list[str]:
         nest = self._nest

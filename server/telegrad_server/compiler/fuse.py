@@ -28,9 +28,13 @@ from telegrad_server.compiler.expressions import C
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.groups import LONGEST_ROW, Group, Grouping, is_constant, row_length
 from telegrad_server.compiler.rebuild import rewritten, without_dead_code
+from telegrad_server.compiler.repeats import repeat_cheap
 
 LEAST_ELEMENTS = 1 << 16
 """Elements that the elementwise ops of a function make: one with fewer is not worth the wait for a compiler."""
+
+SHORTEST_LINE = 16
+"""Elements of a channel that are summed up by themselves."""
 
 MOST_KERNELS = 256
 """Different ones in one graph; one with more is left as it is, for a compiler would take minutes."""
@@ -69,8 +73,11 @@ def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
     if not groups:
         return graph
     position = {id(node): i for i, node in enumerate(graph.nodes)}
+    repeat_cheap(grouping)
+    grouping.note_repeats()
     for group in groups:
         group.nodes.sort(key=lambda node: position[id(node)])
+        group.repeats.sort(key=lambda node: position[id(node)])
     made = {id(group): _Made(group, grouping) for group in groups}
     if len({to_text(m.body) for m in made.values()}) > MOST_KERNELS:
         return graph
@@ -82,6 +89,8 @@ def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
 
 def _in_parts(dialect: Dialect, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     op = node.op
+    if isinstance(op, Sum):
+        return _channel_sums(op, node, inputs[0])
     if not isinstance(op, Softmax | LogSoftmax | SoftmaxCrossEntropy):
         return None
     (x, *rest) = inputs
@@ -102,6 +111,19 @@ def _in_parts(dialect: Dialect, node: Node, inputs: tuple[Value, ...]) -> Sequen
             return (shifted - e.log(rows(e.exp(shifted))),)
         p = e.exp(shifted)
         return (p / rows(p),)
+
+
+def _channel_sums(op: Sum, node: Node, x: Value) -> Sequence[Value] | None:
+    """A sum for each channel, as batch norm takes them, as sums over rows, which groups hold, and the sum of these."""
+    axes = [a for a, size in enumerate(x.shape) if size != 1]
+    kept = [i for i, a in enumerate(axes) if a not in op.axes]
+    if x.dtype is not t.float32 or not kept or not 0 < kept[0] <= kept[-1] < len(axes) - 1:
+        return None
+    inner = Sum(tuple(axes[kept[-1] + 1 :]), True)
+    if kept[-1] - kept[0] != len(kept) - 1 or not SHORTEST_LINE <= row_length(inner, x.shape) <= LONGEST_ROW:
+        return None
+    with origin(node.origin):
+        return (op(inner(x)),)
 
 
 def _cross_entropy(op: SoftmaxCrossEntropy, x: Value, labels: Value, top: Value) -> tuple[Value, Value]:
@@ -125,6 +147,7 @@ class _Made:
         self.group = group
         dialect = grouping.dialect
         members = {id(node) for node in group.nodes}
+        inside = members | {id(node) for node in group.repeats}
         known: dict[Value, Value] = {}
         self.inputs: list[Value] = []
         body: list[Node] = []
@@ -143,8 +166,8 @@ class _Made:
             arguments.append(known[v])
             return known[v]
 
-        for node in group.nodes:
-            sources = [_constant_behind(v, dialect) if id(v.node) not in members else v for v in node.inputs]
+        for node in (*group.repeats, *group.nodes):
+            sources = [_constant_behind(v, dialect) if id(v.node) not in inside else v for v in node.inputs]
             if all(is_constant(v, dialect) for v in sources):  # its shape would be that of a number
                 sources = list(node.inputs)
             own = Node(node.op, tuple([inner(v) for v in sources]), node.types, (), node.origin)
@@ -207,7 +230,8 @@ def _rebuilt(graph: Graph, grouping: Grouping, made: dict[int, _Made], position:
     waits: dict[int, int] = {}
     users: dict[int, list[int]] = {}
     for unit, nodes in members.items():
-        before = {unit_of[id(v.node)] for node in nodes for v in node.inputs} - {unit}
+        repeats = made[unit].group.repeats if unit in made else ()
+        before = {unit_of[id(v.node)] for node in (*nodes, *repeats) for v in node.inputs} - {unit}
         waits[unit] = len(before)
         for other in before:
             users.setdefault(other, []).append(unit)

@@ -35,6 +35,9 @@ MOST_OPS = 96
 
 MOST_OPERANDS = 24
 
+LONG = 1 << 15
+"""Elements: an op that makes so many gets a kernel even if it stands alone, for all threads."""
+
 LONGEST_ROW = 16384
 """Elements: what a kernel keeps of a row stays in the second-level cache."""
 
@@ -105,6 +108,8 @@ class Group:
     columns: int = 0
     cuts: tuple[int, ...] = (1,)
     nodes: list[Node] = field(default_factory=list[Node])
+    repeats: list[Node] = field(default_factory=list[Node])
+    """Nodes of earlier groups that it computes again, for itself."""
     is_needed: bool = False
     """Whether an op of it must be run by a kernel: its bits are not NumPy's."""
 
@@ -123,6 +128,8 @@ class Grouping:
             for node_id in {id(v.node) for v in node.inputs}:
                 self._users[node_id].append(node)
         self._leaving = {id(v.node) for v in graph.outputs}
+        self._repeated: dict[int, set[int]] = {}  # what a group computes again, both by id
+        self._wanted_again: set[int] = set()  # what is read for that
         for node in graph.nodes:
             self._place(node)
         self._sink()
@@ -161,7 +168,7 @@ class Grouping:
                 self._add(node, merged)
                 return
         size, length, columns, cuts, is_needed = wanted
-        self._add(node, Group(size, top + 1, length, columns, cuts, [], is_needed))
+        self._add(node, Group(size, top + 1, length, columns, cuts, is_needed=is_needed))
 
     def _wanted(self, node: Node) -> tuple[int, int, int, tuple[int, ...], bool] | None:
         """The index space of a group of the node alone: size, length of rows, columns, cuts; whether it must be one."""
@@ -306,13 +313,38 @@ class Grouping:
         """Forget groups that are not worth a kernel: of too few ops, or of moves alone, whose bits are NumPy's."""
         for group in self.groups():
             real_ops = [n for n in group.nodes if not isinstance(n.op, Reshape | BroadcastTo | Cast)]
-            if not group.nodes or not (group.is_needed or len(real_ops) >= self._least_ops):
+            is_long = group.size >= LONG and len(real_ops) == 1
+            if not group.nodes or not (group.is_needed or is_long or len(real_ops) >= self._least_ops):
                 for node in group.nodes:
                     del self.group_of[id(node)]
 
+    # ---- what a group computes again
+
+    def users(self, node: Node) -> Sequence[Node]:
+        """The nodes that need a node."""
+        return self._users[id(node)]
+
+    def is_result(self, node: Node) -> bool:
+        """Whether the node's value leaves the graph."""
+        return id(node) in self._leaving
+
+    def fits(self, type: Type, shape: Shape, group: Group) -> bool:
+        """Whether a full value, used in an op of the group of this shape, is used element by element."""
+        return self._fits(type, shape, group.size, group.length, is_row=False)
+
+    def note_repeats(self) -> None:
+        """Take account of what groups compute again."""
+        for group in self.groups():
+            own = {id(node) for node in group.repeats}
+            self._repeated[id(group)] = own
+            self._wanted_again |= {id(v.node) for node in group.repeats for v in node.inputs} - own
+
     def is_seen_outside(self, node: Node, members: Collection[int]) -> bool:
-        """Whether anything beyond its group needs the node."""
-        return id(node) in self._leaving or any(id(user) not in members for user in self._users[id(node)])
+        """Whether anything beyond its group needs the node, and does not compute it again."""
+        if id(node) in self._leaving or id(node) in self._wanted_again:
+            return True
+        others = [user for user in self._users[id(node)] if id(user) not in members]
+        return any(id(node) not in self._repeated.get(id(self.group_of.get(id(user))), ()) for user in others)
 
     def groups(self) -> Iterable[Group]:
         """All groups, in the order of their first nodes."""

@@ -88,9 +88,10 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "bool", "broadcast_shapes", "can_cast", "checkpoint", "cond", "connect", "custom_vjp", "data", "e", "empty",
     "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full",
     "function", "grad", "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype",
-    "jacobian", "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones", "optim",
-    "pi", "pipeline", "random", "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse", "switch",
-    "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
+    "jacobian", "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones",
+    "optim", "pi", "pipeline", "random", "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse",
+    "switch", "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap",
+    "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 

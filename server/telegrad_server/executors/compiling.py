@@ -25,10 +25,11 @@ from typing import NamedTuple
 COMPILERS = ("gcc", "clang", "cc")
 
 FLAGS = (
-    "-O3", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-fopenmp-simd", "-fPIC", "-shared", "-w",
+    "-O2", "-ftree-vectorize", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno",
+    "-fno-trapping-math", "-fopenmp-simd", "-fPIC", "-shared", "-w",
 )  # fmt: skip
-"""No fast-math: NaN, infinities and signed zeros keep their meaning."""
+"""No fast-math: NaN, infinities and signed zeros keep their meaning. With -O3 the library takes nearly twice as long to
+compile, and steps of the models in bench/ take as long."""
 
 NOTHING = ("-nostdlib",)
 """What a source is linked with that uses no library."""
@@ -99,7 +100,10 @@ def compiled(source: str, compiler: Compiler, folder: Path, *, links: Sequence[s
     except (OSError, subprocess.SubprocessError) as error:
         logging.warning("%s failed; NumPy runs instead: %s", compiler.path, error)
         return None
-    return _loaded(path)
+    library = _loaded(path)
+    if library is None:
+        logging.warning("what %s has made in %s cannot be loaded; NumPy runs instead", compiler.path, folder)
+    return library
 
 
 def _loaded(path: Path) -> ctypes.CDLL | None:

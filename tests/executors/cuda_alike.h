@@ -1,5 +1,5 @@
-/* What generated CUDA needs of a GPU, on the host: a block's threads are fibers that take turns, and pass barriers and
-   shuffles together. Blocks follow each other, in an order that the caller chooses. */
+/* What generated CUDA needs of a GPU, on the host: a block's threads are fibers. A warp runs on until all of it waits for
+   the block, so that warps are as far apart as barriers let them be; blocks follow each other. */
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -16,11 +16,6 @@
 struct Dim { unsigned x, y, z; };
 static Dim threadIdx, blockIdx, blockDim, gridDim;
 
-[[noreturn]] static void fault(const char *what) {
-    std::fprintf(stderr, "fault in a kernel: %s (block %u %u, thread %u)\n", what, blockIdx.x, blockIdx.y, threadIdx.x);
-    std::abort();
-}
-
 #define CHECK_ALIGNED(pointer, bytes) \
     if ((unsigned long long)(pointer) % (bytes)) fault("an address that is not aligned")
 
@@ -29,7 +24,7 @@ struct Fiber {
     std::vector<char> stack;
     unsigned warp_steps, block_steps;
     float given[2];
-    bool is_done;
+    bool is_done, is_at_barrier;
 };
 
 static std::vector<Fiber> fibers;
@@ -37,6 +32,13 @@ static ucontext_t home;
 static unsigned current;
 static void (*body)(void *);
 static void *argument;
+
+static char faulted[200];
+
+static void fault(const char *what) {
+    std::snprintf(faulted, sizeof faulted, "%s (block %u %u, thread %u)", what, blockIdx.x, blockIdx.y, current);
+    swapcontext(&fibers[current].context, &home);
+}
 
 static void rest() { swapcontext(&fibers[current].context, &home); }
 
@@ -60,7 +62,11 @@ static void wait_for(unsigned first, unsigned last, unsigned Fiber::*steps) {
     }
 }
 
-static void __syncthreads() { wait_for(0, blockDim.x, &Fiber::block_steps); }
+static void __syncthreads() {
+    fibers[current].is_at_barrier = true;
+    wait_for(0, blockDim.x, &Fiber::block_steps);
+    fibers[current].is_at_barrier = false;
+}
 
 static float __shfl_xor_sync(unsigned mask, float x, int w) {
     unsigned first = current / 32 * 32, turn = fibers[current].warp_steps % 2;
@@ -91,6 +97,27 @@ template <typename... A, std::size_t... I> static void call(void (*f)(A...), voi
     f(reinterpret_cast<A>(p[I])...);
 }
 
+static void run_block(unsigned threads, int backwards) {
+    for (bool is_over = false; !is_over;) {
+        is_over = true;
+        for (unsigned w = 0; w < threads / 32; w++)
+            for (bool goes_on = true; goes_on;) {
+                goes_on = false;
+                for (unsigned i = 0; i < 32; i++) {
+                    unsigned n = 32 * w + i;
+                    if (backwards) n = threads - 1 - n;
+                    if (fibers[n].is_done) continue;
+                    current = n;
+                    threadIdx = {n, 0, 0};
+                    swapcontext(&home, &fibers[n].context);
+                    if (faulted[0]) return;
+                    is_over &= fibers[n].is_done;
+                    goes_on |= !fibers[n].is_done && !fibers[n].is_at_barrier;
+                }
+            }
+    }
+}
+
 template <typename... A> static void launch(void (*f)(A...), unsigned x, unsigned y, unsigned threads, void **p, int backwards) {
     struct All { void (*f)(A...); void **p; } all = {f, p};
     body = [](void *given) {
@@ -107,22 +134,13 @@ template <typename... A> static void launch(void (*f)(A...), unsigned x, unsigne
         for (Fiber &fiber : fibers) {
             fiber.stack.resize(1 << 15);
             fiber.warp_steps = fiber.block_steps = 0;
-            fiber.is_done = false;
+            fiber.is_done = fiber.is_at_barrier = false;
             getcontext(&fiber.context);
             fiber.context.uc_stack.ss_sp = fiber.stack.data();
             fiber.context.uc_stack.ss_size = fiber.stack.size();
             makecontext(&fiber.context, begin, 0);
         }
-        for (unsigned left = threads; left;) {
-            left = 0;
-            for (unsigned i = 0; i < threads; i++) {
-                unsigned n = backwards ? threads - 1 - i : i;
-                if (fibers[n].is_done) continue;
-                current = n;
-                threadIdx = {n, 0, 0};
-                swapcontext(&home, &fibers[n].context);
-                left += !fibers[n].is_done;
-            }
-        }
+        run_block(threads, backwards);
+        if (faulted[0]) return;
     }
 }

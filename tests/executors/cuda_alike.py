@@ -21,8 +21,9 @@ Array = Any
 SHIM = Path(__file__).with_name("cuda_alike.h")
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w")
 
-START = """extern "C" void start_NAME(unsigned x, unsigned y, unsigned threads, void **p, int backwards) {
+START = """extern "C" const char *start_NAME(unsigned x, unsigned y, unsigned threads, void **p, int backwards) {
     launch(NAME, x, y, threads, p, backwards);
+    return faulted;
 }"""
 
 
@@ -51,12 +52,13 @@ class HostDevice:
         return {name: self._start(loaded[f"start_{name}"]) for name in names}
 
     def _start(self, function: Any) -> Start:
-        function.restype = None
+        function.restype = ctypes.c_char_p
 
         def start(grid: tuple[int, int], block: int, arrays: Sequence[Array]) -> None:
             self.started += 1
             pointers = (ctypes.c_void_p * len(arrays))(*[x.ctypes.data for x in arrays])
-            function(*grid, block, pointers, int(self.is_backwards))
+            fault = function(*grid, block, pointers, int(self.is_backwards))
+            assert not fault, fault.decode()
 
         return start
 

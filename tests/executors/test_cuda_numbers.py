@@ -16,18 +16,20 @@ from telegrad.ops import random as draws
 from telegrad.ops.control import Gradient
 from telegrad.ops.cross_entropy import SoftmaxCrossEntropy
 from telegrad.ops.norm import Standardize
+from telegrad.wire.arrays import numpy_dtype
 from telegrad_server.compiler.cuda_words import CUDA
 from telegrad_server.compiler.fuse import fuse
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.loops import in_regions
 from telegrad_server.compiler.pipeline import optimise
 from telegrad_server.compiler.plan import make_plan
-from telegrad_server.executors.array import ArrayExecutor
+from telegrad_server.executors.array import ArrayExecutor, numpy_executor
 from telegrad_server.executors.array_module import NumpyModule
 from telegrad_server.executors.cuda_kernels import CudaKernels
 
 from tests.compiler.graphs import NARROW, WIDE, Array, RandomGraph, arrays_for, interpret, same_bits
 from tests.executors.cuda_alike import HostDevice, host_compiler
+from tests.executors.cuda_corpus import step_plans
 
 pytestmark = pytest.mark.skipif(host_compiler() is None, reason="there is no C++ compiler")
 KEY = np.array([5, 6, 7, 8], np.uint32)
@@ -212,3 +214,25 @@ def test_random_graphs(seed: int, sizes: tuple[int, int], tmp_path: Path) -> Non
 @pytest.mark.parametrize("seed", range(10, 25))
 def test_many_random_graphs(seed: int, sizes: tuple[int, int], tmp_path: Path) -> None:
     test_random_graphs(seed, sizes, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_training_steps_of_models_agree_with_numpy(tmp_path: Path) -> None:
+    for name, plan, plain in step_plans():
+        rng = np.random.default_rng(1)
+        arrays = [
+            KEY if x.dtype is t.uint32
+            else np.abs(rng.normal(0, 0.05, x.shape)).astype(numpy_dtype(x.dtype)) if x.dtype.is_float
+            else np.zeros(x.shape, numpy_dtype(x.dtype))
+            for x in [plan.slots[i].type for i in plan.inputs]
+        ]  # fmt: skip
+        folder = tmp_path / name
+        folder.mkdir()
+        device = HostDevice(folder)
+
+        found, wanted = executor_on(device).run(plan, arrays), numpy_executor().run(plain, arrays)
+
+        assert device.started > 10, name
+        for x, y in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4, err_msg=name)

@@ -143,15 +143,21 @@ INLINE Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned
     return {{c0, c1, c2, c3}};
 }
 
-/* The numbers on [0, 1) of V elements from the first on, by the key of a random op. */
+/* One of four words. Their number is no index: an array that is indexed so would lie in memory. */
+INLINE unsigned word_of(const Words &w, unsigned n) {
+    unsigned low = n & 1 ? w.x[1] : w.x[0], high = n & 1 ? w.x[3] : w.x[2];
+    return n & 2 ? high : low;
+}
+
+/* The numbers on [0, 1) of V elements from the first on, by a random op's key. V is 1, or first a multiple of 4. */
 template <int V> INLINE Pack<float, V> uniform(const Words &key, unsigned long long first) {
     Pack<float, V> y;
     Words w = {};
 #pragma unroll
     for (int k = 0; k < V; k++) {
         unsigned long long i = first + k;
-        if (V == 1 || k % 4 == 0) w = philox((unsigned)(i >> 2), (unsigned)(i >> 34), 0, 0, key.x[0], key.x[1]);
-        y.x[k] = (float)(w.x[V == 1 ? i & 3 : k & 3] >> 8) * 0x1p-24f;
+        if (k % 4 == 0) w = philox((unsigned)(i >> 2), (unsigned)(i >> 34), 0, 0, key.x[0], key.x[1]);
+        y.x[k] = (float)((V == 1 ? word_of(w, (unsigned)i) : w.x[k & 3]) >> 8) * 0x1p-24f;
     }
     return y;
 }

@@ -68,7 +68,7 @@ class CudaKernels:
             self._loaded[k.text] = {x.suffix: found[name + x.suffix] for x in k.launches}
 
     def body(self, slots: Sequence[Slot], step: Step) -> Callable[..., None] | None:
-        """What does a step of such a plan on the arrays of its operands and results; None if it has no kernel."""
+        """What does a step, given the arrays of its operands and results; None if it has no kernel."""
         if not isinstance(step.op, Fused):
             return None
         made = _kernel_of(slots, step)

@@ -19,7 +19,7 @@ from typing import Any
 OPTIONS = ("--std=c++17", "--fmad=false", "--disable-warnings")
 """No fast-math; products are not fused with sums, so that a value's bits follow from its own op."""
 
-NAMES = ("libnvrtc.so.13", "libnvrtc.so.12", "nvrtc64_130_0.dll")
+NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
 
 
 class NvrtcError(RuntimeError):
@@ -94,9 +94,9 @@ def _is_own(path: Path) -> bool:
 
 
 @lru_cache
-def found_nvrtc() -> Nvrtc | None:
-    """The compiler of this machine; None if there is none. ``TELEGRAD_NVRTC`` may name its file."""
-    for name in _candidates():
+def found_nvrtc(folder: Path | None = None) -> Nvrtc | None:
+    """The compiler of this machine, or one that pip put into a folder (`--target`); None if there is none."""
+    for name in _candidates(sys.path if folder is None else [str(folder)]):
         try:
             for part in sorted(Path(name).parent.glob("libnvrtc-builtins.so.*")) if "/" in name else ():
                 ctypes.CDLL(str(part))  # it looks for this one by name alone
@@ -106,13 +106,9 @@ def found_nvrtc() -> Nvrtc | None:
     return None
 
 
-def _candidates() -> Iterator[str]:
-    named = os.environ.get("TELEGRAD_NVRTC")
-    if named:
-        yield named
-        return
-    for folder in map(Path, sys.path):
-        for pattern in ("nvidia/cu13/lib/libnvrtc.so.1?", "nvidia/cuda_nvrtc/lib/libnvrtc.so.1?"):
+def _candidates(folders: Sequence[str]) -> Iterator[str]:
+    for folder in map(Path, folders):
+        for pattern in ("nvidia/cu1?/lib/libnvrtc.so.1?", "nvidia/cuda_nvrtc/lib/libnvrtc.so.1?"):
             yield from map(str, sorted(folder.glob(pattern)))
     yield from NAMES
     yield from map(str, sorted(Path("/usr/local/cuda/lib64").glob("libnvrtc.so.1?")))

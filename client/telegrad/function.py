@@ -42,7 +42,8 @@ from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
 from telegrad.session import Session, folded, key_bytes
 from telegrad.signature import Static, difference, signature
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 
 if TYPE_CHECKING:
@@ -302,6 +303,10 @@ class Function(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if context.TRACE.get() is not None:
             return self._python(*args, **kwargs)
+        return self._run(*self.prepared(args, kwargs))
+
+    def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Session, Compiled, list[Any]]:
+        """All that a call with these arguments needs: its session, the function traced for them, and their leaves."""
         nest: tuple[Any, ...] = (args, kwargs) if kwargs else (args,)
         if self._static:
             nest = self._with_static(args, kwargs)
@@ -309,7 +314,13 @@ class Function(Generic[P, R]):
         on = context.ON.get()
         key: Hashable = (structure, tuple([signature(x) for x in leaves]), None if on is None else on.worker)
         session = _session_of(leaves)
-        return self._run(session, self._compiled_for(session, key, leaves, structure), leaves)
+        return session, self._compiled_for(session, key, leaves, structure), leaves
+
+    def history(self, session: Session) -> tuple[int, str]:
+        """How many signatures it was traced for in a session, and what changed between the last two, in words."""
+        known = self._compiled.get(session, {})
+        count = sum([len(candidates) for candidates in known.values()])
+        return count, _change(known) if count > 1 else ""
 
     def compiled(self, session: Session, arguments: Mapping[str, Any]) -> Compiled:
         """The traced function for keyword arguments of these types, which is not called: what a job is made of."""
@@ -341,17 +352,16 @@ class Function(Generic[P, R]):
         return tuple(self._names)
 
     def __get__(self, instance: object, owner: object = None) -> Any:
-        return self if instance is None else _Bound(self, instance)
+        return self if instance is None else Bound(self, instance)
 
     def _warn_of_retracing(self, known: dict[Hashable, list[Compiled]]) -> None:
         if self.traces and self.traces % RETRACE_WARNING == 0:
             name = getattr(self._python, "__qualname__", "function")
-            signatures = list(known)[-2:]
-            what = difference(signatures[-2:]) if len(signatures) > 1 else "state that it reads, such as training"
+            what = _change(known)
             warnings.warn(
                 f"{name} was traced {self.traces} times: {what} keeps changing, and each trace is compiled anew;"
                 " pass numbers as plain float or int, and pad batches to one shape",
-                stacklevel=3,
+                stacklevel=5,  # who calls
             )
 
     # ---- tracing
@@ -450,14 +460,20 @@ class Function(Generic[P, R]):
                 tensor._grad = Tensor(values[i], session, tensor._scope)  # pyright: ignore[reportPrivateUsage]
 
 
-class _Bound:
+class Bound:
     """A traced method on its instance."""
 
     def __init__(self, function: Function[Any, Any], instance: object) -> None:
-        self._function, self._instance = function, instance
+        self.function, self.instance = function, instance
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(self._instance, *args, **kwargs)
+        return self.function(self.instance, *args, **kwargs)
+
+
+def _change(known: Mapping[Hashable, list[Compiled]]) -> str:
+    """What differs between the last two signatures, in words."""
+    signatures = list(known)[-2:]
+    return difference(signatures) if len(signatures) > 1 else "state that it reads, such as training"
 
 
 def operand_type(x: Any) -> tuple[Type | None, bool]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from telegrad.ir.types import Type
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 class Static:
@@ -50,4 +51,7 @@ def difference(signatures: Sequence[Hashable]) -> str:
 
 
 def _say(signature: Any) -> str:
+    if isinstance(signature, tuple) and isinstance(signature[-1], np.dtype):
+        sizes = ",".join(map(str, signature[0]))  # type: ignore[arg-type]
+        return f"an array {signature[-1]}[{sizes}]"
     return str(signature[0]) if isinstance(signature, tuple) and isinstance(signature[0], Type) else repr(signature)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -25,7 +25,9 @@ from telegrad_server.line import Claim
 from telegrad_server.names import Names
 from telegrad_server.offers import Offered, Offers
 from telegrad_server.sessions import Session, Task
+from telegrad_server.shared_memory import SharedMemory, new_memory
 from telegrad_server.store import Account
+from telegrad_server.tally import Tally
 from telegrad_server.uploads import Upload
 
 Deliver = Callable[[int, m.Event], None]
@@ -51,6 +53,32 @@ class Seat:
     company: Together | None = None
     claim: Claim = field(default_factory=Claim)
     paused_seconds: float = 0.0  # of the turn under way
+    memory: SharedMemory | None = None
+
+    def share_memory(self) -> SharedMemory | None:
+        """The memory that is shared with the client, made when it is first wanted; None if this machine has none."""
+        if self.memory is None:
+            self.memory = new_memory()
+        return self.memory
+
+    def placed(self, command: m.Command, tally: Tally) -> m.Command:
+        """The command, with its bytes if shared memory should have them; with none if it has not, and it fails."""
+        if not isinstance(command, m.Put) or not command.place:
+            return command
+        memory = self.memory
+        data = memory.bytes_at(command.place, command.type.nbytes) if memory is not None else b""
+        tally.uploaded_bytes += len(data)
+        return replace(command, data=data)
+
+    def settle(self) -> None:
+        """Tell the client which of its commands are over."""
+        if self.memory is not None:
+            self.memory.settle(self.session.settled)
+
+    def close_memory(self) -> None:
+        """The session is over."""
+        if self.memory is not None:
+            self.memory.close()
 
 
 class Turn(NamedTuple):

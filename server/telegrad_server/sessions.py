@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from telegrad.errors import AccessError, DataCorrupt, GraphError, ResourceError, SessionError, TelegradError
@@ -66,7 +66,15 @@ class Join:
     group: m.JoinGroup
 
 
-Task = Execute | Make | Answer | Join
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Task: say what running a function would take."""
+
+    sequence: int
+    explain: m.Explain
+
+
+Task = Execute | Make | Answer | Join | Describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +88,12 @@ class Fetched:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a task brought: values (with their bytes) and updates, a value on the host, or an error."""
+    """What a task brought: values (with their bytes) and updates, a value on the host, an answer, or an error."""
 
     values: Sequence[tuple[Any, int]] = ()
     updates: Sequence[tuple[int, int]] = ()
     fetched: Fetched | None = None
+    explained: m.Explained | None = None
     error: TelegradError | None = None
 
 
@@ -234,6 +243,13 @@ class Session:
             self.acknowledge()
         return task
 
+    @property
+    def settled(self) -> int:
+        """The last of the commands that are over, each with all before it: their bytes are no longer needed."""
+        if self.under_way is not None:
+            return self.under_way.sequence - 1
+        return self.queue[0][0] - 1 if self.queue else self.received
+
     def supplied(self, function: bytes) -> None:
         """A function's bytes are there; `proceed` goes on with the Run that waited for them."""
         if self._asked == function:
@@ -243,19 +259,25 @@ class Session:
         """Whether the command is parked: for a function's bytes, or for an upload."""
         match command:
             case m.Run():
-                if not self.is_known(command.function):
-                    if self._asked != command.function:
-                        self._asked = command.function
-                        self.events.add(m.FunctionNeeded(command.function))
-                    return True
-                self._asked = b""
-                return self.names.any_arriving(command.inputs)
+                return self._must_ask(command.function) or self.names.any_arriving(command.inputs)
+            case m.Explain():
+                return self._must_ask(command.function)
             case m.Fetch() | m.Offer():
                 return self.names.any_arriving((command.name,))
             case m.Alias():
                 return self.names.any_arriving((command.source,))
             case _:
                 return False
+
+    def _must_ask(self, function: bytes) -> bool:
+        """Whether a function's bytes are not there; asks for them."""
+        if self.is_known(function):
+            self._asked = b""
+            return False
+        if self._asked != function:
+            self._asked = function
+            self.events.add(m.FunctionNeeded(function))
+        return True
 
     # ---- commands
 
@@ -296,6 +318,10 @@ class Session:
             case m.JoinGroup():
                 self._check_peer()
                 return Join(sequence, command)
+            case m.Explain():
+                return Describe(sequence, command)
+            case m.Profile():
+                pass
         return None
 
     def _check_peer(self) -> None:
@@ -357,23 +383,26 @@ class Session:
                     self.tickets[fetched.ticket] = Ticket(fetched.data, task.stored.hold())
                 data = None if fetched.ticket else fetched.data
                 self.events.add(m.Fetched(task.sequence, fetched.type, data, fetched.ticket))
+            case Describe():
+                assert outcome.explained is not None
+                self.events.add(replace(outcome.explained, sequence=task.sequence))
 
     def _commit_run(self, run: m.Run, outcome: Outcome) -> None:
         """Name the results and make the variables' next versions: all of it, after all of it is computed."""
+        names, values = self.names, outcome.values
         targets = [(run.inputs[i], j) for i, j in outcome.updates]
-        wanted = {j for j, name in enumerate(run.outputs) if name} | {j for _, j in targets}
+        named = [(j, name) for j, name in enumerate(run.outputs) if name]
+        wanted = {j for j, _ in named} | {j for _, j in targets}
+        replaced = [names.usable(name) for name, _ in targets]
         self.account.check(
-            sum(outcome.values[j][1] for j in wanted)
-            - sum(self.names.usable(name).nbytes for name, _ in targets if not self.names.usable(name).is_shared)
+            sum([values[j][1] for j in wanted]) - sum([old.nbytes for old in replaced if not old.is_shared])
         )
-        stored = {j: Stored(*outcome.values[j], self.account) for j in wanted}
-        for j, name in enumerate(run.outputs):
-            if name:
-                self.names.add(name, run.scopes[j] if run.scopes else run.scope, stored[j].hold())
+        stored = {j: Stored(*values[j], self.account) for j in wanted}
+        held: set[int] = set()  # a new value is held once already
+        for j, name in named:
+            names.add(name, run.scopes[j] if run.scopes else run.scope, _held(stored, j, held))
         for name, j in targets:
-            self.names.update(name, stored[j].hold())
-        for value in stored.values():
-            value.drop()
+            names.update(name, _held(stored, j, held))
 
     def _fail(self, sequence: int, command: m.Command, record: m.ErrorRecord) -> None:
         """The command has no effect; what it would have made carries the error, and its variables are held back."""
@@ -436,6 +465,14 @@ class Session:
         return sum(held.values())
 
 
+def _held(stored: dict[int, Stored], j: int, held: set[int]) -> Stored:
+    """The value for one holder more than it has had so far."""
+    if j in held:
+        return stored[j].hold()
+    held.add(j)
+    return stored[j]
+
+
 def _command_of(task: Task) -> m.Command:
     match task:
         case Execute():
@@ -444,12 +481,22 @@ def _command_of(task: Task) -> m.Command:
             return task.put
         case Join():
             return task.group
+        case Describe():
+            return task.explain
         case Answer():
             return m.Fetch(0)
 
 
+def function_of(task: Task) -> bytes:
+    """The id of the function that a task is about; empty if it is about none."""
+    command = _command_of(task)
+    return command.function if isinstance(command, m.Run | m.Explain) else b""
+
+
 def _record(error: TelegradError, sequence: int, command: m.Command) -> m.ErrorRecord:
-    return to_record(error, sequence=sequence, function=command.function if isinstance(command, m.Run) else b"")
+    return to_record(
+        error, sequence=sequence, function=command.function if isinstance(command, m.Run | m.Explain) else b""
+    )
 
 
 def _cost(command: m.Command) -> int:
@@ -457,7 +504,7 @@ def _cost(command: m.Command) -> int:
         case m.Run():
             return COMMAND_BYTES + len(command.immediates) + 8 * (len(command.inputs) + len(command.outputs))
         case m.Put():
-            return COMMAND_BYTES + len(command.data)
+            return COMMAND_BYTES + (0 if command.place else len(command.data))
         case m.Release():
             return COMMAND_BYTES + 8 * len(command.names)
         case m.CloseScope():

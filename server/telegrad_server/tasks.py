@@ -15,8 +15,9 @@ from telegrad_server.bug import bug
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.elsewhere import Elsewhere
 from telegrad_server.executors import Executor
+from telegrad_server.explaining import explained
 from telegrad_server.functions import Functions, Known, Signature
-from telegrad_server.sessions import Answer, Execute, Fetched, Join, Make, Outcome, Task
+from telegrad_server.sessions import Answer, Describe, Execute, Fetched, Join, Make, Outcome, Task
 from telegrad_server.spread import Spread, gathered, whole
 from telegrad_server.store import Account
 
@@ -76,7 +77,7 @@ class Runner:
                 return task.put.type.nbytes <= LIGHT_BYTES
             case Answer():
                 return task.stored.nbytes <= LIGHT_BYTES and not isinstance(task.stored.value, Elsewhere)
-            case Join():
+            case Join() | Describe():
                 return False
 
     def is_small(self, value: Any) -> bool:
@@ -100,6 +101,9 @@ class Runner:
                     assert company is not None
                     company.join(task.group)
                     return Outcome()
+                case Describe():
+                    plan = self._functions.plan_to_explain(_found(known), is_recorded=task.explain.is_recorded)
+                    return Outcome(explained=explained(plan, self._executor))
         except TelegradError as error:
             return Outcome(error=error)
         except Exception as error:  # the edge: a mistake of ours must not end the thread that serves everyone
@@ -107,8 +111,7 @@ class Runner:
 
     def _execute(self, task: Execute, known: Known | None, account: Account, company: Companions | None) -> Outcome:
         run = task.run
-        if known is None:
-            raise SessionError("the function was forgotten between its arrival and its run; send it again")
+        known = _found(known)
         if company is not None and run.group:
             plan, others = company.share(known, run)
             return self._outcome(plan, task, account, lambda own: self._executor.run(plan, own, company=others))
@@ -119,6 +122,8 @@ class Runner:
             return self._outcome(signature, task, account, lambda given: company.run(known, run, given))
         plan_of = self._functions.plan_of_graph if run.is_recorded else self._functions.plan_of
         plan = plan_of(known)
+        if plan is known.plain_plan:  # in the next runs but one it will have kernels, and others like it sooner
+            self._executor.expect_kernels()
         return self._outcome(plan, task, account, lambda given: self._executor.run(plan, gathered(plan, given)))
 
     def _place(self, known: Known, task: Execute, account: Account, company: Companions) -> Outcome:
@@ -156,11 +161,17 @@ class Runner:
         return Fetched(type, data, ticket=secrets.token_urlsafe(16))
 
 
+def _found(known: Known | None) -> Known:
+    if known is None:
+        raise SessionError("the function was forgotten between its arrival and its run; send it again")
+    return known
+
+
 def _may_wait(task: Task) -> bool:
     """Whether the task reads what other workers hold."""
     match task:
         case Execute():
-            return any(isinstance(value, Spread) for value in task.operands)
+            return Spread in map(type, task.operands)
         case Answer():
             return isinstance(task.stored.value, Spread)
         case _:
@@ -201,7 +212,7 @@ def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[
                 raise DataCorrupt(f"the Run's immediates end before input {i} ({type})", reason="DATA_LENGTH")
             value = executor.from_host(type, data[position:end])
             position = end
-        elif value.shape != type.shape or _type_of(value, executor) != type:
+        elif value.shape != type.shape or not (executor.is_of(value, type) or _type_of(value, executor) == type):
             raise GraphError(
                 f"input {i} of the function is {type}, given was {_type_of(value, executor)}", reason="SHAPE_INVALID"
             )

@@ -41,7 +41,8 @@ from telegrad_server.functions import functions_for, read_function
 from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
-from telegrad_server.sessions import Execute, Outcome, Session, Task
+from telegrad_server.sessions import Execute, Outcome, Session, Task, function_of
+from telegrad_server.shared_memory import SharedMemory
 from telegrad_server.sights import SessionSight
 from telegrad_server.tally import Tally
 from telegrad_server.tasks import Runner
@@ -227,6 +228,11 @@ class Worker:
             former()
         return received
 
+    def share_memory(self, session_id: str) -> SharedMemory | None:
+        """The memory that an attached session shares with a client on this machine; None if this machine has none."""
+        with self._lock:
+            return self._attached_seat(session_id).share_memory()
+
     def begin_delivery(self, session_id: str) -> None:
         """Hand over what waited for a listener."""
         seat = self._seats.get(session_id)
@@ -252,7 +258,7 @@ class Worker:
             seat = self._attached_seat(session_id)
             session = seat.session
             session.hear(self._clock(), heard_event)
-            session.receive(sequence, command)
+            session.receive(sequence, seat.placed(command, self.tally))
             self._advance(seat)
             turn = self._line.take(self._is_light if takes_light else lambda _: False)
         if session.events.outbox:
@@ -306,6 +312,7 @@ class Worker:
         if seat.request is not None:
             del self._grants[seat.request[:2]]
         freed = session.end(record)
+        seat.close_memory()
         self.offers.end(session.id)
         if seat.company is not None:  # closing waits for threads, and the lock is held
             threading.Thread(target=seat.company.close, name="telegrad-dismiss", daemon=True).start()
@@ -494,10 +501,11 @@ class Worker:
             self._end(seat, to_record(bug(error)))
             return
         if task is not None:
-            known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
+            known = self._functions.find(session.tenant, function_of(task))
             self._line.join(Turn(seat, task, known), seat.claim)
         if session.errands:
             run_errands(session, self.offers, self._neighbours, self.begin_upload)
+        seat.settle()
         self._collect(seat)
         if self._waiting_for_room and session.has_room:
             self._room.notify_all()

@@ -53,6 +53,8 @@ def test_a_step_through_the_gateway_has_the_bits_of_an_embedded_one(two_workers:
 
 
 def test_sessions_are_spread_over_the_workers(two_workers: Running) -> None:
+    for session in [tg.connect(two_workers.address, worker="worker-1", new=True) for _ in range(3)]:
+        session.close()  # from then on it counts for nothing, whatever the worker said last
     with tg.connect(two_workers.address, new=True) as first, tg.connect(two_workers.address, new=True) as second:
         assert {first.home, second.home} == {"worker-1", "worker-2"}
 
@@ -209,6 +211,25 @@ def test_workers_outlive_a_gateway_and_so_do_sessions(tmp_path: Path) -> None:
     worker.terminate()
     worker.communicate(timeout=30)
     assert worker.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_worker_joins_a_new_gateway_at_once_however_long_its_lease_is(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("ab" * 32)
+    options = ("--cluster-key-file", str(key), "--worker-lease-seconds", "300")
+    with gateway(*options) as first:
+        port, inner = first.address.rpartition(":")[2], first.inner.rpartition(":")[2]
+        worker = start_worker(first.inner, str(key), "patient")
+        first.process.kill()
+        first.process.wait()
+        with (
+            gateway(*options, port=port, inner=inner) as second,
+            tg.connect(second.address, new=True, queue_seconds=30) as session,
+        ):
+            assert session.home == "patient"
+    worker.terminate()
+    worker.communicate(timeout=30)
 
 
 def test_a_call_without_a_ticket_or_with_anothers_is_refused(two_workers: Running) -> None:

@@ -167,6 +167,24 @@ def test_a_sum_over_columns_is_not_used_in_the_kernel_that_makes_it(executor: Ar
 
 
 @needs_compiler
+@pytest.mark.parametrize("shape", [(3, 5, 4, 4), (2, 3, 5, 7, 3), (6, 40, 33), (4, 1, 8, 8)])
+def test_statistics_of_channels_are_summed_up_where_they_are_made(
+    shape: tuple[int, ...], executor: ArrayExecutor
+) -> None:
+    x, y = new_input(Type(shape, t.float32)), new_input(Type(shape, t.float32))
+    axes = (0, *range(2, len(shape)))
+    shifted = x - ops.mean(x, axis=axes, keepdims=True)
+    graph = Graph.of([x, y], [ops.sum(ops.square(shifted), axis=axes), ops.sum(shifted * y, axis=axes, keepdims=True)])
+
+    check(executor, graph, given(graph))
+    after = fuse(optimise(graph))
+    assert fused_ops(after)[0].startswith("sum")
+    if shape[1] > 1:
+        full = [node for node in after.nodes if isinstance(node.op, Fused) and node.types[0].size == x.size]
+        assert full == [], "no kernel writes what is only summed up"
+
+
+@needs_compiler
 def test_cross_entropy_agrees_and_refuses_a_label_that_is_no_class(executor: ArrayExecutor) -> None:
     x, labels = new_input(Type((50, 10), t.float32)), new_input(Type((50,), t.int64))
     loss = ops.sum(SoftmaxCrossEntropy(1).results(x, labels)[0])

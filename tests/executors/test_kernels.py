@@ -14,12 +14,10 @@ from telegrad_server.compiler.plan import make_plan
 from telegrad_server.executors.array import numpy_executor
 
 from tests.compiler.graphs import interpret, same_bits
-from tests.ops.registry import FACTS, Sample
+from tests.ops.registry import Sample
+from tests.ops.registry.tiers import sample_rows
 
 Array = npt.NDArray[Any]
-ROWS = [
-    pytest.param(sample, id=f"{name}-{i}") for name, facts in FACTS.items() for i, sample in enumerate(facts.samples)
-]
 
 
 def copied(x: Value) -> Value:
@@ -27,7 +25,7 @@ def copied(x: Value) -> Value:
     return Cast(x.dtype)(x)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", sample_rows())
 def test_a_body_has_the_bits_of_eval(row: Sample) -> None:
     arrays = row.arrays
     inputs = [new_input(type_of(a)) for a in arrays]

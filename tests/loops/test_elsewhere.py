@@ -110,7 +110,7 @@ def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
     tmp_path: Path, undisturbed: Outcome, environ: Mapping[str, str]
 ) -> None:
     between = Proxy(int(environ["AWS_ENDPOINT_URL"].rpartition(":")[2]), delay_seconds=0.05)
-    through = {**environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{between.port}"}
+    through = {**environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{between.port}", "AWS_MAX_ATTEMPTS": "1"}
     server = Life(tmp_path / "served", "--checkpoint-store", f"s3://{s3.BUCKET}/away", environ=through)
     with tg.connect(server.address, seed=SEED, new=True) as session:
         job = submitted(session, steps=STEPS)
@@ -122,7 +122,7 @@ def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
 
     assert server.stop() == 0
     between.close()
-    assert paused.reason == "STORAGE_FULL"
+    assert paused.reason == "STORAGE_AWAY"
     assert "nobody answers" in paused.message
 
 

@@ -18,11 +18,11 @@ from telegrad.ops.control import Barrier, Checkpoint, CustomVjp
 from telegrad.ops.loops import INDEX, Loop, Scan, Switch
 
 from tests.ops.checks import Array, call, check_gradients, evaluate, generator, type_of
-from tests.ops.registry import FACTS
+from tests.ops.registry import FACTS, Sample
+from tests.ops.registry.tiers import sample_rows
 
 SIZE = 3
-SAMPLES = [(f"{name}-{i}", sample) for name, facts in FACTS.items() for i, sample in enumerate(facts.samples)]
-ROWS = [pytest.param(sample.op, sample.arrays, id=name) for name, sample in SAMPLES]
+SAMPLES = [sample for facts in FACTS.values() for sample in facts.samples]
 
 
 def variant(array: Array, number: int) -> Array:
@@ -69,16 +69,16 @@ def choices(count: int) -> list[tuple[bool, ...]]:
     return [flags for flags in product((False, True), repeat=count) if any(flags)]
 
 
-@pytest.mark.parametrize(("op", "arrays"), ROWS)
-def test_a_batch_is_its_examples_one_by_one(op: Op, arrays: Sequence[Array]) -> None:
-    for flags in choices(len(arrays)):
-        check_batch(graph_of(op, arrays), arrays, flags)
+@pytest.mark.parametrize("sample", sample_rows())
+def test_a_batch_is_its_examples_one_by_one(sample: Sample) -> None:
+    for flags in choices(len(sample.arrays)):
+        check_batch(graph_of(sample.op, sample.arrays), sample.arrays, flags)
 
 
 def test_common_ops_need_no_loop() -> None:
     slow = {
         sample.op.name
-        for _, sample in SAMPLES
+        for sample in SAMPLES
         for flags in choices(len(sample.arrays))
         for node in check_batch(graph_of(sample.op, sample.arrays), sample.arrays, flags).nodes
         if isinstance(node.op, Loop) and sample.operands
@@ -96,7 +96,7 @@ SLOW = {
 
 def test_every_rule_is_used_by_the_table_or_below() -> None:
     elsewhere = {Barrier, Checkpoint, CustomVjp, Scan, Switch}
-    classes = {type(sample.op) for _, sample in SAMPLES}
+    classes = {type(sample.op) for sample in SAMPLES}
 
     assert [cls for cls in RULES if cls not in elsewhere and not any(issubclass(c, cls) for c in classes)] == []
 

@@ -15,7 +15,8 @@ from telegrad.ops import registry
 from telegrad.ops.elementwise import Cast, Elementwise
 
 from tests.ops.checks import XP
-from tests.ops.registry import FACTS, Sample
+from tests.ops.registry import FACTS, Facts, Sample
+from tests.ops.registry.tiers import sample_rows
 
 
 class Symbol:
@@ -38,12 +39,11 @@ class Recorder:
         return say
 
 
-def scalar_rows() -> list[Any]:
-    rows = [(name, i, sample) for name, facts in FACTS.items() for i, sample in enumerate(facts.samples)]
-    return [pytest.param(row, id=f"{n}-{i}") for n, i, row in rows if isinstance(row.op, Elementwise | Cast)]
+def is_scalar(facts: Facts, sample: Sample) -> bool:
+    return isinstance(sample.op, Elementwise | Cast)
 
 
-@pytest.mark.parametrize("row", scalar_rows())
+@pytest.mark.parametrize("row", sample_rows(is_scalar))
 def test_elementwise_ops_are_expressions_in_the_scalar_language(row: Sample) -> None:
     names = [Symbol(f"x{i}") for i in range(len(row.operands))]
 
@@ -52,7 +52,7 @@ def test_elementwise_ops_are_expressions_in_the_scalar_language(row: Sample) -> 
     assert isinstance(expression, Symbol) and "x0" in expression.text
 
 
-@pytest.mark.parametrize("row", scalar_rows())
+@pytest.mark.parametrize("row", sample_rows(is_scalar))
 def test_the_expression_read_back_computes_the_same(row: Sample) -> None:
     arrays = row.arrays
     expression = row.op.eval(Recorder(), *[Symbol(f"x{i}") for i in range(len(arrays))])

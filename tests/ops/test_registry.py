@@ -7,7 +7,7 @@ prints.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -17,7 +17,7 @@ import telegrad as tg
 from telegrad.errors import GraphError
 from telegrad.ir import types as t
 from telegrad.ops import registry
-from telegrad_server.compiler.pipeline import PASSES, Pass
+from telegrad_server.compiler.pipeline import PASSES
 
 from tests.client.conftest import Server
 from tests.compiler.graphs import same_bits
@@ -25,23 +25,10 @@ from tests.ops.checks import Array, call
 from tests.ops.registry import ELSEWHERE, FACTS, Facts, Sample, slopes
 from tests.ops.registry import checks as c
 from tests.ops.registry.facts import ANY, Refusal
+from tests.ops.registry.tiers import Keep, rows
 
 INTEGERS_OF = 5
 """In dtypes that are not floating-point, only so many samples of each op are run: they differ in shape alone."""
-
-Keep = Callable[[Facts, Sample], bool]
-
-
-def rows(keep: Keep = lambda facts, sample: True) -> list[Any]:
-    """Every sample that is kept; all but the first of each op are slow."""
-    found: list[Any] = []
-    for name, facts in FACTS.items():
-        marks: Sequence[pytest.MarkDecorator] = ()
-        for i, sample in enumerate(facts.samples):
-            if keep(facts, sample):
-                found.append(pytest.param(facts, sample, id=f"{name}-{i}", marks=marks))
-                marks = (pytest.mark.slow,)
-    return found
 
 
 def rows_in(dtypes: Sequence[t.DType], keep: Keep) -> list[Any]:
@@ -167,10 +154,10 @@ def test_every_run_has_the_same_bits(facts: Facts, sample: Sample) -> None:
     c.check_repeats(facts, sample)
 
 
-@pytest.mark.parametrize("step", PASSES, ids=lambda step: step.name)
 @pytest.mark.parametrize(("facts", "sample"), rows())
-def test_a_pass_changes_no_more_than_it_may(step: Pass, facts: Facts, sample: Sample) -> None:
-    c.check_pass(step, facts, sample)
+def test_passes_change_no_more_than_they_may(facts: Facts, sample: Sample) -> None:
+    for step in PASSES:
+        c.check_pass(step, facts, sample)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +224,9 @@ def test_another_number_of_operands_is_refused(facts: Facts) -> None:
 
 
 REFUSALS = [
-    pytest.param(refusal, id=f"{name}-{i}") for name, facts in FACTS.items() for i, refusal in enumerate(facts.refusals)
+    pytest.param(refusal, id=f"{name}-{i}", marks=(pytest.mark.slow,) if i else ())
+    for name, facts in FACTS.items()
+    for i, refusal in enumerate(facts.refusals)
 ]
 
 

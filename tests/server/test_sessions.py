@@ -689,3 +689,21 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_a_command_is_settled_when_it_and_all_before_it_are_over(d: Driver) -> None:
+    assert d.session.settled == 0
+    d.put(1)
+    assert d.session.settled == 1
+    d.is_paused = True
+    d.session.receive(2, m.Fetch(1))
+    d.session.receive(3, m.Release((1,)))
+    assert d.session.settled == 1
+
+    task = d.session.proceed()
+
+    assert task is not None
+    assert d.session.settled == 1
+    d.is_paused = False
+    d.work()
+    assert d.session.settled == 3

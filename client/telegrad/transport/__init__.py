@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from telegrad.errors import TelegradError
 from telegrad.ir.types import Type
+from telegrad.transport.shared_memory import SharedMemory
 from telegrad.wire.datasets import Column, Description, Missing
 from telegrad.wire.jobs import CheckpointHeader, CheckpointReport, FirstTensor, Fork, JobInfo, JobNews
 from telegrad.wire.messages import Command, ErrorRecord, Event
@@ -48,6 +49,7 @@ class Greeting:
     workers: tuple[WorkerInfo, ...] = ()  # of the cluster, when the session was opened
     waiting_sessions: int = 0
     held_bytes: int = 0  # of tensors, in all the tenant's sessions; a gateway does not say
+    features: tuple[str, ...] = ()  # what sessions take beside the first commands
     time: float | None = None  # the server's clock when it answered, in seconds since 1970; None from an older one
 
 
@@ -165,6 +167,8 @@ class Connection(Protocol):
     """A session's line to its server. Commands take effect once and in order, whatever the network does."""
 
     greeting: Greeting
+    memory: SharedMemory | None
+    """Memory that the server reads: what is placed there need not be uploaded. None where there is none, or not yet."""
 
     def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
         """Open the session; events go to ``deliver`` in order, the end of everything to ``lost``.

@@ -13,8 +13,9 @@ from telegrad.ir.types import Type
 from telegrad.transport import DatasetCalls, Deliver, Greeting, JobCalls, Lost, UploadFailed
 from telegrad.transport.local_datasets import LocalDatasets
 from telegrad.transport.local_jobs import LocalJobs
+from telegrad.transport.shared_memory import SharedMemory
 from telegrad.wire.arrays import array_bytes, array_from
-from telegrad.wire.messages import Command, Ended, Event
+from telegrad.wire.messages import FEATURES, Command, Ended, Event
 
 TENANT = "local"
 
@@ -36,11 +37,13 @@ class LocalConnection:
             hello.backend,
             hello.fingerprint,
             tuple(hello.warnings),
+            features=FEATURES,
         )
         self._critical = Critical()
         self._heard = 0
         self._has_room = True
         self._open = False
+        self.memory: SharedMemory | None = None  # all memory is shared
 
     def open(self, deliver: Deliver, lost: Lost, upload_failed: UploadFailed) -> None:
         grant = self._worker.open_session(TENANT, "", None)

@@ -39,9 +39,11 @@ from telegrad.transport.access import Address, find_token, parse_address
 from telegrad.transport.beside import Beside
 from telegrad.transport.channel import error_of, open_channel
 from telegrad.transport.hello import PROTOCOL, access_metadata, hello
+from telegrad.transport.shared_memory import SharedMemory, opened
 from telegrad.wire import messages as m
 from telegrad.wire import stream
 from telegrad.wire.arrays import array_bytes, array_from
+from telegrad.wire.shared_memory import can_share
 from telegrad.wire.status import to_exception
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad.wire.v1 import sessions_pb2_grpc as services
@@ -134,6 +136,7 @@ class GrpcConnection:
         self._stream: Any = None
         self._ending = threading.Event()
         self._is_lost = False
+        self.memory: SharedMemory | None = None
         self._uploads_bytes = 0
         self._uploads = ThreadPoolExecutor(2, thread_name_prefix="telegrad-upload")
         try:
@@ -275,11 +278,9 @@ class GrpcConnection:
         pause = FIRST_PAUSE_SECONDS
         while not self._ending.is_set():
             outbox = _Outbox()
-            outbox.put(
-                pb.AttachSessionRequest(
-                    heard_event=self._heard, attach=pb.Attach(session_id=self._id, session_secret=self._secret)
-                )
-            )
+            attach = pb.Attach(session_id=self._id, session_secret=self._secret)
+            attach.wants_memory = self.memory is None and self._address.is_loopback and can_share()
+            outbox.put(pb.AttachSessionRequest(heard_event=self._heard, attach=attach))
             try:
                 self._stream = self._sessions.AttachSession(iter(outbox), metadata=self._metadata)
                 for response in self._stream:
@@ -345,6 +346,9 @@ class GrpcConnection:
 
     def _handle(self, response: pb.AttachSessionResponse, outbox: _Outbox) -> None:
         if response.WhichOneof("message") == "attached":
+            if response.attached.HasField("memory") and self.memory is None:
+                offer = response.attached.memory
+                self.memory = opened(offer.pid, offer.file, offer.token)
             with self._changed:
                 self._acknowledge(response.attached.received_sequence)
                 for _, request, _ in self._unacknowledged:

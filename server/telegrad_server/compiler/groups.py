@@ -23,10 +23,12 @@ from telegrad.ir.graph import Graph
 from telegrad.ir.types import Shape, Type, product
 from telegrad.ir.value import Node, Value
 from telegrad.ops.elementwise import Cast, Constant
+from telegrad.ops.random import RandomUniform
 from telegrad.ops.reduce import Max, Sum
 from telegrad.ops.shape import BroadcastTo, Reshape
 
-from telegrad_server.compiler.expressions import C_TYPES, is_unlike_numpy, words
+from telegrad_server.compiler.dialect import Dialect
+from telegrad_server.compiler.expressions import C, is_unlike_numpy, words
 
 MOST_OPS = 96
 """In one group: beyond that a kernel has more local variables than a processor has registers."""
@@ -82,10 +84,12 @@ def column_count(op: Sum | Max, shape: Shape) -> int:
     return product(shape[a] for a in axes[len(reduced) :])
 
 
-def reduction(node: Node) -> tuple[int, int]:
+def reduction(node: Node, dialect: Dialect = C) -> tuple[int, int]:
     """The length of the rows, and the number of columns, that a node reduces; zeros where no kernel does."""
     op = node.op
-    if not isinstance(op, Sum | Max) or node.inputs[0].dtype is not t.float32 or not node.inputs[0].size:
+    if not isinstance(op, Sum | Max) or not node.inputs[0].size:
+        return 0, 0
+    if node.inputs[0].dtype is not t.float32 and node.inputs[0].dtype not in dialect.narrow:
         return 0, 0
     length = row_length(op, node.inputs[0].shape)
     if 2 <= length <= LONGEST_ROW:
@@ -113,8 +117,9 @@ class Group:
 class Grouping:
     """The groups of a graph's nodes, of ``least_ops`` ops at least; ``group_of`` by a node's id."""
 
-    def __init__(self, graph: Graph, *, least_ops: int) -> None:
+    def __init__(self, graph: Graph, *, least_ops: int, dialect: Dialect = C) -> None:
         self.graph = graph
+        self.dialect = dialect
         self._least_ops = least_ops
         self.group_of: dict[int, Group] = {}
         self._level: dict[int, int] = {}
@@ -170,15 +175,17 @@ class Grouping:
         if node.regions or len(node.types) != 1:
             return None
         if isinstance(node.op, Sum | Max):
-            length, columns = reduction(node)
+            length, columns = reduction(node, self.dialect)
             if not length and not columns:
                 return None
             shape = node.inputs[0].shape
             cuts = joined_bounds(bounds(shape), (length or columns,))
             return None if cuts is None else (product(shape), length, columns, cuts, True)
-        found = words(node.op, node.inputs)
         out = node.types[0]
-        if found is None or out.dtype not in C_TYPES or not out.size:
+        if isinstance(node.op, RandomUniform) and self.dialect.draws and out.dtype is t.float32 and out.size:
+            return out.size, 0, 0, (1, out.size), False
+        found = words(node.op, node.inputs, self.dialect)
+        if found is None or out.dtype not in self.dialect.types or not out.size:
             return None
         return out.size, 0, 0, bounds(out.shape), is_unlike_numpy(found)
 
@@ -208,7 +215,7 @@ class Grouping:
         inside = {id(v.node) for v in node.inputs if self.group_of.get(id(v.node)) in near}
         shape = node.inputs[0].shape if isinstance(node.op, Sum | Max) else node.types[0].shape
         for v in node.inputs:
-            if id(v.node) in inside and reduction(v.node)[1]:
+            if id(v.node) in inside and reduction(v.node, self.dialect)[1]:
                 return None  # a sum over columns is known when the kernel ends
             if id(v.node) in inside and not self._fits(v.type, shape, full, length, is_row=rows):
                 return None
@@ -240,7 +247,7 @@ class Grouping:
     def _moves_inside(self, node: Node, group: Group) -> bool:
         """Whether a reshape or broadcast of a group's value is one of the same elements, or of rows to full values."""
         x, out = node.inputs[0].type, node.types[0]
-        if reduction(node.inputs[0].node)[1]:
+        if reduction(node.inputs[0].node, self.dialect)[1]:
             return False
         rows = group.size // group.length if group.length else -1
         if isinstance(node.op, Reshape):
@@ -299,7 +306,7 @@ class Grouping:
         if cuts is None or inner:
             return False
         target.cuts = cuts
-        target.is_needed |= is_unlike_numpy(words(node.op, node.inputs) or frozenset())
+        target.is_needed |= is_unlike_numpy(words(node.op, node.inputs, self.dialect) or frozenset())
         return True
 
     def _drop(self) -> None:
@@ -344,6 +351,6 @@ class Grouping:
         return dict.fromkeys([self.group_of[id(n)] for n in self.graph.nodes if id(n) in self.group_of])
 
 
-def is_constant(value: Value) -> bool:
+def is_constant(value: Value, dialect: Dialect = C) -> bool:
     """Whether a kernel can hold the value as a literal."""
-    return isinstance(value.node.op, Constant) and value.dtype in C_TYPES
+    return isinstance(value.node.op, Constant) and value.dtype in dialect.types

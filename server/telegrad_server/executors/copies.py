@@ -12,7 +12,8 @@ from telegrad.ir.types import Shape, Type, product
 from telegrad.ops.shape import Concat, Pad, Reshape
 from telegrad.ops.slices import Unslice
 
-from telegrad_server.compiler.layout import Strides, contiguous_strides
+from telegrad_server.compiler.layout import Strides, contiguous_strides, is_contiguous
+from telegrad_server.compiler.trips import UNIT_ROWS
 from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
 
@@ -23,7 +24,7 @@ class Copy(ctypes.Structure):
     _fields_: ClassVar = [
         ("from_", ctypes.c_void_p),
         ("to", ctypes.c_void_p),
-        *[(name, ctypes.c_long) for name in ("rows", "bytes", "from_row", "to_row", "begin")],
+        *[(name, ctypes.c_long) for name in ("rows", "bytes", "from_row", "to_row", "begin", "unit")],
     ]
 
 
@@ -58,10 +59,13 @@ LONG_RUN_BYTES = 256
 """From this length on a run is a line of its own, so that threads can share them."""
 
 
-def copy_call(library: Library, nbytes: int) -> KernelCall:
-    """The call that copies so many bytes from the first place to the second."""
+def copy_call(library: Library, nbytes: int, *, rows: int = 0) -> KernelCall:
+    """The call that copies so many bytes from the first place to the second, in a trip that is cut by so many rows."""
     pointers = ((0, Copy.from_.offset), (1, Copy.to.offset))
-    return KernelCall(library.address("tg_copy_rows"), Copy(0, 0, 1, nbytes, 0, 0, 0), 1, True, pointers)
+    kernel, row = library.address("tg_copy_rows"), nbytes // (rows or 1)
+    by_rows = library.address("tg_copy_units") if rows else 0
+    arguments = Copy(0, 0, rows or 1, row, row, row, 0, UNIT_ROWS)
+    return KernelCall(kernel, arguments, rows or 1, True, pointers, by_rows=by_rows)
 
 
 def concat_calls(op: Concat, library: Library, operands: Sequence[Layout], results: Sequence[Type]) -> list[KernelCall]:
@@ -69,13 +73,33 @@ def concat_calls(op: Concat, library: Library, operands: Sequence[Layout], resul
     (out,) = results
     begin, to = 0, contiguous_strides(out.shape)
     calls: list[KernelCall] = []
-    for number, operand in enumerate(operands):
-        copy = _copies(library, operand, to, begin * to[op.axis], number, len(operands), out.nbytes)
-        if operand[0].size and not copy:
+    for number, (type, strides) in enumerate(operands):
+        if is_contiguous(type.shape, strides):
+            copy = _lines(library, op, type, out, begin, number, len(operands))
+        else:
+            copy = _copies(library, (type, strides), to, begin * to[op.axis], number, len(operands), out.nbytes)
+        if type.size and not copy:
             return []
         calls += copy
-        begin += operand[0].shape[op.axis]
+        begin += type.shape[op.axis]
     return calls
+
+
+def _lines(
+    library: Library, op: Concat, operand: Type, out: Type, begin: int, number: int, result: int
+) -> list[KernelCall]:
+    """The call that copies an operand in C order behind ``begin`` elements of the axis; none if it has no elements."""
+    if not operand.size:
+        return []
+    before, behind = out.shape[: op.axis], out.shape[op.axis + 1 :]
+    item = product(behind) * out.dtype.itemsize
+    nbytes, row = operand.shape[op.axis] * item, out.shape[op.axis] * item
+    unit = UNIT_ROWS * product(out.shape[1 : op.axis])
+    arguments = Copy(0, 0, product(before), nbytes, nbytes, row, begin * item, unit)
+    pointers = ((number, Copy.from_.offset), (result, Copy.to.offset))
+    by_rows = library.address("tg_copy_units") if op.axis else 0
+    kernel = library.address("tg_copy_rows")
+    return [KernelCall(kernel, arguments, product(before), out.nbytes < SHARED_BYTES, pointers, by_rows=by_rows)]
 
 
 def among_zeros_calls(

@@ -36,10 +36,11 @@ def aligned_bytes(nbytes: int) -> Array:
 
 
 class Recycled:
-    """The memory for one result of a plan."""
+    """The memory for one result of a plan, or for what comes in; up to ``kept`` blocks are used again."""
 
-    def __init__(self, type: Type) -> None:
+    def __init__(self, type: Type, *, kept: int = KEPT) -> None:
         self.type = type
+        self._most = kept
         self._kept: list[tuple[Array, Any]] = []
         self.is_large = type.nbytes >= LARGE_BYTES and _HAS_COUNTS
 
@@ -52,7 +53,7 @@ class Recycled:
                 pair[0].flags.writeable = True
                 return pair[0]
         pair = _new_pair(self.type)
-        if len(self._kept) < KEPT:
+        if len(self._kept) < self._most:
             self._kept.append(pair)
         return pair[0]
 

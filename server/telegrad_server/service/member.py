@@ -55,6 +55,21 @@ class Membership:
 
     async def run(self) -> None:
         """Join, and renew three times in the length of the lease, until the worker is given up."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._stay()
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        """Renew at once when the connection breaks: a gateway that is started anew knows no worker until it joins."""
+        while True:
+            await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+            self._hurry.set()
+            while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
+                await self._channel.wait_for_state_change(state)
+
+    async def _stay(self) -> None:
         while True:
             asked_at = time.monotonic()
             try:

@@ -127,6 +127,9 @@ class Sessions:
         reading = asyncio.ensure_future(self._read(session_id, context, mailbox))
         try:
             attached = pb.Attached(incarnation=self._worker.incarnation, received_sequence=received)
+            if first.attach.wants_memory and (memory := self._worker.share_memory(session_id)) is not None:
+                offer = pb.SharedMemory(pid=memory.pid, file=memory.file, bytes=memory.nbytes, token=memory.token)
+                attached.memory.CopyFrom(offer)
             await context.write(pb.AttachSessionResponse(attached=attached))
             self._worker.begin_delivery(session_id)
             while (item := await mailbox.next()) is not None:
@@ -197,6 +200,7 @@ def hello_response(
         warnings=warnings,
         backend=backend,
         fingerprint=fingerprint,
+        features=m.FEATURES,
     )
     response.time.GetCurrentTime()
     return response

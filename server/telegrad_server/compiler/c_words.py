@@ -60,6 +60,13 @@ UNLIKE_NUMPY = frozenset({"exp", "log", "log1p", "logaddexp", "tanh", "erf"})
 """Words whose last bits differ from NumPy's. Where there are kernels they are always run by one, wherever they stand:
 so the bits of a value do not depend on which other ops a kernel holds."""
 
+CHOICES = """
+#if !defined(__clang__)
+#pragma GCC optimize("no-thread-jumps", "no-tree-pre")
+#endif
+"""
+"""Before the prelude of printed kernels: gcc 12 makes branches of choices in a row, and then no vector code."""
+
 PRELUDE = r"""
 typedef float lanes __attribute__((vector_size(64)));
 typedef int marks __attribute__((vector_size(64)));
@@ -133,8 +140,8 @@ static inline __attribute__((always_inline)) float word_log1p(float x) {
 
 static inline __attribute__((always_inline)) float word_logaddexp(float x, float y) {
     float larger = x > y ? x : y;
-    float r = larger + word_log1p(word_exp(-__builtin_fabsf(x - y)));
-    return x == y ? x + 0.693147182f : r;
+    float apart = x == y ? 0.0f : __builtin_fabsf(x - y); /* equal infinities are not apart */
+    return larger + word_log1p(word_exp(-apart));
 }
 
 static inline __attribute__((always_inline)) float word_tanh(float x) {

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from telegrad.ir import types as t
-from telegrad.ir.graph import Graph, Input
+from telegrad.ir.graph import Graph
 from telegrad.ir.types import Shape, Type, product
 from telegrad.ir.value import Node, Value
 from telegrad.ops.elementwise import Cast, Constant
@@ -160,7 +160,7 @@ class Grouping:
             return
         wanted = self._wanted(node)
         if wanted is None:
-            self._level[id(node)] = 0 if isinstance(node.op, Input) or not node.inputs else top + 1
+            self._level[id(node)] = top + 1 if top else 0  # with no group behind it, it can be part of no cycle
             return
         if is_open:
             merged = self._merged(near, node, wanted)

@@ -26,7 +26,7 @@ from telegrad.ops.shape import Concat, Pad, Reshape
 from telegrad.ops.slices import Unslice
 
 from telegrad_server.compiler.c_source import Kernel, kernel
-from telegrad_server.compiler.c_words import PRELUDE
+from telegrad_server.compiler.c_words import CHOICES, PRELUDE
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import contiguous_strides
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
@@ -88,7 +88,7 @@ class Native:
         if not texts:
             return
         names = {text: f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}" for text in texts}
-        source = PRELUDE + "\n".join([text.replace("KERNEL", names[text]) for text in texts])
+        source = CHOICES + PRELUDE + "\n".join([text.replace("KERNEL", names[text]) for text in texts])
         self.begin()
         loaded = compiled(source, self.compiler, self._folder)
         loaded = loaded if self.library is not None else None

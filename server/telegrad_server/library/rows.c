@@ -32,35 +32,22 @@ void tg_pick_rows(const void *arguments, long begin, long end)
         memcpy(t->to + i * t->bytes, t->from + tg_row(t, i) * t->step, t->bytes);
 }
 
-/* Zeros, to which float32 rows are added in the order of their numbers. A unit is some rows of the result; each of these is
-   written once it is known which rows are added to it, those that belong together being chained in their order. */
+/* Zeros, to which float32 rows are added in the order of their numbers. A unit is some rows of the result. */
 void tg_add_rows(const void *arguments, long begin, long end)
 {
     const struct tg_rows *t = arguments;
     long width = t->bytes / (long)sizeof(float);
-    int *next = tg_scratch((t->count + 2 * t->unit) * sizeof(int)), *first = next + t->count, *tail = first + t->unit;
     for (long unit = begin; unit < end; unit++) {
         long low = unit * t->unit, high = low + t->unit < t->rows ? low + t->unit : t->rows;
-        memset(first, -1, t->unit * sizeof(int));
+        memset(t->to + low * t->bytes, 0, (high - low) * t->bytes);
         for (long i = 0; i < t->count; i++) {
             long row = tg_row(t, i);
             if (row < low || row >= high)
                 continue;
-            next[i] = -1;
-            if (first[row - low] < 0)
-                first[row - low] = i;
-            else
-                next[tail[row - low]] = i;
-            tail[row - low] = i;
-        }
-        for (long row = low; row < high; row++) {
             float *to = (float *)(t->to + row * t->bytes);
-            memset(to, 0, t->bytes);
-            for (int i = first[row - low]; i >= 0; i = next[i]) {
-                const float *from = (const float *)(t->from + t->offset[i]);
-                for (long c = 0; c < width; c++)
-                    to[c] += from[c];
-            }
+            const float *from = (const float *)(t->from + t->offset[i]);
+            for (long c = 0; c < width; c++)
+                to[c] += from[c];
         }
     }
 }

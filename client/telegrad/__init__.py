@@ -72,6 +72,7 @@ from telegrad.replicas import all_reduce, replica_index
 from telegrad.scope import Scope, scoped
 from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.timeline import profile
 from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_grad, vjp
 from telegrad.vectorize import hessian, jacobian, vmap
 
@@ -85,11 +86,12 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "DType", "Parameter", "Scope", "Session", "TelegradError", "Tensor", "Trainer", "Variable",
     "__array_api_version__", "__array_namespace_info__", "__version__", "all_reduce", "arange", "asarray", "bfloat16",
     "bool", "broadcast_shapes", "can_cast", "checkpoint", "cond", "connect", "custom_vjp", "data", "e", "empty",
-    "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full", "function",
-    "grad", "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian",
-    "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones", "optim",
-    "pi", "pipeline", "random", "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse", "switch",
-    "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
+    "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full",
+    "function", "grad", "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype",
+    "jacobian", "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones",
+    "optim", "pi", "pipeline", "profile", "random", "replica_index", "result_type", "safetensors", "scan", "scoped",
+    "sparse", "switch", "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap",
+    "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 

@@ -112,10 +112,10 @@ def test_a_loop_that_is_left_early_leaves_nothing() -> None:
         threads = threading.active_count()
         before = tensors(session)
 
-        for k, x in enumerate(tg.data.prefetch(numbered(100), depth=5)):
+        for k, _ in enumerate(tg.data.prefetch(numbered(100), depth=5)):
             if k == 3:
                 break
-        del x
+        del _
         gc.collect()
         session.release()
 
@@ -143,11 +143,9 @@ def test_no_more_batches_are_held_than_promised() -> None:
     with tg.connect(backend="numpy", new=True) as session:
         before = tensors(session)
         held: list[int] = []
-        x: Any = None
-        for x in tg.data.prefetch(numbered(20), depth=2):
+        for _ in tg.data.prefetch(numbered(20), depth=2):
             session.release()
             held.append(tensors(session) - before)
-        del x
 
         assert max(held) <= 3 + 1  # the one that the loop still held while the next was uploaded
 

@@ -72,12 +72,12 @@ from telegrad.replicas import all_reduce, replica_index
 from telegrad.scope import Scope, scoped
 from telegrad.session import Session
 from telegrad.tensor import Parameter, Tensor, Variable
-from telegrad.timeline import profile
 from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_grad, vjp
 from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:
     from telegrad import data, linalg, models, nn, optim, random, safetensors, sparse, training
+    from telegrad.timeline import profile
     from telegrad.training import Trainer
 
 __version__ = "0.1.0"
@@ -100,6 +100,8 @@ def __getattr__(name: str) -> _Any:
     """Loaded when they are first used: they would take a third of the import."""
     if name in ("data", "linalg", "models", "nn", "optim", "random", "safetensors", "sparse", "training"):
         return _import_module(f"telegrad.{name}")
+    if name == "profile":
+        return _import_module("telegrad.timeline").profile
     if name == "Trainer":
         return _import_module("telegrad.training").Trainer
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

@@ -71,8 +71,9 @@ from telegrad.parts import on, pipeline
 from telegrad.replicas import all_reduce, replica_index
 from telegrad.scope import Scope, scoped
 from telegrad.session import Session
-from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.tensor import Tensor
 from telegrad.transforms import checkpoint, custom_vjp, grad, jvp, value_and_grad, vjp
+from telegrad.variable import Parameter, Variable
 from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:

@@ -29,8 +29,8 @@ from telegrad.wire.arrays import array_bytes, array_from, type_of
 from telegrad.wire.status import to_exception
 
 if TYPE_CHECKING:
-    from telegrad.tensor import Variable
     from telegrad.timeline import Recorder
+    from telegrad.variable import Variable
 
 EAGER_SUPPLY_BYTES = 64 * 1024  # functions up to this size are sent before anybody asks
 RELEASE_BATCH = 256

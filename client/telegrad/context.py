@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from telegrad.ir.value import Node, Value
     from telegrad.parts import On
     from telegrad.session import Session
-    from telegrad.tensor import Tensor, Variable
+    from telegrad.tensor import Tensor
+    from telegrad.variable import Variable
 
 TRACE: ContextVar[Trace | None] = ContextVar("telegrad_trace", default=None)
 GRADIENTS: ContextVar[bool] = ContextVar("telegrad_gradients", default=True)

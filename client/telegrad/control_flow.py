@@ -17,7 +17,8 @@ from telegrad.ir.value import Value
 from telegrad.nest import flatten, unflatten
 from telegrad.ops.loops import INDEX, Scan, Switch, While
 from telegrad.region import as_tensor, home_of, in_trip, trace_region
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 __all__ = ["cond", "fori_loop", "scan", "switch", "while_loop"]
 

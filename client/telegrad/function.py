@@ -43,7 +43,8 @@ from telegrad.ops.elementwise import literal_op
 from telegrad.prepared import Prepared
 from telegrad.session import Session, folded, key_bytes
 from telegrad.signature import Static, difference, signature
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 from telegrad.wire.arrays import array_bytes, numpy_dtype, type_of
 
 if TYPE_CHECKING:
@@ -357,8 +358,7 @@ class Function(Generic[P, R]):
     def _warn_of_retracing(self, known: dict[Hashable, list[Compiled]]) -> None:
         traces = sum(map(len, known.values()))  # in this session: another one begins anew
         if traces % RETRACE_WARNING == 0:
-            name = getattr(self._python, "__qualname__", "function")
-            what = _change(known)
+            name, what = getattr(self._python, "__qualname__", "function"), _change(known)
             warnings.warn(
                 f"{name} was traced {traces} times: {what} keeps changing, and each trace is compiled anew;"
                 " pass numbers as plain float or int, and pad batches to one shape",

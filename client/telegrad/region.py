@@ -11,7 +11,8 @@ from telegrad.ir.graph import Graph, new_input
 from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Value
 from telegrad.lazy import extract_region
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 def as_tensor(x: Any) -> Tensor:

@@ -37,7 +37,8 @@ from telegrad.prepared import Prepared
 from telegrad.reducing import with_reductions
 from telegrad.region import as_tensor, home_of
 from telegrad.session import Session
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -38,8 +38,9 @@ from telegrad.lazy import (
 from telegrad.ops.random import FoldIn
 from telegrad.prepared import Prepared
 from telegrad.scope import Scope, Scopes
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
 from telegrad.transport import Connection
+from telegrad.variable import Variable
 from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from telegrad.ir.types import Type
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 class Static:

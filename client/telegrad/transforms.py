@@ -18,7 +18,8 @@ from telegrad.ir.value import Value
 from telegrad.nest import flatten, unflatten
 from telegrad.ops.control import Alias, Checkpoint, CustomVjp, Gradient, zeros_like
 from telegrad.region import as_tensor, home_of, trace_region
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 def _fresh(leaves: Sequence[Any], *, where: str) -> list[Tensor]:

@@ -74,12 +74,12 @@ class Functions:
         max_nodes: int,
         limits: Limits,
         keeps_bytes: bool = False,
-        kernels: Literal["c", "none"] = "none",
+        kernels: Literal["c", "cuda", "none"] = "none",
     ) -> None:
         """``keeps_bytes`` where a function may be run by several workers, after it was run by one; ``kernels`` says
         what the executor has for groups of ops."""
         self._keeps_bytes = keeps_bytes
-        self._kernels: Literal["c", "none"] = kernels
+        self._kernels: Literal["c", "cuda", "none"] = kernels
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._max_nodes = max_nodes
@@ -211,7 +211,7 @@ class Functions:
         place: Place | None = None,
         *,
         function: Function | None = None,
-        kernels: Literal["c", "none"] | None = None,
+        kernels: Literal["c", "cuda", "none"] | None = None,
     ) -> Plan:
         function = function or self._decoded(known)
         try:
@@ -238,7 +238,7 @@ class Functions:
         known.refusal, known.data = _again(error), None
 
 
-def functions_for(config: Config, *, kernels: Literal["c", "none"], keeps_bytes: bool) -> Functions:
+def functions_for(config: Config, *, kernels: Literal["c", "cuda", "none"], keeps_bytes: bool) -> Functions:
     """A cache of the size that an operator has chosen."""
     return Functions(
         capacity=config.cached_functions,

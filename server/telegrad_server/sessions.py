@@ -397,20 +397,20 @@ class Session:
 
     def _commit_run(self, run: m.Run, outcome: Outcome) -> None:
         """Name the results and make the variables' next versions: all of it, after all of it is computed."""
+        names, values = self.names, outcome.values
         targets = [(run.inputs[i], j) for i, j in outcome.updates]
-        wanted = {j for j, name in enumerate(run.outputs) if name} | {j for _, j in targets}
+        named = [(j, name) for j, name in enumerate(run.outputs) if name]
+        wanted = {j for j, _ in named} | {j for _, j in targets}
+        replaced = [names.usable(name) for name, _ in targets]
         self.account.check(
-            sum(outcome.values[j][1] for j in wanted)
-            - sum(self.names.usable(name).nbytes for name, _ in targets if not self.names.usable(name).is_shared)
+            sum([values[j][1] for j in wanted]) - sum([old.nbytes for old in replaced if not old.is_shared])
         )
-        stored = {j: Stored(*outcome.values[j], self.account) for j in wanted}
-        for j, name in enumerate(run.outputs):
-            if name:
-                self.names.add(name, run.scopes[j] if run.scopes else run.scope, stored[j].hold())
+        stored = {j: Stored(*values[j], self.account) for j in wanted}
+        held: set[int] = set()  # a new value is held once already
+        for j, name in named:
+            names.add(name, run.scopes[j] if run.scopes else run.scope, _held(stored, j, held))
         for name, j in targets:
-            self.names.update(name, stored[j].hold())
-        for value in stored.values():
-            value.drop()
+            names.update(name, _held(stored, j, held))
 
     def _fail(self, sequence: int, command: m.Command, record: m.ErrorRecord) -> None:
         """The command has no effect; what it would have made carries the error, and its variables are held back."""
@@ -471,6 +471,14 @@ class Session:
         if isinstance(self.under_way, Answer) and not self.is_over:
             held[id(self.under_way.stored)] = self.under_way.stored.nbytes
         return sum(held.values())
+
+
+def _held(stored: dict[int, Stored], j: int, held: set[int]) -> Stored:
+    """The value for one holder more than it has had so far."""
+    if j in held:
+        return stored[j].hold()
+    held.add(j)
+    return stored[j]
 
 
 def _command_of(task: Task) -> m.Command:

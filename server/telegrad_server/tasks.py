@@ -147,6 +147,8 @@ class Runner:
             return self._outcome(signature, task, account, lambda given: company.run(known, run, given))
         plan_of = self._functions.plan_of_graph if run.is_recorded else self._functions.plan_of
         plan = plan_of(known)
+        if plan is known.plain_plan:  # in the next runs but one it will have kernels, and others like it sooner
+            self._executor.expect_kernels()
         return self._outcome(plan, task, account, lambda given: self._executor.run(plan, gathered(plan, given)))
 
     def _place(self, known: Known, task: Execute, account: Account, company: Companions) -> Outcome:
@@ -205,7 +207,7 @@ def _may_wait(task: Task) -> bool:
     """Whether the task reads what other workers hold."""
     match task:
         case Execute():
-            return any(isinstance(value, Spread) for value in task.operands)
+            return Spread in map(type, task.operands)
         case Answer():
             return isinstance(task.stored.value, Spread)
         case _:
@@ -246,7 +248,7 @@ def _operands(types: Sequence[Type], task: Execute, executor: Executor) -> list[
                 raise DataCorrupt(f"the Run's immediates end before input {i} ({type})", reason="DATA_LENGTH")
             value = executor.from_host(type, data[position:end])
             position = end
-        elif value.shape != type.shape or _type_of(value, executor) != type:
+        elif value.shape != type.shape or not (executor.is_of(value, type) or _type_of(value, executor) == type):
             raise GraphError(
                 f"input {i} of the function is {type}, given was {_type_of(value, executor)}", reason="SHAPE_INVALID"
             )

@@ -143,9 +143,11 @@ def test_no_more_batches_are_held_than_promised() -> None:
     with tg.connect(backend="numpy", new=True) as session:
         before = tensors(session)
         held: list[int] = []
+        _: Any = None
         for _ in tg.data.prefetch(numbered(20), depth=2):
             session.release()
             held.append(tensors(session) - before)
+        del _
 
         assert max(held) <= 3 + 1  # the one that the loop still held while the next was uploaded
 

@@ -100,7 +100,7 @@ def test_200_workers_get_1000_sessions_in_under_a_second() -> None:
     for i in range(1000):
         found = place(Demand(), members.all())
         assert isinstance(found, Place)
-        members.opened(found.member.facts.name, now=float(i))
+        members.opened(found.member.facts.name, str(i), now=float(i))
 
     assert time.thread_time() - began < 1.0
     assert {m.sessions for m in members.all()} == {5}

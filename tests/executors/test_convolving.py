@@ -61,6 +61,11 @@ CASES = {
     "several blocks of rows": Case((2, 64, 40, 40), (20, 64, 3, 3), before=(1, 1)),
     "several blocks of channels": Case((2, 130, 10, 10), (140, 130, 3, 3), before=(1, 1)),
     "small images": Case((9, 20, 4, 4), (40, 20, 3, 3), before=(1, 1)),
+    "lines of half a vector": Case((3, 9, 8, 8), (21, 9, 3, 3), before=(1, 1)),
+    "lines of less than half a vector": Case((2, 30, 7, 7), (12, 30, 3, 3), before=(1, 1)),
+    "lines of a vector and a quarter": Case((2, 10, 9, 20), (9, 10, 3, 3), before=(1, 1)),
+    "short lines, stride 2, many channels": Case((2, 140, 8, 8), (19, 140, 3, 3), before=(1, 1), stride=(2, 2)),
+    "short lines, few channels": Case((2, 5, 8, 8), (7, 5, 3, 3), before=(1, 1)),
     "one axis": Case((3, 5, 50), (7, 5, 5), (2,), (2,), None, (1,)),
     "padding beyond the input": Case((2, 2, 3, 3), (3, 2, 2, 2), before=(5, 4)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from telegrad_server.compiler.pipeline import optimise
 from telegrad_server.compiler.plan import Plan, make_plan
 from telegrad_server.executors.array import ArrayExecutor, numpy_executor
 from telegrad_server.executors.compiling import found_compiler
+from telegrad_server.executors.driver import HEAD_BYTES
 
 from tests.compiler.graphs import Array, interpret
 
@@ -115,3 +117,25 @@ def test_operands_without_elements_and_of_one_are_fine(executor: ArrayExecutor) 
     plan, graph = planned([x, y], [ops.tanh(x * y + 1), ops.tanh(y * y + 1)])
 
     check(executor, plan, graph)
+
+
+def test_an_array_has_the_address_of_its_elements_where_kernels_look_for_it() -> None:
+    whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+
+    for array in (
+        whole,
+        whole[1:, ::2],
+        whole.T,
+        np.array(1.0),
+        np.empty((0, 3)),
+        np.broadcast_to(whole, (5, 2, 3, 4)),
+    ):
+        found = ctypes.c_void_p.from_address(id(array) + HEAD_BYTES).value
+        assert found == array.ctypes.data
+
+
+def test_blas_is_left_alone_where_kernels_do_all_products(executor: ArrayExecutor) -> None:
+    for dtype, uses_blas in ((t.float32, False), (t.float64, True)):
+        x = new_input(Type((8, 8), dtype))
+        plan = make_plan(Function(Graph.of([x], [x @ x])), uses_library=True)
+        assert executor.prepared(plan)[1].uses_blas is uses_blas

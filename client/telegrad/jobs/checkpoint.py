@@ -11,7 +11,7 @@ import numpy.typing as npt
 from telegrad.errors import NotFound
 from telegrad.ir.types import Type
 from telegrad.jobs.naming import module_tensors, optimizer_tensors
-from telegrad.tensor import Variable
+from telegrad.variable import Variable
 from telegrad.wire import safetensors as format
 from telegrad.wire.arrays import array_bytes, numpy_dtype
 from telegrad.wire.jobs import CheckpointHeader

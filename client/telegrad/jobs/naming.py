@@ -13,7 +13,8 @@ from typing import Any
 from telegrad.nn.module import Module
 from telegrad.optim.lr_scheduler import Schedule
 from telegrad.optim.optimizer import Optimizer
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 def module_tensors(module: Module) -> Iterator[tuple[str, Variable]]:

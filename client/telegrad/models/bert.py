@@ -18,7 +18,8 @@ from telegrad.nn.embedding import Embedding
 from telegrad.nn.linear import Linear
 from telegrad.nn.module import Module
 from telegrad.nn.norm import LayerNorm
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 @dataclass(frozen=True, slots=True)

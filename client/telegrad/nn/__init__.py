@@ -138,7 +138,7 @@ from telegrad.nn.transformer import (
 )
 from telegrad.nn.unpooling import LPPool1d, LPPool2d, LPPool3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from telegrad.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
-from telegrad.tensor import Parameter
+from telegrad.variable import Parameter
 
 __all__ = [
     "CELU",

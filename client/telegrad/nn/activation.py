@@ -8,7 +8,8 @@ from telegrad.ir import types
 from telegrad.ir.types import DType
 from telegrad.nn import functional as F
 from telegrad.nn.module import Module
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 class ReLU(Module):

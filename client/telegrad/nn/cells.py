@@ -12,7 +12,8 @@ from telegrad.nn import init
 from telegrad.nn.module import Module
 from telegrad.ops import recurrent
 from telegrad.ops.shape import broadcast_to
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 class _Cell(Module):

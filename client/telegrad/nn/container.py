@@ -8,7 +8,8 @@ from typing import Any
 
 from telegrad.errors import GraphError
 from telegrad.nn.module import Module
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 def _parameter(value: Any, owner: Module) -> Parameter:

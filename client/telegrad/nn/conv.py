@@ -13,7 +13,8 @@ from telegrad.nn import functional as F
 from telegrad.nn import init
 from telegrad.nn.module import Module
 from telegrad.ops.convolution import Sizes, sizes
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 class _Conv(Module):

@@ -13,7 +13,8 @@ from telegrad.nn import functional as F
 from telegrad.nn import init
 from telegrad.nn.module import Module
 from telegrad.ops.embedding import row_number
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 class _Table(Module):

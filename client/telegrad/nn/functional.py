@@ -97,7 +97,8 @@ from telegrad.ops.rearrange import channel_shuffle, fold, pixel_shuffle, pixel_u
 from telegrad.ops.sampling import affine_grid, grid_sample
 from telegrad.ops.segments import scatter, scatter_softmax
 from telegrad.ops.unpooling import lp_pool1d, lp_pool2d, lp_pool3d, max_unpool1d, max_unpool2d, max_unpool3d
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 logsigmoid = log_sigmoid
 

@@ -14,7 +14,8 @@ from telegrad.errors import GraphError, ShapeError
 from telegrad.ir import types
 from telegrad.ops.decompositions import qr
 from telegrad.ops.linalg import diagonal
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 X = TypeVar("X", bound=Variable)
 

@@ -12,7 +12,8 @@ from telegrad.ir.types import DType, normalize_axis
 from telegrad.nn import functional as F
 from telegrad.nn import init
 from telegrad.nn.module import Module
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 class Linear(Module):

@@ -13,7 +13,8 @@ from telegrad import context
 from telegrad.errors import GraphError, ShapeError
 from telegrad.function import guard
 from telegrad.ops.elementwise import astype
-from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter, Variable
 
 
 class Buffer(Variable):

@@ -11,7 +11,8 @@ from telegrad.ir.types import DType
 from telegrad.nn import functional as F
 from telegrad.nn.module import Module
 from telegrad.ops.shape import full_like
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 class LayerNorm(Module):

@@ -21,7 +21,8 @@ from telegrad.nn import init
 from telegrad.nn.module import Module
 from telegrad.nn.utils.rnn import PackedSequence
 from telegrad.ops import recurrent
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 
 class _Weights(NamedTuple):

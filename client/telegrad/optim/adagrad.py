@@ -8,7 +8,8 @@ from typing import Any
 from telegrad import ops
 from telegrad.optim.optimizer import Optimizer
 from telegrad.optim.update import Group, Options, Rate, State, Variables, advanced, counter, filled_for, penalised
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 class Adagrad(Optimizer):

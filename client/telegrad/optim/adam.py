@@ -20,7 +20,8 @@ from telegrad.optim.update import (
     shrunk,
     zeros_for,
 )
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 class Adam(Optimizer):

@@ -19,7 +19,8 @@ from telegrad.optim.update import (
     penalised,
     zeros_for,
 )
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 class Adamax(Optimizer):

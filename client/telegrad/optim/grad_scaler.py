@@ -12,7 +12,8 @@ from telegrad.function import live_number
 from telegrad.ir import types
 from telegrad.optim.optimizer import Optimizer
 from telegrad.optim.update import as_number, require
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 class GradScaler:

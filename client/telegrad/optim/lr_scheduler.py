@@ -24,7 +24,8 @@ from telegrad.creation import asarray
 from telegrad.function import guard, live_number
 from telegrad.ir import types
 from telegrad.optim.update import Number, Rate, require
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 __all__ = [
     "ChainedScheduler",

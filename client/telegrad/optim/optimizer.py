@@ -17,7 +17,8 @@ from telegrad.function import guard
 from telegrad.ir import types
 from telegrad.optim.update import Group, Options, State, Variables, as_number, require
 from telegrad.parts import beside
-from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter, Variable
 
 _NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "momentum_decay", "lr_decay", "initial_accumulator_value")
 

@@ -25,7 +25,8 @@ from telegrad.optim.update import (
     penalised,
     require,
 )
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 class Shampoo(Optimizer):

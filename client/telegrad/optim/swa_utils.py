@@ -16,7 +16,8 @@ from telegrad.nn.module import Module
 from telegrad.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from telegrad.optim.lr_scheduler import Schedule
 from telegrad.optim.update import Number, Rate, as_number, require
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 __all__ = ["SWALR", "AveragedModel", "get_ema_avg_fn", "get_swa_avg_fn", "update_bn"]
 

@@ -17,7 +17,8 @@ from telegrad.errors import GraphError
 from telegrad.function import guard, live_number
 from telegrad.ir import types
 from telegrad.ops.shape import full_like
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 Group = dict[str, Any]
 Variables = dict[str, Variable]

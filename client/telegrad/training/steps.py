@@ -22,8 +22,9 @@ from telegrad.optim.lr_scheduler import ReduceLROnPlateau
 from telegrad.optim.optimizer import Optimizer
 from telegrad.optim.swa_utils import AveragedModel
 from telegrad.replicas import all_reduce
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
 from telegrad.training.metrics import Metric
+from telegrad.variable import Variable
 
 Results = dict[str, Any]
 """A number, or a pair (sum, count), by name."""

@@ -49,7 +49,7 @@ class CheckpointStore:
         """Write a checkpoint; it lasts when this returns. Whatever happens, those before it are as they were.
 
         ``tensors`` come in any order; in `write_order`, none of them waits in memory. GraphError if they are not those
-        of the draft; StorageFull if the disk is; ResourceError (STORAGE_FAILED) for its other errors.
+        of the draft; StorageFull if the disk is, StorageAway; ResourceError (STORAGE_FAILED) for its other errors.
         """
         began = time.monotonic()
         with storing(f"checkpoint of step {draft.step}"):

@@ -13,7 +13,7 @@ sessions and all.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -59,7 +59,8 @@ class Member:
     held_bytes: int = 0
     busy_seconds: float = 0.0
     shown: Shown = field(default_factory=Shown)
-    opened: list[float] = field(default_factory=list[float])  # when sessions were opened that no report counts yet
+    opened: dict[str, float] = field(default_factory=dict[str, float])  # sessions that a report may not know yet: when
+    closed: dict[str, float] = field(default_factory=dict[str, float])  # those that one may still count
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,20 @@ class Members:
         return member, gone
 
     def renew(
-        self, name: str, incarnation: str, *, sessions: int, held_bytes: int, busy_seconds: float, now: float
+        self,
+        name: str,
+        incarnation: str,
+        *,
+        sessions: int,
+        held_bytes: int,
+        busy_seconds: float,
+        now: float,
+        held: Mapping[str, int],
     ) -> Member | None:
-        """A worker is alive and says what it carries. None if it is not known; StateLost if it was given up."""
+        """A worker is alive and says what it carries; ``held`` are the bytes of its sessions, by id.
+
+        None if it is not known; StateLost if it was given up.
+        """
         why = self._gone.get(incarnation)
         if why is not None:
             raise StateLost(f"worker {name} was given up: {why}; start it anew")
@@ -139,9 +151,12 @@ class Members:
         if member is None:
             return None
         member.lease_until = now + self.lease_seconds
-        member.opened = [at for at in member.opened if at > now - self.lease_seconds / 3]
-        member.sessions = max(sessions, len(member.opened))
-        member.held_bytes, member.busy_seconds = held_bytes, busy_seconds
+        member.opened = _since(now - self.lease_seconds / 3, member.opened)
+        member.closed = _since(now - self.lease_seconds, member.closed)
+        over = held.keys() & member.closed.keys()
+        member.sessions = max(0, sessions - len(over)) + len(member.opened.keys() - held.keys())
+        member.held_bytes = max(0, held_bytes - sum(held[session] for session in over))
+        member.busy_seconds = busy_seconds
         return member
 
     def shown(self, name: str, incarnation: str, shown: Shown) -> None:
@@ -150,20 +165,27 @@ class Members:
         if member is not None:
             member.shown = shown
 
-    def opened(self, name: str, now: float) -> None:
-        """A session was opened on a worker; its next report may be older than that."""
+    def opened(self, name: str, session: str, now: float) -> None:
+        """A session is being opened on a worker, whose next report may be older than that."""
         member = self._members.get(name)
         if member is not None:
-            member.sessions += 1
-            member.opened.append(now)
+            member.sessions += session not in member.opened
+            member.opened[session] = now
+            member.closed.pop(session, None)
 
-    def closed(self, name: str) -> None:
-        """A session on a worker was closed."""
+    def named(self, name: str, session: str, session_id: str) -> None:
+        """What was opened as ``session`` has got this id."""
         member = self._members.get(name)
-        if member is not None:
+        if member is not None and session in member.opened:
+            member.opened[session_id] = member.opened.pop(session)
+
+    def closed(self, name: str, session: str, now: float) -> None:
+        """A session on a worker was closed, or has not come about; its next report may be older than that."""
+        member = self._members.get(name)
+        if member is not None and session not in member.closed:
             member.sessions = max(0, member.sessions - 1)
-            if member.opened:
-                member.opened.pop()
+            member.opened.pop(session, None)
+            member.closed[session] = now
 
     def drain(self, name: str) -> None:
         """The worker takes no new sessions."""
@@ -215,3 +237,7 @@ class Members:
         assert not any(member.facts.incarnation in self._gone for member in self._members.values())
         generations = [member.generation for member in self._members.values()]
         assert len(set(generations)) == len(generations)
+
+
+def _since(earliest: float, sessions: Mapping[str, float]) -> dict[str, float]:
+    return {session: at for session, at in sessions.items() if at > earliest}

@@ -8,6 +8,7 @@ a worker runs one, and another two, agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from heapq import heapify, heappop, heappush
 
 from telegrad.ir import types as t
@@ -22,12 +23,18 @@ from telegrad.ops.probability import LogSoftmax, Softmax
 from telegrad.ops.reduce import Max, Sum
 from telegrad.ops.shape import BroadcastTo, Reshape, expand_dims, reshape
 
+from telegrad_server.compiler.dialect import Dialect
+from telegrad_server.compiler.expressions import C
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.groups import LONGEST_ROW, Group, Grouping, is_constant, row_length
 from telegrad_server.compiler.rebuild import rewritten, without_dead_code
+from telegrad_server.compiler.repeats import repeat_cheap
 
 LEAST_ELEMENTS = 1 << 16
 """Elements that the elementwise ops of a function make: one with fewer is not worth the wait for a compiler."""
+
+SHORTEST_LINE = 16
+"""Elements of a channel that are summed up by themselves."""
 
 MOST_KERNELS = 256
 """Different ones in one graph; one with more is left as it is, for a compiler would take minutes."""
@@ -49,25 +56,28 @@ def _elements(graph: Graph) -> int:
     return total
 
 
-def fuse(graph: Graph) -> Graph:
+def fuse(graph: Graph, dialect: Dialect = C) -> Graph:
     """The graph with a `Fused` op for each group. Softmax and cross-entropy over the last axis become their parts."""
-    return _fused(graph, least_ops=2)
+    return _fused(graph, dialect, least_ops=2)
 
 
-def fuse_region(graph: Graph) -> Graph:
+def fuse_region(graph: Graph, dialect: Dialect = C) -> Graph:
     """The same for what a loop repeats. Ops that stand alone get kernels as well: trips without Python between them."""
-    return _fused(graph, least_ops=1)
+    return _fused(graph, dialect, least_ops=1)
 
 
-def _fused(graph: Graph, *, least_ops: int) -> Graph:
-    graph = rewritten(graph, _in_parts)
-    grouping = Grouping(graph, least_ops=least_ops)
+def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
+    graph = rewritten(graph, partial(_in_parts, dialect))
+    grouping = Grouping(graph, least_ops=least_ops, dialect=dialect)
     groups = list(grouping.groups())
     if not groups:
         return graph
     position = {id(node): i for i, node in enumerate(graph.nodes)}
+    repeat_cheap(grouping)
+    grouping.note_repeats()
     for group in groups:
         group.nodes.sort(key=lambda node: position[id(node)])
+        group.repeats.sort(key=lambda node: position[id(node)])
     made = {id(group): _Made(group, grouping) for group in groups}
     if len({to_text(m.body) for m in made.values()}) > MOST_KERNELS:
         return graph
@@ -77,15 +87,22 @@ def _fused(graph: Graph, *, least_ops: int) -> Graph:
 # ---- parts
 
 
-def _in_parts(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+def _in_parts(dialect: Dialect, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     op = node.op
+    if isinstance(op, Sum):
+        return _channel_sums(op, node, inputs[0])
     if not isinstance(op, Softmax | LogSoftmax | SoftmaxCrossEntropy):
         return None
     (x, *rest) = inputs
     rows = Sum((op.axis,), True)
-    if x.dtype is not t.float32 or not x.size or not 2 <= row_length(rows, x.shape) <= LONGEST_ROW:
+    if x.dtype is not t.float32 and x.dtype not in dialect.narrow:
+        return None
+    if not x.size or not 2 <= row_length(rows, x.shape) <= LONGEST_ROW:
         return None
     with origin(node.origin):
+        if x.dtype in dialect.narrow:  # as their ``eval``: in float32, and rounded once
+            wide = _in_parts(dialect, node, (e.astype(x, t.float32), *rest))
+            return wide and [e.astype(y, type.dtype) for y, type in zip(wide, node.types, strict=True)]
         top = Max((op.axis,), True)(x)
         if isinstance(op, SoftmaxCrossEntropy):
             return _cross_entropy(op, x, rest[0], top)
@@ -94,6 +111,19 @@ def _in_parts(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
             return (shifted - e.log(rows(e.exp(shifted))),)
         p = e.exp(shifted)
         return (p / rows(p),)
+
+
+def _channel_sums(op: Sum, node: Node, x: Value) -> Sequence[Value] | None:
+    """A sum for each channel, as batch norm takes them, as sums over rows, which groups hold, and the sum of these."""
+    axes = [a for a, size in enumerate(x.shape) if size != 1]
+    kept = [i for i, a in enumerate(axes) if a not in op.axes]
+    if x.dtype is not t.float32 or not kept or not 0 < kept[0] <= kept[-1] < len(axes) - 1:
+        return None
+    inner = Sum(tuple(axes[kept[-1] + 1 :]), True)
+    if kept[-1] - kept[0] != len(kept) - 1 or not SHORTEST_LINE <= row_length(inner, x.shape) <= LONGEST_ROW:
+        return None
+    with origin(node.origin):
+        return (op(inner(x)),)
 
 
 def _cross_entropy(op: SoftmaxCrossEntropy, x: Value, labels: Value, top: Value) -> tuple[Value, Value]:
@@ -115,7 +145,9 @@ class _Made:
 
     def __init__(self, group: Group, grouping: Grouping) -> None:
         self.group = group
+        dialect = grouping.dialect
         members = {id(node) for node in group.nodes}
+        inside = members | {id(node) for node in group.repeats}
         known: dict[Value, Value] = {}
         self.inputs: list[Value] = []
         body: list[Node] = []
@@ -124,7 +156,7 @@ class _Made:
         def inner(v: Value) -> Value:
             if v in known:
                 return known[v]
-            if is_constant(v):
+            if is_constant(v, dialect):
                 node = Node(v.node.op, (), v.node.types)
                 body.append(node)
                 known[v] = Value(node)
@@ -134,9 +166,9 @@ class _Made:
             arguments.append(known[v])
             return known[v]
 
-        for node in group.nodes:
-            sources = [_constant_behind(v) if id(v.node) not in members else v for v in node.inputs]
-            if all(is_constant(v) for v in sources):  # its shape would be that of a number
+        for node in (*group.repeats, *group.nodes):
+            sources = [_constant_behind(v, dialect) if id(v.node) not in inside else v for v in node.inputs]
+            if all(is_constant(v, dialect) for v in sources):  # its shape would be that of a number
                 sources = list(node.inputs)
             own = Node(node.op, tuple([inner(v) for v in sources]), node.types, (), node.origin)
             body.append(own)
@@ -168,12 +200,12 @@ class _Made:
         return made
 
 
-def _constant_behind(v: Value) -> Value:
+def _constant_behind(v: Value, dialect: Dialect) -> Value:
     """The constant that a value is many times, else the value."""
     found = v
     while isinstance(found.node.op, BroadcastTo | Reshape):
         found = found.node.inputs[0]
-    return found if is_constant(found) else v
+    return found if is_constant(found, dialect) else v
 
 
 def _overwritable(body: Graph, group: Group) -> tuple[int, ...]:
@@ -198,7 +230,8 @@ def _rebuilt(graph: Graph, grouping: Grouping, made: dict[int, _Made], position:
     waits: dict[int, int] = {}
     users: dict[int, list[int]] = {}
     for unit, nodes in members.items():
-        before = {unit_of[id(v.node)] for node in nodes for v in node.inputs} - {unit}
+        repeats = made[unit].group.repeats if unit in made else ()
+        before = {unit_of[id(v.node)] for node in (*nodes, *repeats) for v in node.inputs} - {unit}
         waits[unit] = len(before)
         for other in before:
             users.setdefault(other, []).append(unit)

@@ -28,14 +28,20 @@ class Executor(Protocol):
     is_host: bool
     """Whether arrays are in this process's memory and `run` returns when all is computed."""
 
-    kernels: Literal["c", "none"]
-    """What it has for groups of ops: kernels in C, or nothing, so that plans hold no groups."""
-
-    fingerprint: str
-    """All that decides the bits of a result. Equal fingerprints, equal bits."""
+    kernels: Literal["c", "cuda", "none"]
+    """What it has for groups of ops: kernels in C or CUDA, or nothing, so that plans hold no groups."""
 
     device: str
     """What it says to other workers of the GPU that its arrays are on; empty where they cannot go from GPU to GPU."""
+
+    @property
+    def fingerprint(self) -> str:
+        """All that decides the bits of a result. Equal fingerprints, equal bits."""
+        ...
+
+    def expect_kernels(self) -> None:
+        """Make what all kernels need, in the background: there will be some."""
+        ...
 
     def run(
         self, plan: Plan, inputs: Sequence[Array], *, company: AbstractContextManager[None] | None = None
@@ -68,6 +74,10 @@ class Executor(Protocol):
 
     def to_host(self, array: Array) -> memoryview:
         """The array's bytes, little-endian in C order; they stay valid while the view is held."""
+        ...
+
+    def is_of(self, array: Array, type: Type) -> bool:
+        """Whether this is an array of this executor with elements of the type's, as far as a glance tells."""
         ...
 
     def type_of(self, array: Array) -> Type:

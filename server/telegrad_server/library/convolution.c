@@ -96,25 +96,67 @@ static void tg_copy(const struct tg_reading *r, const float *from, long first, l
         }
 }
 
-/* Some channels at TG_VECTORS vectors of positions: x and c point to each vector, `offsets` to what each product adds. */
+/* Lines of a narrow image fill a vector together: it is put together of `parts` pieces that lie apart. Where the compiler
+   has no word for that a vector is one piece. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector) && (defined(__AVX512F__) || defined(__AVX2__))
+#define TG_JOINS
+#endif
+#endif
+
+#ifdef TG_JOINS
+enum { TG_PARTS = TG_WIDTH / 4 }; /* at most: pieces of four */
+typedef float tg_half __attribute__((vector_size(TG_WIDTH * 2), aligned(4), may_alias));
+typedef float tg_four __attribute__((vector_size(16), aligned(4), may_alias));
+
+static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, const float *const *at, long offset)
+{
+#define TG_PIECE(TYPE, K) (*(const TYPE *)(at[K] + offset))
+#if defined(__AVX512F__)
+    if (parts == 4) {
+        tg_half low = __builtin_shufflevector(TG_PIECE(tg_four, 0), TG_PIECE(tg_four, 1), 0, 1, 2, 3, 4, 5, 6, 7);
+        tg_half high = __builtin_shufflevector(TG_PIECE(tg_four, 2), TG_PIECE(tg_four, 3), 0, 1, 2, 3, 4, 5, 6, 7);
+        return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    if (parts == 2)
+        return __builtin_shufflevector(
+            TG_PIECE(tg_half, 0), TG_PIECE(tg_half, 1), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    if (parts == 2)
+        return __builtin_shufflevector(TG_PIECE(tg_four, 0), TG_PIECE(tg_four, 1), 0, 1, 2, 3, 4, 5, 6, 7);
+#endif
+    return *(const tg_vector *)(at[0] + offset);
+}
+#else
+enum { TG_PARTS = 1 };
+
+static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, const float *const *at, long offset)
+{
+    return *(const tg_vector *)(at[0] + offset);
+}
+#endif
+
+/* Some channels at TG_VECTORS vectors of positions: x points to each piece of them, c to each vector, `offsets` to what each
+   product adds. */
 static inline __attribute__((always_inline)) void tg_window_tile(
-    long rows, long depth, const float *a, long a_row, const float *const *x, const long *offsets, float *const *c,
-    long c_row, long accumulate)
+    long rows, long parts, long depth, const float *a, long a_row, const float *const *x, const long *offsets,
+    float *const *c, long c_row, long accumulate)
 {
     tg_vector sum[TG_ROWS][TG_VECTORS];
-    const float *at[TG_VECTORS];
+    const float *at[TG_VECTORS * TG_PARTS];
 #pragma GCC unroll 8
-    for (long j = 0; j < TG_VECTORS; j++) {
+    for (long j = 0; j < TG_VECTORS * parts; j++)
         at[j] = x[j];
+#pragma GCC unroll 8
+    for (long j = 0; j < TG_VECTORS; j++)
 #pragma GCC unroll 8
         for (long i = 0; i < rows; i++)
             sum[i][j] = (tg_vector){0};
-    }
     for (long p = 0; p < depth; p++) {
         tg_vector right[TG_VECTORS];
 #pragma GCC unroll 8
         for (long j = 0; j < TG_VECTORS; j++)
-            right[j] = *(const tg_vector *)(at[j] + offsets[p]);
+            right[j] = tg_joined(parts, at + j * parts, offsets[p]);
 #pragma GCC unroll 8
         for (long i = 0; i < rows; i++)
 #pragma GCC unroll 8
@@ -145,11 +187,21 @@ static void tg_window_tiles(
 {
 #define TG_CASE_OF_ROWS(R) \
     case R: \
-        tg_window_tile(R, depth, a, a_row, x, offsets, c, c_row, accumulate); \
+        tg_window_tile(R, 1, depth, a, a_row, x, offsets, c, c_row, accumulate); \
         return;
     switch (rows) {
         TG_ROWS(TG_CASE_OF_ROWS)
     }
+}
+
+/* The same for TG_ROWS rows at vectors of several pieces. */
+static void tg_joined_tiles(
+    long parts, long depth, const float *a, long a_row, const float *const *x, const long *offsets, float *const *c, long c_row)
+{
+    if (parts == 2)
+        tg_window_tile(TG_ROWS, TG_PARTS < 2 ? TG_PARTS : 2, depth, a, a_row, x, offsets, c, c_row, 0);
+    else
+        tg_window_tile(TG_ROWS, TG_PARTS, depth, a, a_row, x, offsets, c, c_row, 0);
 }
 
 /* So many of the rows that are left are done next: two middling tiles are faster than a large and a tiny one. */
@@ -158,48 +210,76 @@ static long tg_next_rows(long left)
     return left <= TG_ROWS ? left : left < 2 * TG_ROWS ? (left + 1) / 2 : TG_ROWS;
 }
 
+/* Of how many pieces vectors for so many rows of positions are: of one, unless others are a tenth fewer. */
+static long tg_pieces(long rows, long columns, long channels)
+{
+    long found = 1, least = rows * tg_parts(columns, TG_WIDTH);
+    for (long parts = 2; parts <= TG_PARTS && channels >= TG_ROWS; parts *= 2) {
+        long vectors = tg_parts(rows * tg_parts(columns, TG_WIDTH / parts), parts);
+        if (10 * vectors < 9 * least)
+            found = parts, least = vectors;
+    }
+    return found;
+}
+
+/* Store, or add, `count` neighbours, or such with a distance. */
+static inline void tg_put(float *to, long distance, const float *from, long count, long accumulate)
+{
+    if (distance == 1 && !accumulate)
+        for (long s = 0; s < count; s++)
+            to[s] = from[s];
+    else
+        for (long s = 0; s < count; s++)
+            to[s * distance] = accumulate ? to[s * distance] + from[s] : from[s];
+}
+
 /* A block of rows of positions, already copied, for `channels` channels of the result: weight[channels, r->channels * taps]. */
 static void tg_windows(
     const struct tg_reading *r, long first, const float *copy, const long *offsets, const float *weight, long channels,
     float *to, long to_channel, long to_row, long to_column)
 {
     long inner = r->channels * r->taps, last = tg_least(r->rows, first + r->block);
-    long of_line = tg_parts(r->columns, TG_WIDTH), vectors = (last - first) * of_line;
+    long parts = tg_pieces(r->block, r->columns, channels), width = TG_WIDTH / parts;
+    long of_line = tg_parts(r->columns, width), pieces = (last - first) * of_line;
     long depth = tg_most(1, tg_parts(inner, tg_most(1, tg_parts(inner, TG_CONVOLUTION_DEPTH))));
     float edge[TG_VECTORS][TG_ROWS * TG_WIDTH];
     for (long begin = 0; begin < inner || begin == 0; begin += depth) {
         long deep = tg_least(depth, inner - begin), accumulate = begin > 0;
-        for (long v = 0; v < vectors; v += TG_VECTORS) {
-            const float *x[TG_VECTORS];
-            float *c[TG_VECTORS];
-            long widths[TG_VECTORS], is_whole = to_column == 1;
-            for (long j = 0; j < TG_VECTORS; j++) {
-                long k = tg_least(v + j, vectors - 1), row = k / of_line, column = k % of_line * TG_WIDTH;
+        for (long v = 0; v < pieces; v += TG_VECTORS * parts) {
+            const float *x[TG_VECTORS * TG_PARTS];
+            float *c[TG_VECTORS * TG_PARTS], *at[TG_VECTORS];
+            long widths[TG_VECTORS * TG_PARTS], is_whole = to_column == 1 && parts == 1;
+            for (long j = 0; j < TG_VECTORS * parts; j++) {
+                long k = tg_least(v + j, pieces - 1), row = k / of_line, column = k % of_line * width;
                 x[j] = copy + row * r->step_y * r->line + column;
                 c[j] = to + (first + row) * to_row + column * to_column;
-                widths[j] = v + j < vectors ? tg_least(TG_WIDTH, r->columns - column) : 0;
-                is_whole &= widths[j] == TG_WIDTH;
+                widths[j] = v + j < pieces ? tg_least(width, r->columns - column) : 0;
+                is_whole &= widths[j] == width;
             }
             for (long i = 0, rows; i < channels; i += rows) {
                 rows = tg_next_rows(channels - i);
                 const float *a = weight + i * inner + begin;
                 if (is_whole) {
-                    float *at[TG_VECTORS];
                     for (long j = 0; j < TG_VECTORS; j++)
                         at[j] = c[j] + i * to_channel;
                     tg_window_tiles(rows, deep, a, inner, x, offsets + begin, at, to_channel, accumulate);
                     continue;
                 }
-                float *at[TG_VECTORS];
                 for (long j = 0; j < TG_VECTORS; j++)
                     at[j] = edge[j];
-                tg_window_tiles(rows, deep, a, inner, x, offsets + begin, at, TG_WIDTH, 0);
-                for (long j = 0; j < TG_VECTORS; j++)
-                    for (long k = 0; k < rows; k++) {
-                        float *at = c[j] + (i + k) * to_channel, *found = edge[j] + k * TG_WIDTH;
-                        for (long s = 0; s < widths[j]; s++)
-                            at[s * to_column] = accumulate ? at[s * to_column] + found[s] : found[s];
-                    }
+                long before = 0; /* rows of the tile that have been done already */
+                if (parts == 1)
+                    tg_window_tiles(rows, deep, a, inner, x, offsets + begin, at, TG_WIDTH, 0);
+                else {
+                    before = tg_most(0, i + TG_ROWS - channels);
+                    rows = TG_ROWS - before;
+                    tg_joined_tiles(parts, deep, a - before * inner, inner, x, offsets + begin, at, TG_WIDTH);
+                }
+                for (long j = 0; j < TG_VECTORS * parts; j++)
+                    for (long k = 0; k < rows; k++)
+                        tg_put(
+                            c[j] + (i + k) * to_channel, to_column,
+                            edge[j / parts] + (before + k) * TG_WIDTH + j % parts * width, widths[j], accumulate);
             }
         }
     }

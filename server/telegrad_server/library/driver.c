@@ -11,3 +11,11 @@ void tg_point(const struct tg_pointer *pointers, long count, char *const *bases)
     for (long i = 0; i < count; i++)
         *pointers[i].at = bases[pointers[i].base] + pointers[i].offset;
 }
+
+/* The same for arrays of NumPy, given by where the objects begin: with `head` bytes of Python, and then the address of the
+   elements. */
+void tg_point_arrays(const struct tg_pointer *pointers, long count, char *const *arrays, long head)
+{
+    for (long i = 0; i < count; i++)
+        *pointers[i].at = *(char **)(arrays[pointers[i].base] + head) + pointers[i].offset;
+}

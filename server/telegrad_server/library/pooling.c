@@ -12,27 +12,87 @@ struct tg_windows {
 /* NaN is more than all numbers, and nothing is more than NaN. */
 static inline int tg_is_more(float a, float b) { return !(a <= b) & (b == b); }
 
-enum { TG_PAIRS = 128 };
-
-/* Windows of 2 by 2 next to each other: `count` of them in two lines, the first element's number being `first`. */
-static void tg_pairs_argmax(const float *x, long width, long first, long *out, long count)
+/* Columns of windows of 2 by 2 next to each other, in `parts` lines of windows, that fill a vector. Zero: there is no such way. */
+static long tg_pairs_parts(long columns)
 {
-    for (; count > 0; count -= TG_PAIRS, x += 2 * TG_PAIRS, first += 2 * TG_PAIRS, out += TG_PAIRS) {
-        int which[TG_PAIRS], n = count < TG_PAIRS ? count : TG_PAIRS; /* numbers of 32 bits, as wide as a float */
-        for (int k = 0; k < n; k++) {
-            float best = x[2 * k];
-            int is_more = tg_is_more(x[2 * k + 1], best), at = is_more;
-            best = is_more ? x[2 * k + 1] : best;
-            is_more = tg_is_more(x[width + 2 * k], best);
-            best = is_more ? x[width + 2 * k] : best;
-            at = is_more ? 2 : at;
-            is_more = tg_is_more(x[width + 2 * k + 1], best);
-            which[k] = is_more ? 3 : at;
-        }
-        for (int k = 0; k < n; k++)
-            out[k] = first + 2 * k + (which[k] & 1) + (which[k] >> 1) * width;
-    }
+#ifdef TG_JOINS
+    for (long parts = 1; parts <= TG_PARTS; parts *= 2)
+        if (parts == 1 ? 2 * columns >= TG_WIDTH : 2 * columns * parts == TG_WIDTH)
+            return parts;
+#endif
+    return 0;
 }
+
+#ifdef TG_JOINS
+
+enum { TG_PAIRS = TG_WIDTH / 2 };
+typedef int tg_whole __attribute__((vector_size(TG_PAIRS * 4), aligned(4), may_alias));
+
+static inline tg_half tg_chosen(tg_whole mask, tg_half yes, tg_half no)
+{
+    return (tg_half)(((tg_whole)yes & mask) | ((tg_whole)no & ~mask));
+}
+
+static inline tg_whole tg_are_more(tg_half a, tg_half b) { return ~(a <= b) & (b == b); }
+
+/* TG_PAIRS windows: their elements from `parts` places in the upper line, each after it in the lower one. */
+static inline __attribute__((always_inline)) void tg_pairs_argmax(
+    long parts, const float *const *upper, long width, const long *first, long *out, long pitch)
+{
+#if defined(__AVX512F__)
+#define TG_EVEN(X) __builtin_shufflevector(X, X, 0, 2, 4, 6, 8, 10, 12, 14)
+#define TG_ODD(X) __builtin_shufflevector(X, X, 1, 3, 5, 7, 9, 11, 13, 15)
+#else
+#define TG_EVEN(X) __builtin_shufflevector(X, X, 0, 2, 4, 6)
+#define TG_ODD(X) __builtin_shufflevector(X, X, 1, 3, 5, 7)
+#endif
+    tg_vector one = tg_joined(parts, upper, 0), two = tg_joined(parts, upper, width);
+    tg_half best = TG_EVEN(one), next = TG_ODD(one);
+    tg_whole more = tg_are_more(next, best), which = more & 1;
+    best = tg_chosen(more, next, best);
+    next = TG_EVEN(two), more = tg_are_more(next, best);
+    best = tg_chosen(more, next, best), which = (which & ~more) | (more & (int)width);
+    next = TG_ODD(two), more = tg_are_more(next, best);
+    which = (which & ~more) | (more & (int)(width + 1));
+    int found[TG_PAIRS];
+    *(tg_whole *)found = which;
+#pragma GCC unroll 4
+    for (long p = 0; p < parts; p++)
+        for (long k = 0; k < TG_PAIRS / parts; k++)
+            out[p * pitch + k] = first[p] + 2 * k + found[p * (TG_PAIRS / parts) + k];
+}
+
+/* Lines [0, rows) of windows, `parts` of them at a time; returns how many lines are done. The last windows of a line may be
+   done twice. */
+static inline __attribute__((always_inline)) long tg_pairs_lines(
+    long parts, const float *x, long width, long rows, long columns, long *out)
+{
+    long row = 0;
+    for (; row + parts <= rows; row += parts)
+        for (long column = 0; column < columns; column += TG_PAIRS) {
+            const float *upper[TG_PARTS];
+            long first[TG_PARTS], from = parts == 1 && column + TG_PAIRS > columns ? columns - TG_PAIRS : column;
+            for (long p = 0; p < parts; p++)
+                first[p] = 2 * (row + p) * width + 2 * from, upper[p] = x + first[p];
+            tg_pairs_argmax(parts, upper, width, first, out + row * columns + from, columns);
+        }
+    return row;
+}
+
+static long tg_pairs_plane(long parts, const float *x, long width, long rows, long columns, long *out)
+{
+    if (parts == 1)
+        return tg_pairs_lines(1, x, width, rows, columns, out);
+    if (parts == 2)
+        return tg_pairs_lines(2, x, width, rows, columns, out);
+    return tg_pairs_lines(TG_PARTS, x, width, rows, columns, out);
+}
+
+#else
+
+static long tg_pairs_plane(long parts, const float *x, long width, long rows, long columns, long *out) { return 0; }
+
+#endif
 
 /* A unit is a plane. */
 void tg_window_argmax(const void *arguments, long begin, long end)
@@ -40,15 +100,13 @@ void tg_window_argmax(const void *arguments, long begin, long end)
     const struct tg_windows *g = arguments;
     long is_pairs = g->kernel_y == 2 && g->kernel_x == 2 && g->stride_y == 2 && g->stride_x == 2 && !g->before_y &&
                     !g->before_x && g->dilation_y == 1 && g->dilation_x == 1 && 2 * g->rows <= g->height &&
-                    2 * g->columns <= g->width;
+                    2 * g->columns <= g->width && g->width < 1 << 30;
+    long parts = is_pairs ? tg_pairs_parts(g->columns) : 0;
     for (long plane = begin; plane < end; plane++) {
         const float *x = g->x + plane * g->height * g->width;
         long *out = g->out + plane * g->rows * g->columns;
-        for (long row = 0; row < g->rows; row++, out += g->columns) {
-            if (is_pairs) {
-                tg_pairs_argmax(x + 2 * row * g->width, g->width, 2 * row * g->width, out, g->columns);
-                continue;
-            }
+        long done = parts ? tg_pairs_plane(parts, x, g->width, g->rows, g->columns, out) : 0;
+        for (long row = done; row < g->rows; row++) {
             for (long column = 0; column < g->columns; column++) {
                 float best = 0;
                 long at = -1;
@@ -65,7 +123,7 @@ void tg_window_argmax(const void *arguments, long begin, long end)
                             best = x[place], at = place;
                     }
                 }
-                out[column] = at;
+                out[row * g->columns + column] = at;
             }
         }
     }

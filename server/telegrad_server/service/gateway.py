@@ -264,7 +264,7 @@ class Gateway:
                 guarded(self.open_session), reader(pb.OpenSessionRequest), _serialized
             ),
             _SESSIONS + "KeepAlive": grpc.unary_unary_rpc_method_handler(self._unary(_SESSIONS + "KeepAlive")),
-            _SESSIONS + "CloseSession": grpc.unary_unary_rpc_method_handler(self._unary(_SESSIONS + "CloseSession")),
+            _SESSIONS + "CloseSession": grpc.unary_unary_rpc_method_handler(self._close_session),
             _SESSIONS + "AttachSession": grpc.stream_stream_rpc_method_handler(
                 self._stream(_SESSIONS + "AttachSession")
             ),
@@ -326,7 +326,7 @@ class Gateway:
             assert isinstance(found, Place)
             member = found.member
             self.queue.leave(waiting, is_served=True)
-            self.members.opened(member.facts.name, now)
+            self.members.opened(member.facts.name, request.request_id, now)
             self._placed[key] = (member.facts.name, now + request.lease.seconds + 600)
         try:
             return await self._open_on(member, key, request, _most_seconds(context))
@@ -345,7 +345,7 @@ class Gateway:
             answer = await call(request.SerializeToString(), timeout=most_seconds, metadata=((TICKET_KEY, permission),))
         except grpc.aio.AioRpcError as error:
             self._placed.pop(key, None)
-            self.members.closed(facts.name)
+            self.members.closed(facts.name, request.request_id, time.monotonic())
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise _NoAnswer(f"worker {facts.name} does not answer") from None
             failure = error_of(error)
@@ -353,6 +353,7 @@ class Gateway:
                 raise _NoAnswer(f"worker {facts.name} was started anew") from None
             raise failure from None
         response = pb.OpenSessionResponse.FromString(answer)
+        self.members.named(facts.name, request.request_id, response.session_id)
         response.ticket = self._key.sign(Ticket(response.session_id, tenant, facts.name, facts.incarnation))
         response.worker = facts.name
         response.direct_address = facts.direct_address
@@ -401,6 +402,12 @@ class Gateway:
             return await self._passed(context, self._relayed(method, request, context))
 
         return handler
+
+    async def _close_session(self, request: bytes, context: Any) -> Any:
+        answer = await self._passed(context, self._relayed(_SESSIONS + "CloseSession", request, context))
+        ticket = self._key.read(_ticket_bytes(context) or b"")
+        self.members.closed(ticket.worker, ticket.session_id, time.monotonic())
+        return answer
 
     def _stream(self, method: str) -> Any:
         async def handler(requests: Any, context: Any) -> None:

@@ -95,6 +95,7 @@ class Workers:
             held_bytes=r.load.held_bytes,
             busy_seconds=r.load.busy_seconds,
             now=time.monotonic(),
+            held={session.session_id: session.held_bytes for session in r.load.held},
         )
         self._membership.members.shown(r.worker, r.incarnation, shown(r.load))
         if member is None:

@@ -14,7 +14,8 @@ from telegrad.nn.graph.convolution import glorot_linear
 from telegrad.nn.graph.message_passing import ends
 from telegrad.nn.linear import Linear
 from telegrad.nn.module import Module
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 Found = Tensor | tuple[Tensor, tuple[Tensor, Tensor]]
 

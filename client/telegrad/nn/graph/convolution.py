@@ -15,7 +15,8 @@ from telegrad.nn.linear import Linear
 from telegrad.nn.module import Module
 from telegrad.ops import elementwise as e
 from telegrad.ops.index import ScatterSet
-from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter, Variable
 
 
 def glorot_linear(in_channels: int, out_channels: int, bias: bool, dtype: DType) -> Linear:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from telegrad import ops
 from telegrad.errors import GraphError, ShapeError
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

@@ -9,7 +9,8 @@ from telegrad import context, ops
 from telegrad.errors import GraphError, ShapeError
 from telegrad.nn.linear import Linear
 from telegrad.nn.module import Module
-from telegrad.tensor import Parameter, Tensor
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter
 
 Layer = TypeVar("Layer", bound=Module)
 

@@ -11,7 +11,8 @@ from telegrad.nn.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from telegrad.nn.module import Module
 from telegrad.nn.utils.parametrize import register_parametrization
 from telegrad.ops.matrix_norms import vector_norm
-from telegrad.tensor import Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Variable
 
 
 def norm_except_dim(v: Tensor, dim: int | None) -> Tensor:

@@ -15,7 +15,8 @@ from telegrad import context
 from telegrad.errors import GraphError, ShapeError
 from telegrad.nn.container import ModuleDict
 from telegrad.nn.module import Module
-from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter, Variable
 
 
 class ParametrizationList(Module):

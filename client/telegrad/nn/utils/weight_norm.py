@@ -13,7 +13,8 @@ from telegrad.errors import GraphError
 from telegrad.nn import functional as F
 from telegrad.nn.module import Module
 from telegrad.nn.utils.parametrizations import as_matrix, constant, default_dim, norm_except_dim, start
-from telegrad.tensor import Parameter, Tensor, Variable
+from telegrad.tensor import Tensor
+from telegrad.variable import Parameter, Variable
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:
     from telegrad import data, linalg, models, nn, optim, random, safetensors, sparse, training
+    from telegrad.timeline import profile
     from telegrad.training import Trainer
 
 __version__ = "0.1.0"
@@ -89,8 +90,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full",
     "function", "grad", "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype",
     "jacobian", "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones",
-    "optim", "pi", "pipeline", "random", "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse",
-    "switch", "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap",
+    "optim", "pi", "pipeline", "profile", "random", "replica_index", "result_type", "safetensors", "scan", "scoped",
+    "sparse", "switch", "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap",
     "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
@@ -100,6 +101,8 @@ def __getattr__(name: str) -> _Any:
     """Loaded when they are first used: they would take a third of the import."""
     if name in ("data", "linalg", "models", "nn", "optim", "random", "safetensors", "sparse", "training"):
         return _import_module(f"telegrad.{name}")
+    if name == "profile":
+        return _import_module("telegrad.timeline").profile
     if name == "Trainer":
         return _import_module("telegrad.training").Trainer
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

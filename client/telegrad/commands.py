@@ -6,6 +6,7 @@ nobody waits for any more is dismissed, what nobody holds any more is released.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -28,6 +29,7 @@ from telegrad.wire.arrays import array_bytes, array_from, type_of
 from telegrad.wire.status import to_exception
 
 if TYPE_CHECKING:
+    from telegrad.timeline import Recorder
     from telegrad.variable import Variable
 
 EAGER_SUPPLY_BYTES = 64 * 1024  # functions up to this size are sent before anybody asks
@@ -61,6 +63,8 @@ class Commands:
         self._run_lines: OrderedDict[int, tuple[Line | None, ...]] = OrderedDict()
         self._answers: dict[int, Answers | Reply] = {}  # by command, while somebody waits
         self._failures: dict[int, m.ErrorRecord] = {}
+        self.recorder: Recorder | None = None
+        """What notes when things happen, while a profile is taken."""
         self.waits: Counter[Line | None] = Counter()
         """How often each line of the program has waited for the server."""
         self.variables: WeakValueDictionary[int, Variable] = WeakValueDictionary()
@@ -109,6 +113,8 @@ class Commands:
         self.sequence += 1
         if answers is not None:
             self._answers[self.sequence] = answers  # first: in process the answer comes before `send` returns
+        if self.recorder is not None:
+            self.recorder.send(self.sequence, command)
         self.connection.send(self.sequence, command)
         return self.sequence
 
@@ -182,6 +188,14 @@ class Commands:
         type = type_of(array)
         if type.nbytes <= m.INLINE_BYTES:
             return self.put(type, bytes(array_bytes(array)), scope)
+        if self.recorder is None:
+            return self._upload(type, array, scope)
+        recorder, began = self.recorder, time.perf_counter_ns()
+        handle = self._upload(type, array, scope)
+        recorder.add("upload", str(type), began, nbytes=type.nbytes)
+        return handle
+
+    def _upload(self, type: Type, array: npt.NDArray[Any], scope: int) -> Handle:
         self._uploaded_bytes += type.nbytes
         memory = self.connection.memory
         if memory is not None and memory.takes(type.nbytes):
@@ -219,7 +233,10 @@ class Commands:
     def ask(self, send: Callable[[], Handle], *, timeout_seconds: float | None = None) -> m.Fetched:
         """Send a Fetch and wait for its answer; ``send`` first sends what the tensor needs, and gives its handle."""
         self._note_wait(caller())
+        recorder, began = self.recorder, time.perf_counter_ns()
         answer = self._exchange(lambda answers: self.send(m.Fetch(send().name), answers), timeout_seconds)
+        if recorder is not None:
+            recorder.add("wait", "", began)
         assert isinstance(answer, m.Fetched)
         unread = min(tuple(self._failures), default=None)
         if unread is not None:
@@ -237,8 +254,11 @@ class Commands:
         """The answer that was asked for, once it is there. Raises as `ask` does; errors of later commands can wait."""
         if not reply.has_arrived():
             self._note_wait(caller())
+            recorder, began = self.recorder, time.perf_counter_ns()
             if not reply.wait(timeout_seconds):
                 raise TimedOut(f"no answer within {timeout_seconds} s; the session goes on")
+            if recorder is not None:
+                recorder.add("wait", "", began)
         answer = reply.answer
         if answer is None:
             raise self.lost or _closed()
@@ -264,6 +284,18 @@ class Commands:
         answer = self._exchange(send, None)
         assert isinstance(answer, m.Explained)
         return answer
+
+    def profile(self, spans: int) -> m.Profiled:
+        """Let the server record up to so many spans, or with 0 end that; tells its time. VersionMismatch."""
+        self._check_feature("profile")
+        answer = self._exchange(lambda answers: self.send(m.Profile(spans), answers), None)
+        assert isinstance(answer, m.Profiled)
+        return answer
+
+    def line_of(self, sequence: int, node: int) -> str:
+        """The line of the program that built a node of the function that a command ran, for people."""
+        lines = self._run_lines.get(sequence, ())
+        return show(lines[node] if 0 <= node < len(lines) else None)
 
     def _check_feature(self, feature: str) -> None:
         greeting = self.connection.greeting
@@ -372,6 +404,8 @@ class Commands:
             return
         if isinstance(event, m.Acknowledged):
             return
+        if self.recorder is not None:
+            self.recorder.hear(event.sequence)
         answers = self._answers.get(event.sequence, None)
         if isinstance(answers, Reply):
             self._answers.pop(event.sequence, None)

@@ -8,6 +8,7 @@ whether a parameter has a gradient) is recorded as a *guard* and is part of the 
 from __future__ import annotations
 
 import inspect
+import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import update_wrapper
@@ -355,11 +356,11 @@ class Function(Generic[P, R]):
         return self if instance is None else Bound(self, instance)
 
     def _warn_of_retracing(self, known: dict[Hashable, list[Compiled]]) -> None:
-        if self.traces and self.traces % RETRACE_WARNING == 0:
-            name = getattr(self._python, "__qualname__", "function")
-            what = _change(known)
+        traces = sum(map(len, known.values()))  # in this session: another one begins anew
+        if traces % RETRACE_WARNING == 0:
+            name, what = getattr(self._python, "__qualname__", "function"), _change(known)
             warnings.warn(
-                f"{name} was traced {self.traces} times: {what} keeps changing, and each trace is compiled anew;"
+                f"{name} was traced {traces} times: {what} keeps changing, and each trace is compiled anew;"
                 " pass numbers as plain float or int, and pad batches to one shape",
                 stacklevel=5,  # who calls
             )
@@ -408,6 +409,15 @@ class Function(Generic[P, R]):
     # ---- calling
 
     def _run(self, session: Session, compiled: Compiled, leaves: list[Any]) -> R:
+        recorder = session.commands.recorder
+        if recorder is None:
+            return self._dispatch(session, compiled, leaves)
+        began = time.perf_counter_ns()
+        results = self._dispatch(session, compiled, leaves)
+        recorder.add("dispatch", getattr(self._python, "__qualname__", ""), began)
+        return results
+
+    def _dispatch(self, session: Session, compiled: Compiled, leaves: list[Any]) -> R:
         if compiled.is_random:
             session.calls += 1
         operands, keep = bind(session, compiled.prepared.sources, leaves)

@@ -67,5 +67,7 @@ def _cost(event: m.Event) -> int:
             return EVENT_BYTES + len(event.data or b"")
         case m.Explained():
             return EVENT_BYTES * (1 + len(event.steps))
+        case m.Profiled():
+            return EVENT_BYTES * (1 + len(event.spans))
         case _:
             return EVENT_BYTES

@@ -74,7 +74,15 @@ class Describe:
     explain: m.Explain
 
 
-Task = Execute | Make | Answer | Join | Describe
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Task: tell the time, and what was recorded if that ends."""
+
+    sequence: int
+    profile: m.Profile
+
+
+Task = Execute | Make | Answer | Join | Describe | Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ class Outcome:
     values: Sequence[tuple[Any, int]] = ()
     updates: Sequence[tuple[int, int]] = ()
     fetched: Fetched | None = None
-    explained: m.Explained | None = None
+    answer: m.Explained | m.Profiled | None = None
     error: TelegradError | None = None
 
 
@@ -321,7 +329,7 @@ class Session:
             case m.Explain():
                 return Describe(sequence, command)
             case m.Profile():
-                pass
+                return Clock(sequence, command)
         return None
 
     def _check_peer(self) -> None:
@@ -383,9 +391,9 @@ class Session:
                     self.tickets[fetched.ticket] = Ticket(fetched.data, task.stored.hold())
                 data = None if fetched.ticket else fetched.data
                 self.events.add(m.Fetched(task.sequence, fetched.type, data, fetched.ticket))
-            case Describe():
-                assert outcome.explained is not None
-                self.events.add(replace(outcome.explained, sequence=task.sequence))
+            case Describe() | Clock():
+                assert outcome.answer is not None
+                self.events.add(replace(outcome.answer, sequence=task.sequence))
 
     def _commit_run(self, run: m.Run, outcome: Outcome) -> None:
         """Name the results and make the variables' next versions: all of it, after all of it is computed."""
@@ -485,6 +493,8 @@ def _command_of(task: Task) -> m.Command:
             return task.group
         case Describe():
             return task.explain
+        case Clock():
+            return task.profile
         case Answer():
             return m.Fetch(0)
 

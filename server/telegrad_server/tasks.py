@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -15,9 +16,11 @@ from telegrad_server.bug import bug
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.elsewhere import Elsewhere
 from telegrad_server.executors import Executor
+from telegrad_server.executors.stopping import WORKING
+from telegrad_server.executors.timing import Span
 from telegrad_server.explaining import explained
 from telegrad_server.functions import Functions, Known, Signature
-from telegrad_server.sessions import Answer, Describe, Execute, Fetched, Join, Make, Outcome, Task
+from telegrad_server.sessions import Answer, Clock, Describe, Execute, Fetched, Join, Make, Outcome, Task
 from telegrad_server.spread import Spread, gathered, whole
 from telegrad_server.store import Account
 
@@ -25,6 +28,10 @@ LIGHT_STEPS = 16
 LIGHT_FLOPS = 1 << 14
 LIGHT_BYTES = 1 << 14
 """What is done sooner than another thread is woken: a few steps on a few elements, on the host."""
+
+
+KINDS: dict[type[Task], str] = {Make: "put", Answer: "fetch", Describe: "explain"}
+"""What a span of a task is called; "run" else."""
 
 
 class Companions(Protocol):
@@ -77,6 +84,8 @@ class Runner:
                 return task.put.type.nbytes <= LIGHT_BYTES
             case Answer():
                 return task.stored.nbytes <= LIGHT_BYTES and not isinstance(task.stored.value, Elsewhere)
+            case Clock():
+                return True
             case Join() | Describe():
                 return False
 
@@ -88,6 +97,20 @@ class Runner:
         """What a task brings. ``known`` is the function of an Execute, ``account`` what pays for its results, and
         ``company`` the session's other workers.
         """
+        spans = WORKING.spans
+        if spans is not None and spans.is_over:
+            spans = WORKING.spans = None
+        if spans is None or isinstance(task, Clock):
+            return self._carry_out(task, known, account, company)
+        began = time.perf_counter_ns()
+        spans.begin(task.sequence, began)
+        outcome = self._carry_out(task, known, account, company)
+        WORKING.spans = spans  # an error may have left it unset
+        kind = KINDS.get(type(task), "run")
+        spans.add(Span(kind, "", task.sequence, began, time.perf_counter_ns() - began))
+        return outcome
+
+    def _carry_out(self, task: Task, known: Known | None, account: Account, company: Companions | None) -> Outcome:
         try:
             match task:
                 case Execute():
@@ -103,7 +126,9 @@ class Runner:
                     return Outcome()
                 case Describe():
                     plan = self._functions.plan_to_explain(_found(known), is_recorded=task.explain.is_recorded)
-                    return Outcome(explained=explained(plan, self._executor))
+                    return Outcome(answer=explained(plan, self._executor))
+                case Clock():
+                    return Outcome(answer=_told(task.profile))
         except TelegradError as error:
             return Outcome(error=error)
         except Exception as error:  # the edge: a mistake of ours must not end the thread that serves everyone
@@ -159,6 +184,17 @@ class Runner:
         if len(data) <= m.INLINE_BYTES:
             return Fetched(type, bytes(data))
         return Fetched(type, data, ticket=secrets.token_urlsafe(16))
+
+
+def _told(profile: m.Profile) -> m.Profiled:
+    """The time, and what was recorded if that ends."""
+    spans = WORKING.spans
+    found: list[Span] = []
+    dropped = 0
+    if spans is not None and not spans.is_over and not profile.spans:
+        found, dropped = spans.end(), spans.dropped
+    told = tuple([m.ProfiledSpan(*span) for span in found])
+    return m.Profiled(0, profile.received_ns, time.perf_counter_ns(), told, dropped)
 
 
 def _found(known: Known | None) -> Known:

@@ -258,7 +258,7 @@ class Worker:
             seat = self._attached_seat(session_id)
             session = seat.session
             session.hear(self._clock(), heard_event)
-            session.receive(sequence, seat.placed(command, self.tally))
+            session.receive(sequence, seat.placed(sequence, command, self.tally))
             self._advance(seat)
             turn = self._line.take(self._is_light if takes_light else lambda _: False)
         if session.events.outbox:
@@ -567,9 +567,9 @@ class Worker:
         """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
         seat, task, known = turn
         began = time.perf_counter()
-        WORKING.party = seat.session
+        WORKING.party, WORKING.spans = seat.session, seat.spans
         outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
-        WORKING.party = None
+        WORKING.party = WORKING.spans = None
         seconds = time.perf_counter() - began - seat.paused_seconds
         seat.paused_seconds = 0.0
         seat.claim.used += seconds / seat.claim.weight

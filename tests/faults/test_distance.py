@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,3 +72,20 @@ def test_a_loop_that_reads_each_loss_finds_its_batch_already_there(far: tg.Sessi
     without = min(seconds(batches) for _ in range(2))
 
     assert took < 0.85 * without
+
+
+def test_the_clocks_are_aligned_across_the_distance(far: tg.Session, tmp_path: Path) -> None:
+    """Client and server are on one machine, so the offset ought to be nothing; a way takes half a round trip."""
+    path = tmp_path / "trace.json"
+    step = tg.function(lambda x: x.sum())  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType, reportUnknownVariableType, reportUnknownMemberType]
+    x = tg.asarray(np.ones(2000, np.float32))
+    step(x).item()
+    with tg.profile(path) as found:
+        step(x).item()
+
+    assert ROUND_TRIP_SECONDS <= found.round_trip_ns / 1e9 < 3 * ROUND_TRIP_SECONDS
+    assert abs(found.offset_ns) < 0.2 * found.round_trip_ns
+    ways = {(e["name"], e["ph"]): e["ts"] for e in json.loads(path.read_text())["traceEvents"] if e["ph"] in "be"}
+    for name in ("Run up", "answer down"):
+        took = (ways[name, "e"] - ways[name, "b"]) / 1e6
+        assert 0.3 * ROUND_TRIP_SECONDS < took < 3 * ROUND_TRIP_SECONDS

@@ -15,7 +15,7 @@ from telegrad.ir.types import Type
 INLINE_BYTES = 64 * 1024
 """Tensors up to this size travel inside commands and events; larger ones on their own stream."""
 
-FEATURES = ("explain",)
+FEATURES = ("explain", "profile")
 """What a session takes beside the first commands, as `Hello` tells: an older server is not sent what it cannot do."""
 
 ROOT_SCOPE = 0
@@ -251,7 +251,7 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class ProfiledSpan:
-    """Something that took time: ``kind`` is "queue", "run", "put", "fetch", "upload" or "step"."""
+    """Something that took time: ``kind`` is "queue", "run", "put", "fetch", "explain" or "step"."""
 
     kind: str
     name: str

@@ -34,6 +34,8 @@ from telegrad_server.executors.native import Native, native_kernels
 from telegrad_server.executors.native_loops import native_scan
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import LARGE_BYTES, Recycled, aligned_bytes
+from telegrad_server.executors.stopping import WORKING
+from telegrad_server.executors.timing import run_timed
 
 Array = Any
 
@@ -171,7 +173,13 @@ class ArrayExecutor:
                 self._poison(arena, fresh)
             if program.point is not None:
                 program.point(values)
-            run_calls(calls, values)
+            spans = WORKING.spans
+            if spans is None:
+                run_calls(calls, values)
+            else:
+                WORKING.spans = None  # what a loop repeats has no spans of its own
+                run_timed(plan, program, calls, values, spans)
+                WORKING.spans = spans
         except (TelegradError, MemoryError, *_FAILURES) as error:
             done = len(program.calls) - length_hint(calls)
             step = plan.steps[program.steps[done - 1]] if done else None

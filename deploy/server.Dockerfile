@@ -28,6 +28,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/telegrad/bin/python check
 
 FROM python:3.11-slim-bookworm
+# Kernels in C are made where the server runs, for the processor that it finds: a compiler, with the headers of C's library.
+# hadolint ignore=DL3008
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends gcc libc6-dev && \
+    rm -rf /var/lib/apt/lists/*
 # The folders of volumes belong to the user already in the image: Docker makes a new volume like what it covers.
 RUN useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin telegrad && \
     install -d -o telegrad -g telegrad -m 0700 /etc/telegrad /var/lib/telegrad \
@@ -35,6 +40,7 @@ RUN useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin tel
 COPY --from=build /opt/telegrad /opt/telegrad
 ENV PATH=/opt/telegrad/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    TELEGRAD_SERVER_KERNELS_DIR=/var/lib/telegrad/kernels/c \
     RAY_USAGE_STATS_ENABLED=0
 USER 10001:10001
 WORKDIR /var/lib/telegrad

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
+from telegrad_server import functions
+from telegrad_server.compiler import fuse
+from telegrad_server.config import VARIABLES
 
 
-def pytest_configure() -> None:
-    """What a shell starts in the background ignores interrupts, and so would the processes that tests start."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How sessions compute, embedded ones and those of servers alike."""
+    parser.addoption(
+        "--kernels",
+        choices=("auto", "off", "every"),
+        help="native_kernels of all sessions; every: auto, and in embedded sessions the smallest and first graphs, too",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say so in the environment, which servers inherit. Interrupts reach what tests start.
+
+    What a shell starts in the background ignores interrupts, and so would the processes that tests start.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    kernels: str | None = config.getoption("--kernels")
+    if kernels is not None:
+        os.environ[VARIABLES + "NATIVE_KERNELS"] = "off" if kernels == "off" else "auto"
+    if kernels == "every":
+        fuse.LEAST_ELEMENTS, functions.PLAIN_RUNS = 0, 0
 
 
 @pytest.hookimpl(tryfirst=True)

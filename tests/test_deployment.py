@@ -140,6 +140,18 @@ def test_what_volumes_cover_is_made_in_the_image() -> None:
     assert {name for name, *_ in mounts} <= set(COMPOSE["volumes"])
 
 
+def test_the_image_has_a_compiler_and_keeps_kernels_in_a_folder_of_its_own_within_the_volume() -> None:
+    """Within it, since Kubernetes makes the volume's own folder writable for a group."""
+    text = (ROOT / "deploy/server.Dockerfile").read_text()
+    folder = re.search(r"TELEGRAD_SERVER_KERNELS_DIR=(\S+)", text)
+
+    assert re.search(r"apt-get install .*gcc libc6-dev", text)
+    assert folder and Path(folder[1]).parent == Path("/var/lib/telegrad/kernels")
+    mounted = {name: str(spec["containers"][0]["volumeMounts"]) for name, spec in pods()}
+    assert all("/var/lib/telegrad/kernels" in mounts for name, mounts in mounted.items() if name.startswith("worker"))
+    assert all(f"kernels:{Path(folder[1]).parent}" in OURS[name]["volumes"] for name in ("worker", "worker-gpu"))
+
+
 def test_the_gateway_keeps_jobs_in_a_volume_with_ray_and_without() -> None:
     option = "--data-dir=/var/lib/telegrad/data"
 

@@ -77,7 +77,8 @@ from telegrad.variable import Parameter, Variable
 from telegrad.vectorize import hessian, jacobian, vmap
 
 if _TYPE_CHECKING:
-    from telegrad import linalg, models, nn, optim, random, safetensors, sparse, training
+    from telegrad import data, linalg, models, nn, optim, random, safetensors, sparse, training
+    from telegrad.timeline import profile
     from telegrad.training import Trainer
 
 __version__ = "0.1.0"
@@ -85,20 +86,23 @@ __version__ = "0.1.0"
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "DType", "Parameter", "Scope", "Session", "TelegradError", "Tensor", "Trainer", "Variable",
     "__array_api_version__", "__array_namespace_info__", "__version__", "all_reduce", "arange", "asarray", "bfloat16",
-    "bool", "broadcast_shapes", "can_cast", "checkpoint", "cond", "connect", "custom_vjp", "e", "empty", "enable_grad",
-    "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full", "function",
-    "grad", "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype", "jacobian",
-    "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones", "optim",
-    "pi", "pipeline", "random", "replica_index", "result_type", "safetensors", "scan", "scoped", "sparse", "switch",
-    "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap", "while_loop", "zeros",
+    "bool", "broadcast_shapes", "can_cast", "checkpoint", "cond", "connect", "custom_vjp", "data", "e", "empty",
+    "enable_grad", "errors", "eye", "finfo", "float16", "float32", "float64", "fori_loop", "from_dlpack", "full",
+    "function", "grad", "hessian", "iinfo", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "isdtype",
+    "jacobian", "jvp", "linalg", "linspace", "meshgrid", "models", "nan", "newaxis", "nn", "no_grad", "on", "ones",
+    "optim", "pi", "pipeline", "profile", "random", "replica_index", "result_type", "safetensors", "scan", "scoped",
+    "sparse", "switch", "tensor", "training", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp", "vmap",
+    "while_loop", "zeros",
     *_functions,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> _Any:
     """Loaded when they are first used: they would take a third of the import."""
-    if name in ("linalg", "models", "nn", "optim", "random", "safetensors", "sparse", "training"):
+    if name in ("data", "linalg", "models", "nn", "optim", "random", "safetensors", "sparse", "training"):
         return _import_module(f"telegrad.{name}")
+    if name == "profile":
+        return _import_module("telegrad.timeline").profile
     if name == "Trainer":
         return _import_module("telegrad.training").Trainer
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

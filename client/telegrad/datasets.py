@@ -63,8 +63,8 @@ class Dataset:
         if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
             raise GraphError(f"rows are a number, a slice or a list of numbers, not {wanted.dtype}{list(wanted.shape)}")
         wanted = wanted.astype(np.int64)
-        if wanted.size and (wanted.min() < -self.rows or wanted.max() >= self.rows):
-            raise IndexRange(f"row {wanted.min()} or {wanted.max()} is not in a dataset of {self.rows} rows")
+        if (outside := wanted[(wanted < -self.rows) | (wanted >= self.rows)]).size:
+            raise IndexRange(f"row {outside[0]} is not in a dataset of {self.rows} rows")
         return self._calls.read(self._found, np.where(wanted < 0, wanted + self.rows, wanted))
 
     def verify(self) -> None:

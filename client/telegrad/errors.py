@@ -9,7 +9,7 @@
       AccessError           (also PermissionError) token missing, wrong, expired, or without the scope
       VersionMismatch       client and server cannot talk; names both versions and which to upgrade
       SessionError          LeaseExpired   ScopeClosed   StateLost
-      ResourceError         OutOfDeviceMemory   QuotaExceeded   TooExpensive   StorageFull
+      ResourceError         OutOfDeviceMemory   QuotaExceeded   TooExpensive   StorageFull   StorageAway
       ExecutionError        an op failed while it ran; carries op, input types, client line
         IndexRange (also IndexError)   NonFinite (also ArithmeticError)
       NotFound              (also KeyError) session, name, job, dataset, checkpoint
@@ -152,9 +152,15 @@ class TooExpensive(ResourceError):
 
 
 class StorageFull(ResourceError):
-    """The disk has no room left, or where checkpoints are kept nobody answers; it goes on when that has passed."""
+    """The disk has no room left; it goes on when there is some."""
 
     default_reason = "STORAGE_FULL"
+
+
+class StorageAway(ResourceError):
+    """Where checkpoints or data are kept nobody answers; it goes on when that has passed."""
+
+    default_reason = "STORAGE_AWAY"
 
 
 class ExecutionError(TelegradError):

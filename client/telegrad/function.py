@@ -8,6 +8,7 @@ whether a parameter has a gradient) is recorded as a *guard* and is part of the 
 from __future__ import annotations
 
 import inspect
+import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import update_wrapper
@@ -303,6 +304,10 @@ class Function(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if context.TRACE.get() is not None:
             return self._python(*args, **kwargs)
+        return self._run(*self.prepared(args, kwargs))
+
+    def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Session, Compiled, list[Any]]:
+        """All that a call with these arguments needs: its session, the function traced for them, and their leaves."""
         nest: tuple[Any, ...] = (args, kwargs) if kwargs else (args,)
         if self._static:
             nest = self._with_static(args, kwargs)
@@ -310,7 +315,13 @@ class Function(Generic[P, R]):
         on = context.ON.get()
         key: Hashable = (structure, tuple([signature(x) for x in leaves]), None if on is None else on.worker)
         session = _session_of(leaves)
-        return self._run(session, self._compiled_for(session, key, leaves, structure), leaves)
+        return session, self._compiled_for(session, key, leaves, structure), leaves
+
+    def history(self, session: Session) -> tuple[int, str]:
+        """How many signatures it was traced for in a session, and what changed between the last two, in words."""
+        known = self._compiled.get(session, {})
+        count = sum([len(candidates) for candidates in known.values()])
+        return count, _change(known) if count > 1 else ""
 
     def compiled(self, session: Session, arguments: Mapping[str, Any]) -> Compiled:
         """The traced function for keyword arguments of these types, which is not called: what a job is made of."""
@@ -342,17 +353,16 @@ class Function(Generic[P, R]):
         return tuple(self._names)
 
     def __get__(self, instance: object, owner: object = None) -> Any:
-        return self if instance is None else _Bound(self, instance)
+        return self if instance is None else Bound(self, instance)
 
     def _warn_of_retracing(self, known: dict[Hashable, list[Compiled]]) -> None:
-        if self.traces and self.traces % RETRACE_WARNING == 0:
-            name = getattr(self._python, "__qualname__", "function")
-            signatures = list(known)[-2:]
-            what = difference(signatures[-2:]) if len(signatures) > 1 else "state that it reads, such as training"
+        traces = sum(map(len, known.values()))  # in this session: another one begins anew
+        if traces % RETRACE_WARNING == 0:
+            name, what = getattr(self._python, "__qualname__", "function"), _change(known)
             warnings.warn(
-                f"{name} was traced {self.traces} times: {what} keeps changing, and each trace is compiled anew;"
+                f"{name} was traced {traces} times: {what} keeps changing, and each trace is compiled anew;"
                 " pass numbers as plain float or int, and pad batches to one shape",
-                stacklevel=3,
+                stacklevel=5,  # who calls
             )
 
     # ---- tracing
@@ -399,6 +409,15 @@ class Function(Generic[P, R]):
     # ---- calling
 
     def _run(self, session: Session, compiled: Compiled, leaves: list[Any]) -> R:
+        recorder = session.commands.recorder
+        if recorder is None:
+            return self._dispatch(session, compiled, leaves)
+        began = time.perf_counter_ns()
+        results = self._dispatch(session, compiled, leaves)
+        recorder.add("dispatch", getattr(self._python, "__qualname__", ""), began)
+        return results
+
+    def _dispatch(self, session: Session, compiled: Compiled, leaves: list[Any]) -> R:
         if compiled.is_random:
             session.calls += 1
         operands, keep = bind(session, compiled.prepared.sources, leaves)
@@ -451,14 +470,20 @@ class Function(Generic[P, R]):
                 tensor._grad = Tensor(values[i], session, tensor._scope)  # pyright: ignore[reportPrivateUsage]
 
 
-class _Bound:
+class Bound:
     """A traced method on its instance."""
 
     def __init__(self, function: Function[Any, Any], instance: object) -> None:
-        self._function, self._instance = function, instance
+        self.function, self.instance = function, instance
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(self._instance, *args, **kwargs)
+        return self.function(self.instance, *args, **kwargs)
+
+
+def _change(known: Mapping[Hashable, list[Compiled]]) -> str:
+    """What differs between the last two signatures, in words."""
+    signatures = list(known)[-2:]
+    return difference(signatures) if len(signatures) > 1 else "state that it reads, such as training"
 
 
 def operand_type(x: Any) -> tuple[Type | None, bool]:

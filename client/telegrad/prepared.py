@@ -25,3 +25,5 @@ class Prepared:
         self.ops = frozenset([node.op.name for node in nodes])
         self.sources = extracted.sources
         self.input_types = extracted.graph.input_types
+        self.output_types = extracted.graph.output_types
+        self.updates = len(updates)

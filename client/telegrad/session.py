@@ -22,6 +22,7 @@ from telegrad.errors import SessionError, TelegradError
 from telegrad.ir import types
 from telegrad.ir.types import DType, Type
 from telegrad.ir.value import Number, Value, apply
+from telegrad.later import Reply, known
 from telegrad.lazy import (
     Handle,
     Immediate,
@@ -44,6 +45,7 @@ from telegrad.wire import messages as m
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 
 if TYPE_CHECKING:
+    from telegrad.explaining import Explanation
     from telegrad.jobs import EarlyStopping, Job, Jobs, KeepBest
 
 IMMEDIATE_BYTES = 1024  # tensors up to this size stay on the client until a Run needs them
@@ -290,14 +292,14 @@ class Session:
         data = np.asarray(constant.value, dtype=numpy_dtype(dtype)).tobytes()
         return Tensor(Value(Leaf(Type((), dtype), Immediate(data))), self, self.scopes.current)
 
-    def from_numpy(self, array: npt.NDArray[Any]) -> Tensor:
-        """A tensor with the contents that the array has now."""
-        type = type_of(array)
+    def from_numpy(self, array: npt.NDArray[Any], *, scope: Scope | None = None) -> Tensor:
+        """A tensor with the contents that the array has now, in a scope, or in the one that is current."""
+        type, scope = type_of(array), scope or self.scopes.current
         if type.nbytes <= IMMEDIATE_BYTES:
             leaf = Leaf(type, Immediate(bytes(array_bytes(array))))
         else:
-            leaf = Leaf(type, self.upload(array, scope=self.scopes.current))
-        return Tensor(Value(leaf), self, self.scopes.current)
+            leaf = Leaf(type, self.upload(array, scope=scope))
+        return Tensor(Value(leaf), self, scope)
 
     def live(self, type: Type, getter: Any) -> Tensor:
         """The bytes that ``getter`` gives now, as a tensor."""
@@ -360,17 +362,12 @@ class Session:
     def flush(self) -> None:
         """Send everything that is pending: values that somebody holds, and updates of variables."""
         with self.commands.critical:
-            live, updates = self._take_pending()
+            pending, self._pending = self._pending, []
+            updates, self._updates = self._updates, {}
+            live = _held(pending)
             if not live and not updates:
                 return
-            slots: dict[Value, int] = {}
-            for tensor in live:
-                slots.setdefault(tensor._value, len(slots))  # pyright: ignore[reportPrivateUsage]
-            for value, _ in updates.values():
-                slots.setdefault(value, len(slots))
-            variables = [variable.leaf for variable in updates]
-            extracted = extract(list(slots), variables)
-            pairs = [(i, slots[value]) for i, (value, _) in enumerate(updates.values())]
+            function, slots = _pending_graph(live, updates)
             names = [0] * len(slots)
             scopes = [0] * len(slots)
             handles: dict[Value, Handle] = {}
@@ -380,26 +377,34 @@ class Session:
                     handles[value] = self.commands.new_handle()
                     names[slots[value]] = handles[value].name
                     scopes[slots[value]] = tensor._scope.number  # pyright: ignore[reportPrivateUsage]
-            function = Prepared(extracted, pairs)
-            self.commands.run(function, self.bind(extracted.sources), names, scopes, is_recorded=True)
+            self.commands.run(function, self.bind(function.sources), names, scopes, is_recorded=True)
             for tensor in live:
                 self._settle(tensor, handles)
             for variable, (_, line) in updates.items():
                 self.updated(variable, line)
 
-    def _take_pending(self) -> tuple[list[Tensor], dict[Variable, tuple[Value, Line | None]]]:
-        pending, self._pending = self._pending, []
-        updates, self._updates = self._updates, {}
-        live: list[Tensor] = []
-        seen: set[int] = set()
-        for reference in pending:
-            tensor = reference()
-            if tensor is None or id(tensor) in seen or tensor._scope.is_closed or isinstance(tensor, Variable):  # pyright: ignore[reportPrivateUsage]
-                continue
-            if not isinstance(tensor._value.node, Leaf):  # pyright: ignore[reportPrivateUsage]
-                seen.add(id(tensor))
-                live.append(tensor)
-        return live, updates
+    def pending(self) -> Prepared | None:
+        """The graph that the next thing that waits will send, or None; nothing is sent."""
+        with self.commands.critical:
+            live = _held(self._pending)
+            return _pending_graph(live, self._updates)[0] if live or self._updates else None
+
+    def explain(self, step: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Explanation:
+        """What a call ``step(*args, **kwargs)`` would take, before it is run: bytes, round trips, kernels, memory.
+
+        Without ``step``: what the graph that is pending would take. Nothing is run, and no variable changes; a
+        `tg.function` is traced for these arguments, and compiled, if it was not. Print it, or read its fields.
+
+        Raises what a call would raise before it runs, GraphError if nothing is pending, and VersionMismatch.
+
+        ::
+
+            print(session.explain(train_step, x, y))
+        """
+        from telegrad.explaining import explain
+
+        self._check_open()
+        return explain(self, step, args, kwargs)
 
     def _settle(self, tensor: Tensor, handles: dict[Value, Handle]) -> None:
         """Let the tensor mean its name on the server; its definition stays where gradients may need it."""
@@ -464,14 +469,21 @@ class Session:
         node = tensor.value.node
         if isinstance(node, Leaf) and isinstance(node.source, Immediate):
             return np.array(array_from(node.types[0], node.source.data))
+        return self.commands.read(lambda: self._settled_handle(tensor), timeout_seconds=timeout_seconds)
 
-        def send_pending() -> Handle:
-            handle = self.handle_of(tensor)
-            if isinstance(tensor, Variable) and self._updates:
-                self.flush()
-            return handle
+    def fetch_later(self, tensor: Tensor) -> Reply:
+        """Ask for the tensor's elements, which must be few, and wait for nothing."""
+        node = tensor.value.node
+        if isinstance(node, Leaf) and isinstance(node.source, Immediate):
+            return known(m.Fetched(0, node.types[0], node.source.data))
+        return self.commands.ask_later(lambda: self._settled_handle(tensor))
 
-        return self.commands.read(send_pending, timeout_seconds=timeout_seconds)
+    def _settled_handle(self, tensor: Tensor) -> Handle:
+        """The tensor's name, once all that it needs is sent."""
+        handle = self.handle_of(tensor)
+        if isinstance(tensor, Variable) and self._updates:
+            self.flush()
+        return handle
 
     @property
     def is_live(self) -> bool:
@@ -482,6 +494,34 @@ class Session:
     def is_closed(self) -> bool:
         """Whether it was closed here."""
         return self.commands.is_closed
+
+
+def _held(pending: Sequence[ref[Tensor]]) -> list[Tensor]:
+    """The tensors that somebody holds and that have no name yet."""
+    live: list[Tensor] = []
+    seen: set[int] = set()
+    for reference in pending:
+        tensor = reference()
+        if tensor is None or id(tensor) in seen or tensor._scope.is_closed or isinstance(tensor, Variable):  # pyright: ignore[reportPrivateUsage]
+            continue
+        if not isinstance(tensor._value.node, Leaf):  # pyright: ignore[reportPrivateUsage]
+            seen.add(id(tensor))
+            live.append(tensor)
+    return live
+
+
+def _pending_graph(
+    live: Sequence[Tensor], updates: Mapping[Variable, tuple[Value, Line | None]]
+) -> tuple[Prepared, dict[Value, int]]:
+    """The function of what is pending, and for each value that leaves it the number of its result."""
+    slots: dict[Value, int] = {}
+    for tensor in live:
+        slots.setdefault(tensor._value, len(slots))  # pyright: ignore[reportPrivateUsage]
+    for value, _ in updates.values():
+        slots.setdefault(value, len(slots))
+    extracted = extract(list(slots), [variable.leaf for variable in updates])
+    pairs = [(i, slots[value]) for i, (value, _) in enumerate(updates.values())]
+    return Prepared(extracted, pairs), slots
 
 
 def folded(key: Tensor) -> Tensor:

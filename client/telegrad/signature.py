@@ -51,4 +51,7 @@ def difference(signatures: Sequence[Hashable]) -> str:
 
 
 def _say(signature: Any) -> str:
+    if isinstance(signature, tuple) and isinstance(signature[-1], np.dtype):
+        sizes = ",".join(map(str, signature[0]))  # type: ignore[arg-type]
+        return f"an array {signature[-1]}[{sizes}]"
     return str(signature[0]) if isinstance(signature, tuple) and isinstance(signature[0], Type) else repr(signature)

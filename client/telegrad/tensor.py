@@ -19,6 +19,7 @@ from telegrad.ir.graph import Graph
 from telegrad.ir.op import Op
 from telegrad.ir.types import DType, Type, int64
 from telegrad.ir.value import Number, Value, apply
+from telegrad.later import item_async
 from telegrad.lazy import GradientPoint, Leaf, caller, gradient_points, show
 from telegrad.methods import Methods
 from telegrad.ops import elementwise, indexing
@@ -182,6 +183,8 @@ class Tensor(Methods):
         if self.size != 1:
             raise ShapeError(f"item() takes a tensor of one element, not {self.type}; use numpy()")
         return self.numpy().reshape(()).item()
+
+    item_async = item_async
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
@@ -467,7 +470,6 @@ def _key(x: Tensor, key: Any) -> Any:
         if mask.dtype == np.bool_ and mask.ndim:
             indexing.check_mask(mask.shape, x.shape[: mask.ndim])
             return tuple([asarray(places) for places in np.nonzero(mask)])
-
     return tuple(part(p) for p in parts) if isinstance(key, tuple) else part(key)
 
 

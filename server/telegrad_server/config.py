@@ -25,9 +25,12 @@ class Config:
     port: int = _setting(50051, "the port; 0 takes a free one, which the first line of output tells")
     backend: str = _setting("auto", "what computes; auto takes a GPU if one works", choices=("auto", "numpy", "cupy"))
     native_kernels: str = _setting(
-        "off",
+        "auto",
         "whether groups of ops become kernels in C: auto where there is a compiler, off leaves all to NumPy",
         choices=("auto", "off"),
+    )
+    kernels_dir: str | None = _setting(
+        None, "where compiled kernels are kept; none: in a folder of the user's cache", metavar="DIR"
     )
     lease_seconds: float = _setting(3600.0, "the longest lease that a client gets")
     max_sessions: int = _setting(256, "open sessions at a time")
@@ -165,6 +168,16 @@ _FILES: Mapping[str, Sequence[Mapping[str, str]]] = {
 
 
 VARIABLES = "TELEGRAD_SERVER_"
+
+
+def embedded_config(backend: str, environ: Mapping[str, str]) -> Config:
+    """The settings of the worker inside a client's process: of a server's variables it reads those of kernels."""
+    return Config(
+        backend=backend,
+        max_sessions=1 << 20,
+        native_kernels=environ.get(VARIABLES + "NATIVE_KERNELS", Config.native_kernels),
+        kernels_dir=environ.get(VARIABLES + "KERNELS_DIR"),
+    )
 
 
 def read_config(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> Config:

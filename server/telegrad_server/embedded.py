@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from telegrad_server.config import Config
+from telegrad_server.config import embedded_config
 from telegrad_server.datasets import Catalog
 from telegrad_server.executors import pick_executor
 from telegrad_server.floor import Here
@@ -20,8 +20,8 @@ _OPENED: set[str] = set()
 @lru_cache
 def open_worker(backend: str = "auto") -> Worker:
     """This process's worker for a backend; one for all sessions, since there is one device."""
-    config = Config(backend=backend, max_sessions=1 << 20)
-    worker = Worker(config, pick_executor(backend, kernels=config.native_kernels))
+    config = embedded_config(backend, os.environ)
+    worker = Worker(config, pick_executor(backend, kernels=config.native_kernels, kernels_dir=config.kernels_dir))
     worker.start()
     _OPENED.add(backend)
     return worker

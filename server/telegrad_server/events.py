@@ -62,4 +62,12 @@ class Events:
 
 
 def _cost(event: m.Event) -> int:
-    return EVENT_BYTES + (len(event.data or b"") if isinstance(event, m.Fetched) else 0)
+    match event:
+        case m.Fetched():
+            return EVENT_BYTES + len(event.data or b"")
+        case m.Explained():
+            return EVENT_BYTES * (1 + len(event.steps))
+        case m.Profiled():
+            return EVENT_BYTES * (1 + len(event.spans))
+        case _:
+            return EVENT_BYTES

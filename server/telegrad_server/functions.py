@@ -74,12 +74,12 @@ class Functions:
         max_nodes: int,
         limits: Limits,
         keeps_bytes: bool = False,
-        kernels: Literal["c", "none"] = "none",
+        kernels: Literal["c", "cuda", "none"] = "none",
     ) -> None:
         """``keeps_bytes`` where a function may be run by several workers, after it was run by one; ``kernels`` says
         what the executor has for groups of ops."""
         self._keeps_bytes = keeps_bytes
-        self._kernels: Literal["c", "none"] = kernels
+        self._kernels: Literal["c", "cuda", "none"] = kernels
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._max_nodes = max_nodes
@@ -147,6 +147,17 @@ class Functions:
             known.plain_plan = plan
         return known.plain_plan
 
+    def plan_to_explain(self, known: Known, *, is_recorded: bool) -> Plan:
+        """The plan with which the function's next run begins, as far as it is not shared with other workers.
+
+        That of a graph is made anew where there is none: which plan its runs have follows from how many there were.
+        """
+        if not is_recorded or self._kernels == "none" or known.plan is not None:
+            return self.plan_of(known)
+        if known.refusal is not None:
+            raise _again(known.refusal)
+        return known.plain_plan or self._compiled(known, None, kernels="none")
+
     def _forget_bytes(self, known: Known) -> None:
         if not known.is_replicated and not self._keeps_bytes:
             known.data = None
@@ -200,7 +211,7 @@ class Functions:
         place: Place | None = None,
         *,
         function: Function | None = None,
-        kernels: Literal["c", "none"] | None = None,
+        kernels: Literal["c", "cuda", "none"] | None = None,
     ) -> Plan:
         function = function or self._decoded(known)
         try:
@@ -227,7 +238,7 @@ class Functions:
         known.refusal, known.data = _again(error), None
 
 
-def functions_for(config: Config, *, kernels: Literal["c", "none"], keeps_bytes: bool) -> Functions:
+def functions_for(config: Config, *, kernels: Literal["c", "cuda", "none"], keeps_bytes: bool) -> Functions:
     """A cache of the size that an operator has chosen."""
     return Functions(
         capacity=config.cached_functions,

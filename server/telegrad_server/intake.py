@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from telegrad.errors import GraphError, NotFound
+from telegrad.errors import GraphError, NotFound, QuotaExceeded
 from telegrad.ir.types import Type
 from telegrad.wire.codec import decode_function
 from telegrad.wire.job_codec import decode_spec, encode_spec, spec_digest
@@ -60,21 +60,32 @@ class Intake:
         data, job = encode_spec(spec), secrets.token_hex(16)
         digest = spec_digest(data)
         submitted = replace(e.Submitted.of(job, tenant, spec, data, request_id=request_id), request_digest=asked)
-        self._keeper.check_room(tenant, spec)
         try:
-            with self._keeper.arriving(job):
-                for source in spec.sources:
-                    self._catalog.hold(tenant, source.digest, by=_holder(job))
-                self._store.write(replace(draft, job=job, spec_digest=digest), tensors)
-                if self._ledger.tell(submitted, specs={digest: data}):
+            with self._keeper.arriving(job, tenant, spec, request_id=request_id):
+                if self._write(submitted, data, replace(draft, job=job, spec_digest=digest), tensors, spec):
                     return job
-        except BaseException:
-            self.forget(e.Forget(job, tenant))
-            raise
-        self.forget(e.Forget(job, tenant))  # the same request was faster on another thread
-        earlier = self._ledger.earlier(tenant, request_id, asked)
+        except QuotaExceeded:
+            if self._ledger.earlier(tenant, request_id, asked) is None:
+                raise
+        earlier = self._ledger.earlier(tenant, request_id, asked)  # it was faster on another thread
         assert earlier is not None
         return earlier.id
+
+    def _write(
+        self, submitted: e.Submitted, data: bytes, draft: Draft, tensors: Iterable[Named], spec: JobSpec
+    ) -> bool:
+        """Let the job be there, or nothing of it. Whether it is: False if its request has made another one."""
+        job, tenant = submitted.job, submitted.tenant
+        is_told = False
+        try:
+            for source in spec.sources:
+                self._catalog.hold(tenant, source.digest, by=_holder(job))
+            self._store.write(draft, tensors)
+            is_told = bool(self._ledger.tell(submitted, specs={draft.spec_digest: data}))
+        finally:
+            if not is_told:
+                self.forget(e.Forget(job, tenant))
+        return is_told
 
     def forget(self, command: e.Forget) -> None:
         """Take away all that is kept for a job."""

@@ -8,6 +8,7 @@ which an operator who has put back an older journal can still notice.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -57,6 +58,15 @@ class Rules:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Arriving:
+    """A job that the journal does not know yet: whose, for which request, and the bytes that it may come to take."""
+
+    tenant: str
+    request_id: str
+    bytes: int
+
+
 @dataclass(slots=True)
 class _Wait:
     """For room: since which step, how long between two looks, and when the next one is."""
@@ -85,7 +95,8 @@ class Keeper:
     ) -> None:
         self._ledger, self._store, self._catalog, self._folder = ledger, store, catalog, folder
         self._rules, self._clock, self._monotonic = rules, clock, monotonic
-        self._arriving: set[str] = set()
+        self._lock = threading.Lock()
+        self._arriving: dict[str, _Arriving] = {}
         self._strays: dict[str, float] = {}
         self._waits: dict[str, _Wait] = {}
         self._most: dict[str, int] = {}
@@ -107,10 +118,29 @@ class Keeper:
 
     # ---- room
 
-    def check_room(self, tenant: str, spec: JobSpec) -> None:
-        """QuotaExceeded (QUOTA_CHECKPOINT_BYTES) unless a job of this spec may have all its checkpoints."""
+    @contextmanager
+    def arriving(self, job: str, tenant: str, spec: JobSpec, *, request_id: str) -> Generator[None]:
+        """Inside the ``with`` a job has files that the journal does not know yet, that are no strays and count.
+
+        QuotaExceeded (QUOTA_CHECKPOINT_BYTES) unless it may have all its checkpoints.
+        """
         wanted = _most_bytes(spec)
-        held = sum(self._held(job) for job in self._ledger.all(tenant))
+        with self._lock:
+            self._check_room(tenant, wanted, request_id)
+            self._arriving[job] = _Arriving(tenant, request_id, wanted)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._arriving[job]
+
+    def _check_room(self, tenant: str, wanted: int, request_id: str) -> None:
+        others = {
+            job: new.bytes
+            for job, new in self._arriving.items()
+            if new.tenant == tenant and new.request_id != request_id  # of one request, one job comes about
+        }
+        held = sum({**others, **{job.id: self._held(job) for job in self._ledger.all(tenant)}}.values())
         quota = self._rules.max_tenant_bytes
         if held + wanted > quota:
             raise QuotaExceeded(
@@ -160,15 +190,6 @@ class Keeper:
 
     # ---- what goes
 
-    @contextmanager
-    def arriving(self, job: str) -> Generator[None]:
-        """Inside the ``with`` a job has files that the journal does not know yet, and that are no strays."""
-        self._arriving.add(job)
-        try:
-            yield
-        finally:
-            self._arriving.discard(job)
-
     def _expire(self) -> None:
         if not self._rules.ended_seconds:
             return
@@ -179,7 +200,9 @@ class Keeper:
     def _sweep(self, now: float) -> None:
         """Remove what no job has, if it was so for the grace."""
         homes, holders = self._store.homes(), self._catalog.holders()  # before the jobs: later ones' files do not count
-        jobs = {*self._arriving} | {job.id for job in self._ledger.every()}
+        with self._lock:
+            jobs = {*self._arriving}
+        jobs |= {job.id for job in self._ledger.every()}
         self._ended = {job: held for job, held in self._ended.items() if job in jobs}
         strays = {*homes} - {self._store.home_of(job) for job in jobs}
         strays |= {by for by in holders if by.startswith("job-") and by.removeprefix("job-") not in jobs}

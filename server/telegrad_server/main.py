@@ -13,6 +13,10 @@ from telegrad.errors import TelegradError
 from telegrad_server.access import check_exposure
 from telegrad_server.config import Config, read_config
 
+SWITCH_SECONDS = 0.0002
+"""When kernels are done the thread that computes wants the interpreter, which another one may have just then: Python's
+own 5 ms are several steps of a small model."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until a signal; returns the exit status."""
@@ -34,6 +38,7 @@ def _run(config: Config) -> int:
 
         return bring_host(config)
     check_exposure(config)
+    sys.setswitchinterval(SWITCH_SECONDS)
     if config.role == "gateway":
         from telegrad_server.roles.gateway import run  # a role loads what it needs
     elif config.role == "worker":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from telegrad_server.cluster.together import Together
 from telegrad_server.config import Config
 from telegrad_server.events import Events
 from telegrad_server.executors import Executor
+from telegrad_server.executors.timing import Spans
 from telegrad_server.functions import Functions, Known
 from telegrad_server.line import Claim
 from telegrad_server.names import Names
@@ -29,6 +31,9 @@ from telegrad_server.shared_memory import SharedMemory, new_memory
 from telegrad_server.store import Account
 from telegrad_server.tally import Tally
 from telegrad_server.uploads import Upload
+
+MOST_SPANS = 20_000
+"""So many a record may have, whatever is asked for: they are kept in memory, and come back in one message."""
 
 Deliver = Callable[[int, m.Event], None]
 
@@ -54,6 +59,7 @@ class Seat:
     claim: Claim = field(default_factory=Claim)
     paused_seconds: float = 0.0  # of the turn under way
     memory: SharedMemory | None = None
+    spans: Spans | None = None  # while the client records when things happen, and after
 
     def share_memory(self) -> SharedMemory | None:
         """The memory that is shared with the client, made when it is first wanted; None if this machine has none."""
@@ -61,8 +67,17 @@ class Seat:
             self.memory = new_memory()
         return self.memory
 
-    def placed(self, command: m.Command, tally: Tally) -> m.Command:
-        """The command, with its bytes if shared memory should have them; with none if it has not, and it fails."""
+    def placed(self, sequence: int, command: m.Command, tally: Tally) -> m.Command:
+        """The command, with its bytes if shared memory should have them; with none if it has not, and it fails.
+
+        One that asks for the time is told when it came.
+        """
+        if isinstance(command, m.Profile):
+            if command.spans and (self.spans is None or self.spans.is_over):
+                self.spans = Spans(min(command.spans, MOST_SPANS))
+            return replace(command, received_ns=time.perf_counter_ns())
+        if self.spans is not None:
+            self.spans.arrive(sequence, time.perf_counter_ns())
         if not isinstance(command, m.Put) or not command.place:
             return command
         memory = self.memory

@@ -10,9 +10,9 @@ acknowledged, and a client that does not stop at what is not acknowledged is ref
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from telegrad.errors import AccessError, DataCorrupt, GraphError, ResourceError, SessionError, TelegradError
@@ -66,7 +66,23 @@ class Join:
     group: m.JoinGroup
 
 
-Task = Execute | Make | Answer | Join
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Task: say what running a function would take."""
+
+    sequence: int
+    explain: m.Explain
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Task: tell the time, and what was recorded if that ends."""
+
+    sequence: int
+    profile: m.Profile
+
+
+Task = Execute | Make | Answer | Join | Describe | Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +96,12 @@ class Fetched:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a task brought: values (with their bytes) and updates, a value on the host, or an error."""
+    """What a task brought: values (with their bytes) and updates, a value on the host, an answer, or an error."""
 
     values: Sequence[tuple[Any, int]] = ()
     updates: Sequence[tuple[int, int]] = ()
     fetched: Fetched | None = None
+    answer: m.Explained | m.Profiled | None = None
     error: TelegradError | None = None
 
 
@@ -250,19 +267,25 @@ class Session:
         """Whether the command is parked: for a function's bytes, or for an upload."""
         match command:
             case m.Run():
-                if not self.is_known(command.function):
-                    if self._asked != command.function:
-                        self._asked = command.function
-                        self.events.add(m.FunctionNeeded(command.function))
-                    return True
-                self._asked = b""
-                return self.names.any_arriving(command.inputs)
+                return self._must_ask(command.function) or self.names.any_arriving(command.inputs)
+            case m.Explain():
+                return self._must_ask(command.function)
             case m.Fetch() | m.Offer():
                 return self.names.any_arriving((command.name,))
             case m.Alias():
                 return self.names.any_arriving((command.source,))
             case _:
                 return False
+
+    def _must_ask(self, function: bytes) -> bool:
+        """Whether a function's bytes are not there; asks for them."""
+        if self.is_known(function):
+            self._asked = b""
+            return False
+        if self._asked != function:
+            self._asked = function
+            self.events.add(m.FunctionNeeded(function))
+        return True
 
     # ---- commands
 
@@ -303,6 +326,10 @@ class Session:
             case m.JoinGroup():
                 self._check_peer()
                 return Join(sequence, command)
+            case m.Explain():
+                return Describe(sequence, command)
+            case m.Profile():
+                return Clock(sequence, command)
         return None
 
     def _check_peer(self) -> None:
@@ -364,6 +391,9 @@ class Session:
                     self.tickets[fetched.ticket] = Ticket(fetched.data, task.stored.hold())
                 data = None if fetched.ticket else fetched.data
                 self.events.add(m.Fetched(task.sequence, fetched.type, data, fetched.ticket))
+            case Describe() | Clock():
+                assert outcome.answer is not None
+                self.events.add(replace(outcome.answer, sequence=task.sequence))
 
     def _commit_run(self, run: m.Run, outcome: Outcome) -> None:
         """Name the results and make the variables' next versions: all of it, after all of it is computed."""
@@ -375,12 +405,22 @@ class Session:
         self.account.check(
             sum([values[j][1] for j in wanted]) - sum([old.nbytes for old in replaced if not old.is_shared])
         )
-        stored = {j: Stored(*values[j], self.account) for j in wanted}
-        held: set[int] = set()  # a new value is held once already
+        stored: dict[int, Stored] = {}
+        uses = Counter([*[j for j, _ in named], *[j for _, j in targets]])
+
+        def held(j: int) -> Stored:
+            if j in stored:
+                return stored[j].hold()
+            stored[j] = Stored(*values[j], self.account)
+            return stored[j]
+
         for j, name in named:
-            names.add(name, run.scopes[j] if run.scopes else run.scope, _held(stored, j, held))
-        for name, j in targets:
-            names.update(name, _held(stored, j, held))
+            names.add(name, run.scopes[j] if run.scopes else run.scope, held(j))
+        for (name, j), old in zip(targets, replaced, strict=True):
+            if uses[j] == 1 and not old.is_shared and old.nbytes == values[j][1]:
+                names.freed.append(old.swap(values[j][0]))  # a step has many of these: the account stays as it is
+            else:
+                names.update(name, held(j))
 
     def _fail(self, sequence: int, command: m.Command, record: m.ErrorRecord) -> None:
         """The command has no effect; what it would have made carries the error, and its variables are held back."""
@@ -443,14 +483,6 @@ class Session:
         return sum(held.values())
 
 
-def _held(stored: dict[int, Stored], j: int, held: set[int]) -> Stored:
-    """The value for one holder more than it has had so far."""
-    if j in held:
-        return stored[j].hold()
-    held.add(j)
-    return stored[j]
-
-
 def _command_of(task: Task) -> m.Command:
     match task:
         case Execute():
@@ -459,12 +491,24 @@ def _command_of(task: Task) -> m.Command:
             return task.put
         case Join():
             return task.group
+        case Describe():
+            return task.explain
+        case Clock():
+            return task.profile
         case Answer():
             return m.Fetch(0)
 
 
+def function_of(task: Task) -> bytes:
+    """The id of the function that a task is about; empty if it is about none."""
+    command = _command_of(task)
+    return command.function if isinstance(command, m.Run | m.Explain) else b""
+
+
 def _record(error: TelegradError, sequence: int, command: m.Command) -> m.ErrorRecord:
-    return to_record(error, sequence=sequence, function=command.function if isinstance(command, m.Run) else b"")
+    return to_record(
+        error, sequence=sequence, function=command.function if isinstance(command, m.Run | m.Explain) else b""
+    )
 
 
 def _cost(command: m.Command) -> int:

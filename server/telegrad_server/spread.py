@@ -63,7 +63,7 @@ def whole(value: Any) -> Any:
 
 def gathered(plan: Plan, operands: Sequence[Any]) -> list[Any]:
     """The operands whole, as far as the plan reads them: an assignment does not read what it replaces."""
-    if not any(isinstance(value, Spread) for value in operands):
+    if Spread not in map(type, operands):
         return list(operands)
     read = {*plan.outputs, *[i for step in plan.steps for i in step.inputs]}
     return [whole(value) if i in read else value for i, value in zip(plan.inputs, operands, strict=True)]

@@ -62,6 +62,12 @@ class Stored:
         self._holders += 1
         return self
 
+    def swap(self, value: Any) -> Any:
+        """Be another value of as many bytes; returns the one before. Only while there is one holder."""
+        assert self._holders == 1
+        before, self.value = self.value, value
+        return before
+
     def drop(self) -> bool:
         """One holder less; whether it was the last and the bytes are given back."""
         self._holders -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -15,8 +16,11 @@ from telegrad_server.bug import bug
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.elsewhere import Elsewhere
 from telegrad_server.executors import Executor
+from telegrad_server.executors.stopping import WORKING
+from telegrad_server.executors.timing import Span
+from telegrad_server.explaining import explained
 from telegrad_server.functions import Functions, Known, Signature
-from telegrad_server.sessions import Answer, Execute, Fetched, Join, Make, Outcome, Task
+from telegrad_server.sessions import Answer, Clock, Describe, Execute, Fetched, Join, Make, Outcome, Task
 from telegrad_server.spread import Spread, gathered, whole
 from telegrad_server.store import Account
 
@@ -24,6 +28,10 @@ LIGHT_STEPS = 16
 LIGHT_FLOPS = 1 << 14
 LIGHT_BYTES = 1 << 14
 """What is done sooner than another thread is woken: a few steps on a few elements, on the host."""
+
+
+KINDS: dict[type[Task], str] = {Make: "put", Answer: "fetch", Describe: "explain"}
+"""What a span of a task is called; "run" else."""
 
 
 class Companions(Protocol):
@@ -76,7 +84,9 @@ class Runner:
                 return task.put.type.nbytes <= LIGHT_BYTES
             case Answer():
                 return task.stored.nbytes <= LIGHT_BYTES and not isinstance(task.stored.value, Elsewhere)
-            case Join():
+            case Clock():
+                return True
+            case Join() | Describe():
                 return False
 
     def is_small(self, value: Any) -> bool:
@@ -87,6 +97,20 @@ class Runner:
         """What a task brings. ``known`` is the function of an Execute, ``account`` what pays for its results, and
         ``company`` the session's other workers.
         """
+        spans = WORKING.spans
+        if spans is not None and spans.is_over:
+            spans = WORKING.spans = None
+        if spans is None or isinstance(task, Clock):
+            return self._carry_out(task, known, account, company)
+        began = time.perf_counter_ns()
+        spans.begin(task.sequence, began)
+        outcome = self._carry_out(task, known, account, company)
+        WORKING.spans = spans  # an error may have left it unset
+        kind = KINDS.get(type(task), "run")
+        spans.add(Span(kind, "", task.sequence, began, time.perf_counter_ns() - began))
+        return outcome
+
+    def _carry_out(self, task: Task, known: Known | None, account: Account, company: Companions | None) -> Outcome:
         try:
             match task:
                 case Execute():
@@ -100,6 +124,11 @@ class Runner:
                     assert company is not None
                     company.join(task.group)
                     return Outcome()
+                case Describe():
+                    plan = self._functions.plan_to_explain(_found(known), is_recorded=task.explain.is_recorded)
+                    return Outcome(answer=explained(plan, self._executor))
+                case Clock():
+                    return Outcome(answer=_told(task.profile))
         except TelegradError as error:
             return Outcome(error=error)
         except Exception as error:  # the edge: a mistake of ours must not end the thread that serves everyone
@@ -107,8 +136,7 @@ class Runner:
 
     def _execute(self, task: Execute, known: Known | None, account: Account, company: Companions | None) -> Outcome:
         run = task.run
-        if known is None:
-            raise SessionError("the function was forgotten between its arrival and its run; send it again")
+        known = _found(known)
         if company is not None and run.group:
             plan, others = company.share(known, run)
             return self._outcome(plan, task, account, lambda own: self._executor.run(plan, own, company=others))
@@ -119,6 +147,8 @@ class Runner:
             return self._outcome(signature, task, account, lambda given: company.run(known, run, given))
         plan_of = self._functions.plan_of_graph if run.is_recorded else self._functions.plan_of
         plan = plan_of(known)
+        if plan is known.plain_plan:  # in the next runs but one it will have kernels, and others like it sooner
+            self._executor.expect_kernels()
         return self._outcome(plan, task, account, lambda given: self._executor.run(plan, gathered(plan, given)))
 
     def _place(self, known: Known, task: Execute, account: Account, company: Companions) -> Outcome:
@@ -156,11 +186,28 @@ class Runner:
         return Fetched(type, data, ticket=secrets.token_urlsafe(16))
 
 
+def _told(profile: m.Profile) -> m.Profiled:
+    """The time, and what was recorded if that ends."""
+    spans = WORKING.spans
+    found: list[Span] = []
+    dropped = 0
+    if spans is not None and not spans.is_over and not profile.spans:
+        found, dropped = spans.end(), spans.dropped
+    told = tuple([m.ProfiledSpan(*span) for span in found])
+    return m.Profiled(0, profile.received_ns, time.perf_counter_ns(), told, dropped)
+
+
+def _found(known: Known | None) -> Known:
+    if known is None:
+        raise SessionError("the function was forgotten between its arrival and its run; send it again")
+    return known
+
+
 def _may_wait(task: Task) -> bool:
     """Whether the task reads what other workers hold."""
     match task:
         case Execute():
-            return any(isinstance(value, Spread) for value in task.operands)
+            return Spread in map(type, task.operands)
         case Answer():
             return isinstance(task.stored.value, Spread)
         case _:

@@ -41,7 +41,7 @@ from telegrad_server.functions import functions_for, read_function
 from telegrad_server.line import Claim, Line
 from telegrad_server.offers import Offers
 from telegrad_server.seats import Deliver, Neighbours, Seat, Tenants, Turn, new_company, new_session, run_errands
-from telegrad_server.sessions import Execute, Outcome, Session, Task
+from telegrad_server.sessions import Execute, Outcome, Session, Task, function_of
 from telegrad_server.shared_memory import SharedMemory
 from telegrad_server.sights import SessionSight
 from telegrad_server.tally import Tally
@@ -258,7 +258,7 @@ class Worker:
             seat = self._attached_seat(session_id)
             session = seat.session
             session.hear(self._clock(), heard_event)
-            session.receive(sequence, seat.placed(command, self.tally))
+            session.receive(sequence, seat.placed(sequence, command, self.tally))
             self._advance(seat)
             turn = self._line.take(self._is_light if takes_light else lambda _: False)
         if session.events.outbox:
@@ -501,7 +501,7 @@ class Worker:
             self._end(seat, to_record(bug(error)))
             return
         if task is not None:
-            known = self._functions.find(session.tenant, task.run.function) if isinstance(task, Execute) else None
+            known = self._functions.find(session.tenant, function_of(task))
             self._line.join(Turn(seat, task, known), seat.claim)
         if session.errands:
             run_errands(session, self.offers, self._neighbours, self.begin_upload)
@@ -567,9 +567,9 @@ class Worker:
         """Compute, commit and deliver. Returns the next turn, if there is one that suits."""
         seat, task, known = turn
         began = time.perf_counter()
-        WORKING.party = seat.session
+        WORKING.party, WORKING.spans = seat.session, seat.spans
         outcome = self._runner.carry_out(task, known, seat.session.account, company=seat.company)
-        WORKING.party = None
+        WORKING.party = WORKING.spans = None
         seconds = time.perf_counter() - began - seat.paused_seconds
         seat.paused_seconds = 0.0
         seat.claim.used += seconds / seat.claim.weight

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from telegrad.errors import DataCorrupt, NotFound, ResourceError, StorageFull, TelegradError
+from telegrad.errors import DataCorrupt, NotFound, ResourceError, StorageAway, TelegradError
 from telegrad_server.checkpoints import CheckpointStore, Folders, Objects
 from telegrad_server.checkpoints import manifest as manifests
 from telegrad_server.checkpoints.depot import Entry
@@ -143,7 +143,7 @@ def test_shards_that_a_crash_left_would_be_found_if_nobody_collected_them() -> N
 
 
 @pytest.mark.parametrize("count", [1, 1000])
-@pytest.mark.parametrize(("number", "kind"), [(errno.EAGAIN, StorageFull), (errno.EIO, ResourceError)])
+@pytest.mark.parametrize(("number", "kind"), [(errno.EAGAIN, StorageAway), (errno.EIO, ResourceError)])
 @pytest.mark.parametrize("act", ["write", "keep"])
 def test_a_call_that_fails_anywhere_says_so_and_harms_nothing(
     act: str, number: int, kind: type[TelegradError], count: int
@@ -185,7 +185,7 @@ def test_a_store_that_does_not_answer_makes_no_checkpoint_damaged(act: str) -> N
     write(plain(bucket), 2)
     bucket.first = bucket.calls + 1
 
-    with pytest.raises(StorageFull, match="goes on by itself"):
+    with pytest.raises(StorageAway, match="goes on by itself"):
         plain(bucket).latest("job-1") if act == "latest" else plain(bucket).keep("job-1", last=1)
 
     bucket.first = -1

@@ -46,6 +46,12 @@ def test_workers_beside_the_gateway_leave_it_its_port_for_metrics() -> None:
         assert told(*options, "--metrics-host", "127.0.0.1", number=0).metrics_port == 9465
 
 
+def test_workers_have_the_kernels_of_their_gateway() -> None:
+    assert told("--native-kernels", "auto", number=0).native_kernels == "auto"
+    off = told("--native-kernels", "off", "--kernels-dir", "/kernels", number=0)
+    assert (off.native_kernels, off.kernels_dir) == ("off", "/kernels")
+
+
 @pytest.mark.slow
 def test_a_port_for_metrics_that_is_taken_costs_a_worker_its_metrics_alone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

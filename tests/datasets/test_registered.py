@@ -267,6 +267,22 @@ def test_files_that_have_gone_are_not_listed_and_not_found(tmp_path: Path) -> No
         catalog.open("t", "a")
 
 
+def test_a_job_finds_its_data_whatever_is_wrong_with_files_of_other_names(tmp_path: Path) -> None:
+    np.save(tmp_path / "good.npy", X)
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    (tmp_path / "bad.parquet").write_bytes(b"no table")
+    (tmp_path / "gone.npy").write_bytes(b"")
+    catalog = catalog_of(tmp_path, ",".join(
+        [f"a=/{tmp_path}/bad.npz", f"b={tmp_path}/bad.parquet", f"c={tmp_path}/gone.npy", f"d={tmp_path}/good.npy"]
+    ))  # fmt: skip
+    (tmp_path / "gone.npy").unlink()
+    digest = catalog.open("anybody", "d").digest
+
+    np.testing.assert_array_equal(catalog.open_digest("anybody", digest).batch(ROWS)["x"], X[ROWS])
+    with pytest.raises(NotFound):
+        catalog.open_digest("anybody", "0" * 64)
+
+
 def test_unpacked_files_of_former_versions_are_removed(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=X)
     catalog = catalog_of(tmp_path, f"a={tmp_path}/a.npz")

@@ -71,7 +71,7 @@ def one_product(library: ctypes.CDLL, a: Array, b: Array, **how: Any) -> Array:
 
 SHAPES = [
     (1, 1, 1), (6, 16, 8), (7, 17, 9), (5, 15, 257), (1, 33, 300), (48, 128, 64), (73, 129, 31), (25, 1, 70),
-    (3, 600, 40), (30, 1100, 20), (128, 10, 256), (145, 47, 513), (24, 128, 0),
+    (3, 600, 40), (30, 1100, 20), (128, 10, 256), (145, 47, 513), (24, 128, 0), (130, 1059, 1003), (30, 37, 30_000),
 ]  # fmt: skip
 
 
@@ -113,6 +113,18 @@ def test_bits_depend_neither_on_threads_nor_on_the_number_of_rows(library: ctype
         np.testing.assert_array_equal(one_product(library, a, b[:, first:last]), whole[:, first:last])
 
 
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
+def test_bits_of_a_large_product_are_those_of_its_parts(library: ctypes.CDLL, layout: str) -> None:
+    a = matrix(103, 1030, 1, is_transposed=layout[0] == "T")
+    b = matrix(1030, 1100, 2, is_transposed=layout[1] == "T")
+
+    whole = one_product(library, a, b, threads=2)
+
+    for first, last in ((0, 500), (500, 1100)):
+        np.testing.assert_array_equal(one_product(library, a, b[:, first:last]), whole[:, first:last])
+    np.testing.assert_array_equal(one_product(library, a[:24], b), whole[:24])
+
+
 def test_each_product_of_a_batch_is_that_of_its_own_operands(library: ctypes.CDLL) -> None:
     a, b = np.stack([matrix(50, 20, i) for i in range(5)]), np.stack([matrix(20, 130, 9 + i) for i in range(5)])
     wanted = np.stack([one_product(library, x, y) for x, y in zip(a, b, strict=True)])
@@ -140,3 +152,19 @@ def test_nan_and_infinity_reach_their_rows_and_columns_only(library: ctypes.CDLL
     found = one_product(library, a, b)
 
     np.testing.assert_array_equal(np.isfinite(found), np.isfinite(a @ b))
+
+
+@pytest.mark.parametrize(("m", "n"), [(256, 784), (1000, 1000), (128, 256), (2048, 784)])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_have_about_equally_much_to_do(library: ctypes.CDLL, m: int, n: int, threads: int) -> None:
+    a, b = matrix(m, 8, 1), matrix(8, n, 2)
+    units, done = library.tg_matmul_units(m, n, 1), []
+    for t in range(threads):
+        out = np.full((m, n), np.nan, np.float32)
+        one = Product(a.ctypes.data, b.ctypes.data, out.ctypes.data, m, n, 8, 8, 1, n, 1, n, False)
+        given = Matmul(one, 1, None, None, None)
+        library.tg_matmul(ctypes.addressof(given), units * t // threads, units * (t + 1) // threads)
+        done.append(np.count_nonzero(~np.isnan(out)))
+
+    assert sum(done) == m * n
+    assert max(done) < 1.06 * m * n / threads

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from telegrad_server.executors import library as module
 from telegrad_server.executors.compiling import Compiler, compiled, found_compiler
-from telegrad_server.executors.library import LINKS, Call, Library, address_in, library, source, threads
+from telegrad_server.executors.library import LINKS, Call, Library, address_in, library_of, source, threads
 
 KERNELS = r"""
 #include <pthread.h>
@@ -92,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(compiler: Compiler, folder: Path) -> Iterator[Library]:
-    found = library(compiler, folder)
+    found = library_of(compiler, folder).library()
     assert found is not None
     yield found
     found.use_threads(threads())
@@ -175,10 +175,11 @@ import ctypes, os, sys, warnings
 warnings.simplefilter("ignore")
 import pytest
 from tests.executors.test_library import *
-from telegrad_server.executors.compiling import cache_folder
+from telegrad_server.executors.compiling import working_folder
 compiler = found_compiler()
-own = library(compiler, cache_folder())
-loaded = compiled(KERNELS, compiler, cache_folder(), links=LINKS)
+folder = working_folder("", compiler, None, links=LINKS)
+own = library_of(compiler, folder).library()
+loaded = compiled(KERNELS, compiler, folder, links=LINKS)
 mark = address_in(loaded, "mark")
 own.use_threads(2)
 def works():

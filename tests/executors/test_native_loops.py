@@ -108,6 +108,14 @@ def loop(body: Callable[..., Sequence[Value]], *, trips: int, reverse: bool = Fa
     return Graph.of(inputs, Scan(trips, 2, 1, reverse).results(*inputs, regions=(region,)))
 
 
+def _of_many_sizes(a: Value, b: Value, x: Value) -> Sequence[Value]:
+    """Values of 7, 32, 25 and 1 elements a row, of which none can be overwritten by the next."""
+    part = a[:, 12:19] * x[:, :7]
+    whole = ops.concat([part + 1, b[:, 7:] * part[:, :1]], axis=1)
+    a = (whole - ops.max(whole, axis=1, keepdims=True)) * 0.25 + x
+    return [a, ops.concat([whole[:, 7:] * 0.25, part * 0.5], axis=1) + x, part]
+
+
 BODIES: dict[str, tuple[Callable[..., Sequence[Value]], int]] = {
     # the second number: how many of one scan run without Python
     "operands are stacked": (lambda i, a, b, x: [a + x, b * x, a, x, b], 1),
@@ -115,6 +123,8 @@ BODIES: dict[str, tuple[Callable[..., Sequence[Value]], int]] = {
     "two carries are one": (lambda i, a, b, x: (lambda y: [y, y, b * y])(a + b), 1),
     "a carry is the other's last": (lambda i, a, b, x: [a + x, a, b], 0),
     "the trip's number counts": (lambda i, a, b, x: [a + ops.astype(i, t.float32), b + x, a * b], 0),
+    "rows meet": (lambda i, a, b, x: [a - ops.sum(b * x, axis=0), b * x, a], 1),
+    "sizes differ": (lambda i, a, b, x: _of_many_sizes(a, b, x), 1),
     "nothing is stacked": (lambda i, a, b, x: [b + x, a * 0.5], 1),
 }
 

@@ -10,11 +10,16 @@ from telegrad import ops
 from telegrad.ir import Graph, Type, Value, new_input
 from telegrad.ir import types as t
 from telegrad.ir.graph import Function
+from telegrad.ops.linalg import Matmul
 from telegrad_server.compiler.plan import make_plan
+from telegrad_server.compiler.trips import UNIT_ROWS
 from telegrad_server.executors.array import ArrayExecutor, numpy_executor
 from telegrad_server.executors.compiling import found_compiler
+from telegrad_server.executors.driver import KernelCall
+from telegrad_server.executors.library import Call, Library
+from telegrad_server.executors.products import matmul_calls, packed_calls
 
-from tests.compiler.graphs import Array, interpret
+from tests.compiler.graphs import Array, interpret, same_bits
 
 pytestmark = pytest.mark.skipif(found_compiler() is None, reason="there is no C compiler")
 
@@ -124,3 +129,38 @@ def test_a_plan_that_is_not_for_the_library_has_numpys_bits(executor: ArrayExecu
     (found,) = executor.run(make_plan(Function(graph)), [x, y])
 
     assert found.tobytes() == numpy_executor().run(make_plan(Function(graph)), [x, y])[0].tobytes()
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 1, 1), (1, 33, 5), (16, 512, 128), (7, 300, 100), (33, 70, 513), (5, 9, 0)]
+)
+def test_a_right_operand_that_is_packed_once_gives_the_same_bits(
+    library: Library, m: int, n: int, k: int, is_transposed: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(m, k)).astype(np.float32)
+    y = rng.normal(size=(n, k) if is_transposed else (k, n)).astype(np.float32)
+    types = [Type((m, k), t.float32), Type((k, n), t.float32)]
+    layouts = [(types[0], (k, 1)), (types[1], (1, k) if is_transposed else (n, 1))]
+    out = Type((m, n), t.float32)
+
+    def run(calls: list[KernelCall], *, is_by_rows: bool = False) -> Array:
+        found = np.full((m, n), np.nan, np.float32)
+        for call in calls:
+            for number, place in call.pointers:
+                call.point(place, (x, y, found)[number].ctypes.data)
+            own = call.call()
+            if is_by_rows and not call.is_once:
+                own = Call(call.by_rows, own.arguments, -(-m // UNIT_ROWS), False)
+            library.run((Call * 1)(own), 1)
+        return found
+
+    usual = run(matmul_calls(Matmul(), library, layouts, [out]))
+
+    np.testing.assert_allclose(usual, x @ (y.T if is_transposed else y), rtol=1e-4, atol=1e-4)
+    for is_by_rows in (False, True):
+        packed = packed_calls(library, layouts, [out])
+        assert [call.is_once for call in packed] == [True, False]
+        assert same_bits(run(packed, is_by_rows=is_by_rows), usual)
+    assert same_bits(run(matmul_calls(Matmul(), library, layouts, [out]), is_by_rows=True), usual)

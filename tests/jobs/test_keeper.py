@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +67,9 @@ class House:
         self.catalog.delete(tenant, f"{job}.data")
         self.write(job, 0)
         self.ledger.tell(e.Submitted.of(job, tenant, spec, data), specs={spec_digest(data): data})
+
+    def arriving(self, job: str, *, tenant: str = "t", request: str = "") -> AbstractContextManager[None]:
+        return self.keeper.arriving(job, tenant, small_spec(job), request_id=request or job)
 
     def write(self, job: str, step: int) -> None:
         self.store.write(draft(tensors(step), job=job, step=step, metrics={"loss": 0.5}), named(tensors(step)))
@@ -139,7 +143,7 @@ def test_what_is_nobodys_goes_after_a_grace_and_not_before(house: House) -> None
 
 
 def test_what_is_on_its_way_in_is_no_stray(house: House) -> None:
-    with house.keeper.arriving("new"):
+    with house.arriving("new"):
         house.write("new", 0)
         house.later()
         house.later(10 * DAY)
@@ -193,15 +197,31 @@ def test_a_tenant_gets_no_more_jobs_than_its_quota_of_checkpoints_allows(tmp_pat
     one = sum(slot.type.nbytes for slot in spec.state)
     house = House(tmp_path, Rules(max_tenant_bytes=2 * one * (spec.checkpoints.keep_last + 3)))
     for job in ("a", "b"):
-        house.keeper.check_room("t", spec)
-        house.submit(job)
+        with house.arriving(job):
+            house.submit(job)
 
-    with pytest.raises(QuotaExceeded, match="keep fewer checkpoints") as caught:
-        house.keeper.check_room("t", spec)
-    house.keeper.check_room("another", spec)
+    with pytest.raises(QuotaExceeded, match="keep fewer checkpoints") as caught, house.arriving("c"):
+        pass
+    with house.arriving("c", tenant="another"):
+        pass
 
     assert caught.value.reason == "QUOTA_CHECKPOINT_BYTES"
     assert caught.value.details["wanted"] == one * (spec.checkpoints.keep_last + 3)
+    house.close()
+
+
+def test_jobs_that_come_at_once_do_not_pass_the_quota_together(tmp_path: Path) -> None:
+    spec = small_spec("a")
+    one = sum(slot.type.nbytes for slot in spec.state)
+    house = House(tmp_path, Rules(max_tenant_bytes=one * (spec.checkpoints.keep_last + 3)))
+
+    with house.arriving("a", request="r"):
+        with pytest.raises(QuotaExceeded), house.arriving("b"):
+            pass
+        with house.arriving("b", tenant="another"), house.arriving("again", request="r"):
+            house.submit("a")
+    with pytest.raises(QuotaExceeded), house.arriving("b"):
+        pass
     house.close()
 
 
@@ -212,10 +232,9 @@ def test_what_has_ended_counts_by_what_is_there(tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in (tmp_path / "checkpoints").rglob("*") if path.is_file())
 
     assert house.store.sizes("a") == {0: size}
-    with pytest.raises(QuotaExceeded, match=f"other jobs {size};"):
-        house.rules = Rules(max_tenant_bytes=size)
-        house.keeper._rules = house.rules
-        house.keeper.check_room("t", small_spec("b"))
+    house.keeper._rules = house.rules = Rules(max_tenant_bytes=size)
+    with pytest.raises(QuotaExceeded, match=f"other jobs {size};"), house.arriving("b"):
+        pass
     house.close()
 
 

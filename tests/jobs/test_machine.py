@@ -505,7 +505,7 @@ class AnyOrder(RuleBasedStateMachine):
     def progress(self, job: str, back: int, step: int, rows: list[int]) -> None:
         self.tell(e.Progressed(job, self.number(job, back), step, rows=tuple([row(s) for s in rows if s])))
 
-    @rule(job=JOBS, back=NUMBERS, why=st.sampled_from(["ASKED", "STORAGE_FULL", "NONFINITE"]))
+    @rule(job=JOBS, back=NUMBERS, why=st.sampled_from(["ASKED", "STORAGE_FULL", "STORAGE_AWAY", "NONFINITE"]))
     def pause(self, job: str, back: int, why: e.Why) -> None:
         self.tell(e.Paused(job, self.number(job, back), why))
 

@@ -67,12 +67,12 @@ def made(*, replicas: int) -> tuple[nn.Module, Callable[..., Any]]:
     return model, tg.function(replicas=replicas)(step) if replicas > 1 else tg.function(step)
 
 
-def submitted(session: tg.Session, *, steps: int, replicas: int = 1, every: int = 3) -> Job:
+def submitted(session: tg.Session, *, steps: int, replicas: int = 1, every: int = 3, data: str = "clicks") -> Job:
     """The job."""
     with session.active():
         _, step = made(replicas=replicas)
         return session.submit(
-            step, data=session.datasets["clicks"], steps=steps, batch_size=BATCH, checkpoint_every=every, name=NAME
+            step, data=session.datasets[data], steps=steps, batch_size=BATCH, checkpoint_every=every, name=NAME
         )
 
 

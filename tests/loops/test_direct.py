@@ -1,7 +1,8 @@
-"""Workers that write their checkpoints where the gateway keeps them: it commits them, and carries no bytes."""
+"""Workers that write and read checkpoints where the gateway keeps them: it commits them, and carries no bytes."""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -48,22 +49,30 @@ def begin() -> Iterator[Begin]:
         yield begin
 
 
+def sends_none() -> None:
+    """In the gateway: it dies before it reads a checkpoint for a worker."""
+    CheckpointStore.restore = lambda *_: os.abort()
+
+
 def ends_as_undisturbed(
     tmp_path: Path, undisturbed: Outcome, begin: Begin, where: str, workers: list[tuple[str, ...]], *, failpoints: str,
-    store: CheckpointStore, environ: Mapping[str, str],
+    store: CheckpointStore, environ: Mapping[str, str], plant: Callable[[], None] | None = None,
+    between: Callable[[], object] = lambda: None,
 ) -> None:  # fmt: skip
     """The workers come one after the other: the next when the one before has died."""
     key = tmp_path / "key"
     key.write_text("5a" * 32)
     inner = _free_port()
     options = ("--role", "gateway", "--cluster-port", str(inner), "--cluster-key-file", str(key))
-    gateway = Life(tmp_path / "served", *options, "--checkpoint-store", where, failpoints=failpoints, environ=environ)
+    options = (*options, "--checkpoint-store", where)
+    gateway = Life(tmp_path / "served", *options, failpoints=failpoints, environ=environ, plant=plant)
     assert gateway.port
     first = begin(inner, str(key), "w0", *workers[0])
     with tg.connect(gateway.address, seed=SEED, new=True, queue_seconds=60) as session:
         job = submitted(session, steps=STEPS).id
     for number, more in enumerate(workers[1:], 1):
         assert first.wait(120) == -signal.SIGKILL
+        between()
         first = begin(inner, str(key), f"w{number}", *more)
     with tg.connect(gateway.address, new=True, queue_seconds=60) as session:
         undisturbed.assert_equal(Outcome.of(session.jobs[job]))
@@ -81,10 +90,30 @@ def test_a_worker_on_a_shared_path(tmp_path: Path, undisturbed: Outcome, begin: 
 
     ends_as_undisturbed(
         tmp_path, undisturbed, begin, str(shared), workers, failpoints=ONE_SHARD,
-        store=CheckpointStore(Folders(shared / "checkpoints")), environ={},
+        store=CheckpointStore(Folders(shared / "checkpoints")), environ={}, plant=sends_none,
     )  # fmt: skip
 
     assert [path for path in (shared / "checkpoints").rglob("*-*") if path.is_dir()] == []
+
+
+def test_a_worker_that_finds_a_damaged_checkpoint_goes_on_from_what_the_gateway_sends(
+    tmp_path: Path, undisturbed: Outcome, begin: Begin
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    there = ("--checkpoint-store", str(shared))
+
+    def flip() -> None:
+        *_, newest = sorted((shared / "checkpoints").rglob("*.safetensors"))
+        data = bytearray(newest.read_bytes())
+        data[-1] ^= 1
+        newest.write_bytes(data)
+
+    ends_as_undisturbed(
+        tmp_path, undisturbed, begin, str(shared),
+        [(*there, "--testing", "on", "--failpoints", "checkpoint.begin=kill:3"), there], failpoints="",
+        store=CheckpointStore(Folders(shared / "checkpoints")), environ={}, between=flip,
+    )  # fmt: skip
 
 
 def test_a_worker_with_s3(tmp_path: Path, undisturbed: Outcome, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +129,7 @@ def test_a_worker_with_s3(tmp_path: Path, undisturbed: Outcome, begin: Begin, mo
 
         ends_as_undisturbed(
             tmp_path, undisturbed, begin, where, workers, failpoints=ONE_SHARD, store=store,
-            environ=s3.environ(endpoint),
+            environ=s3.environ(endpoint), plant=sends_none,
         )  # fmt: skip
 
         (home,) = store.homes()

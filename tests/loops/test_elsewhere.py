@@ -122,7 +122,7 @@ def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
 
     assert server.stop() == 0
     between.close()
-    assert paused.reason == "STORAGE_FULL"
+    assert paused.reason == "STORAGE_AWAY"
     assert "nobody answers" in paused.message
 
 

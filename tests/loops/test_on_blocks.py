@@ -13,7 +13,10 @@ import pytest
 import telegrad as tg
 from telegrad.errors import JobFailed, TelegradError
 
-from tests.datasets.parquets import held_bytes, write
+from tests.checkpoints import s3
+from tests.datasets.parquets import WIDTH, held_bytes, write
+from tests.faults.conftest import wait_until
+from tests.faults.proxy import Proxy
 from tests.loops.lives import Life
 from tests.loops.on_blocks import BATCH, by_hand, made, submitted, written
 from tests.loops.test_chaos import MOST
@@ -96,3 +99,33 @@ def test_a_server_without_room_for_shuffling_fails_the_job_with_a_sentence(tmp_p
     with tg.connect(life.address, seed=SEED, new=True) as session, pytest.raises(JobFailed, match="--cache-bytes"):
         submitted(session, steps=4).wait(timeout_seconds=60)
     life.kill()
+
+
+def test_a_store_that_is_away_while_its_rows_are_wanted_is_waited_for(tmp_path: Path) -> None:
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    write(tmp_path / "clicks", files=[(60, 9), (70, 9)])
+    row_bytes = WIDTH * 4 + 8
+    kind = f"kind=parquet&shuffle_bytes={10 * row_bytes}"
+    roots = f"clicks={tmp_path}/clicks?{kind},far=s3://{s3.BUCKET}/clicks?{kind}"
+    options = ("--dataset-roots", roots, "--cache-bytes", str(46 * row_bytes))
+    with s3.serving() as endpoint:
+        bucket = s3.emptied(endpoint)
+        for path in (tmp_path / "clicks").iterdir():
+            bucket.upload_file(str(path), f"clicks/{path.name}")
+        between = Proxy(int(endpoint.rpartition(":")[2]))
+        through = {**s3.environ(f"http://127.0.0.1:{between.port}"), "AWS_MAX_ATTEMPTS": "1"}
+        life = Life(tmp_path / "served", *options, environ=through)
+        with tg.connect(life.address, seed=SEED, new=True) as session:
+            undisturbed = Outcome.of(submitted(session, steps=12))
+        with tg.connect(life.address, seed=SEED, new=True) as session:
+            job = submitted(session, steps=12, data="far")
+            with between.down():
+                wait_until(lambda: job.refresh().has_ended or job.state == "PAUSED", seconds=60)
+                paused = job.refresh()
+
+            undisturbed.assert_equal(Outcome.of(job))
+        life.kill()
+        between.close()
+    assert (paused.state, paused.reason) == ("PAUSED", "STORAGE_AWAY")
+    assert "s3 does not give it" in paused.message

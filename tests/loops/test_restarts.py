@@ -15,6 +15,7 @@ import telegrad as tg
 from telegrad.errors import JobFailed
 from telegrad.jobs import Job
 from telegrad.wire.jobs import JobEvent
+from telegrad_server.executors.compiling import found_compiler
 
 from tests.faults.conftest import wait_until
 from tests.loops.lives import Life
@@ -121,6 +122,37 @@ def threads(start: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> Ca
         return start(*options)
 
     return with_threads
+
+
+@pytest.mark.skipif(found_compiler() is None, reason="there is no C compiler")
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_job_knows_a_machine_without_a_compiler(
+    start: Callable[..., object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, strict: bool
+) -> None:
+    """NumPy has other bits than kernels: the job goes on and says so, or waits for a machine with the compiler."""
+    options = ("--data-dir", str(tmp_path / "served"), "--native-kernels", "auto")
+    first = start(*options, "--testing", "on", "--failpoints", "job.step=kill:9")
+    with tg.connect(first.address, seed=SEED, new=True, lease_seconds=2) as session:  # type: ignore[attr-defined]
+        with session.active():
+            session.submit(
+                made().step, data=points(), steps=12, batch_size=BATCH, checkpoint_every=2, name="bits", strict=strict
+            )
+        assert first._wait() == -signal.SIGKILL  # type: ignore[attr-defined]
+        session.close(check=False)
+
+    monkeypatch.setenv("PATH", "/nonexistent")
+    second = start(*options)
+
+    with tg.connect(second.address, new=True) as session:  # type: ignore[attr-defined]
+        assert "kernels none" in session.fingerprint
+        job = session.jobs["bits"]
+        if strict:
+            wait_until(lambda: "strict" in job.reason, seconds=30)
+            assert job.state == "QUEUED"
+        else:
+            job.wait(timeout_seconds=60)
+            (changed,) = happened(job, "NumericsChanged")
+            assert "kernels none" in str(changed.details)
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -148,6 +148,34 @@ def test_a_metric_counts_what_it_says_over_an_epoch(session: tg.Session) -> None
     assert one.evaluate({"x": x, "y": y}, batch_size=4)["accuracy"] == 3 / 5
 
 
+def test_what_cannot_be_evaluated_or_trained_is_a_sentence_before_anything_runs(session: tg.Session) -> None:
+    x, y = np.zeros((3, 8), np.float32), np.zeros(3, np.int64)
+    one, none = trainer(network()), session.datasets.put("none", x=x[:0], y=y[:0])
+    given: list[tuple[Any, str]] = [
+        (none, "has no rows"),
+        ({"x": x[:0], "y": y[:0]}, "has no rows"),
+        ({"x": x}, "wants the column 'y', and the data has x"),
+        ({}, "wants the column 'x', and the data has none"),
+        ({"x": x, "y": y[:2]}, "different numbers of rows"),
+        ({"x": x, "y": 1}, "column 'y' is a scalar"),
+        (x, "not ndarray"),
+    ]
+    for data, says in given:
+        with pytest.raises(GraphError, match=says):
+            one.evaluate(data)
+    with pytest.raises(GraphError, match="batch_size"):
+        one.evaluate({"x": x, "y": y}, batch_size=0)
+    with pytest.raises(GraphError, match="ReLU has no parameters"):
+        tg.Trainer(nn.ReLU(), cross_entropy, one.optimizer).fit({"x": x, "y": y}, epochs=1, batch_size=2)
+    nothing: Any = None
+    with pytest.raises(GraphError, match="not NoneType"):
+        one.fit(nothing, epochs=1, batch_size=2)
+    stop: Any = "stop early"
+    with pytest.raises(GraphError, match="a callback is data"):
+        trainer(network(), callbacks=[stop])
+    assert one.evaluate({"x": x.tolist(), "y": y.tolist()})["loss"] > 0
+
+
 @pytest.mark.slow
 def test_the_average_of_weights_is_pytorchs(session: tg.Session) -> None:
     data, model = points(), network()

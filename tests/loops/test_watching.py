@@ -238,7 +238,7 @@ def test_waiting_for_a_job_that_is_paused_ends_in_time(session: tg.Session) -> N
         if getattr(event, "kind", "") == "Paused":
             break
 
-    with pytest.raises(TimedOut, match=r"has not ended within 0\.2 s; it goes on"):
+    with pytest.raises(TimedOut, match=r"has not ended within 0\.2 s; it is PAUSED \(ASKED\)"):
         job.wait(timeout_seconds=0.2)
 
     assert job.state == "PAUSED"

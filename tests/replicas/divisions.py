@@ -6,6 +6,7 @@ again, divided, and compares bits.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,8 +21,8 @@ from telegrad.ir import Function
 from telegrad_server.compiler.pipeline import Place, compile_function
 from telegrad_server.compiler.plan import Plan
 from telegrad_server.compiler.replicas import Share
-from telegrad_server.executors.array import ArrayExecutor
-from telegrad_server.executors.array_module import NumpyModule
+from telegrad_server.config import embedded_config
+from telegrad_server.executors.array import ArrayExecutor, numpy_executor
 from telegrad_server.executors.blas import openblas
 from telegrad_server.executors.company import Company
 from telegrad_server.tree import Division, Node, spans, total
@@ -122,8 +123,8 @@ def run_divided(function: Function, inputs: Sequence[Array], blocks: Sequence[in
         try:
             share = Share(*division.blocks[number])
             place = Place(number, len(blocks)) if how.shards and len(blocks) > 1 else None
-            plan = compile_function(function, share=share, place=place)
-            executor = ArrayExecutor(NumpyModule(), name="numpy", reason="", fingerprint="", is_poisoned=True)
+            executor = numpy_executor(kernels=embedded_config("numpy", os.environ).native_kernels, is_poisoned=True)
+            plan = compile_function(function, share=share, place=place, kernels=executor.kernels)
             start, stop = how.rows_of(*share)
             given = [
                 np.ascontiguousarray(x[start:stop]) if i in how.split_inputs else held(x, plan, i, number, len(blocks))

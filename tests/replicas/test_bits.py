@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import telegrad as tg
 from telegrad import nn, optim
+from telegrad_server.compiler import fuse
+from telegrad_server.executors.compiling import found_compiler
 
 from tests.replicas.divisions import Steps
 
@@ -25,6 +27,14 @@ def session() -> Iterator[tg.Session]:
 @pytest.fixture
 def steps(session: tg.Session, monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels in C for graphs of any size."""
+    if found_compiler() is None:
+        pytest.skip("there is no C compiler")
+    monkeypatch.setattr(fuse, "LEAST_ELEMENTS", 0)
 
 
 def filled(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -118,6 +128,17 @@ class Net(nn.Module):
         x = nn.functional.relu(self.one(self.first(x)))
         x = nn.functional.relu(self.two(self.second(x)))
         return self.out(x.mean((2, 3)))
+
+
+def test_kernels_in_a_loop_over_replicas(kernels: None, steps: Steps) -> None:
+    """A norm's root is a power with a constant, and a kernel only for what the constant is: inside the loop, too."""
+    model = nn.Sequential(mlp(), nn.LayerNorm(3))
+    step = training_step(model, replicas=4)
+
+    for _ in range(2):
+        step(*batch(10, 6))["loss"].item()
+
+    steps.check([4], [1, 1, 1, 1], [3, 1])
 
 
 @pytest.mark.parametrize("is_synchronised", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -217,3 +218,18 @@ def test_a_client_is_not_far_ahead_but_two_tensors_always_fit_if_the_memory_hold
     assert both.put(ROOM_BYTES // 2)
     assert both.put(ROOM_BYTES // 2)
     assert not both.put(1)
+
+
+def test_who_finds_no_room_waits_for_half_of_what_is_under_way() -> None:
+    both = Both()
+    while both.put(4 << 20):
+        pass
+    assert len(both.under_way) == 4
+    settling = threading.Thread(target=lambda: [both.settle() for _ in range(2)])
+
+    settling.start()
+    while len(both.under_way) > 2:  # a wait is not for long
+        both.client.wait()
+    settling.join()
+
+    assert both.put(4 << 20)

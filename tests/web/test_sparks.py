@@ -27,10 +27,11 @@ class Book:
     """A journal with a metric at every step, that counts what is read."""
 
     def __init__(self, last: int) -> None:
-        self.last, self.read = last, 0
+        self.last, self.read, self.at = last, 0, 0.0
 
     def metrics(self, tenant: str, key: str, after_step: int) -> list[MetricRow]:
         found = rows(max(1, after_step + 1), min(self.last, max(1, after_step + 1) + 9_999))
+        found = [row._replace(at=self.at, value=row.value + self.at) for row in found]
         self.read += len(found)
         return found
 
@@ -65,7 +66,7 @@ def test_of_a_long_job_a_list_reads_a_part_and_goes_on_in_the_next() -> None:
     assert book.read <= 2 * ROWS
     for _ in range(20):
         sparks.of("alice", jobs)
-    assert book.read == 10 * 20_000
+    assert 10 * 20_000 <= book.read < 10 * 20_100  # what was read last is looked at again
     assert sparks.of("alice", jobs)["j9"].step == 20_000
 
 
@@ -77,6 +78,16 @@ def test_a_rewound_jobs_curve_begins_anew() -> None:
     book.last = 20
 
     assert len(sparks.of("alice", [replace(INFO, step=20)])["j1"].points) == 20
+
+
+def test_a_curve_begins_anew_for_a_job_that_was_rewound_and_has_come_further_since_the_last_look() -> None:
+    book: Any = Book(last=20)
+    sparks = Sparks(book)
+    assert len(sparks.of("alice", [replace(INFO, step=20)])["j1"].points) == 20
+
+    book.last, book.at = 30, 7.0
+
+    assert sparks.of("alice", [replace(INFO, step=30)])["j1"].points == [step + 7.0 for step in range(1, 31)]
 
 
 def test_tenants_do_not_share_curves() -> None:

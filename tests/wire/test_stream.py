@@ -35,6 +35,8 @@ COMMANDS: list[m.Command] = [
     m.Run(b"f" * 32, (1, 0), (2,), b"x", group="g", step=7),
     m.Offer(2**40, "3/1"),
     m.Pull(4, TYPE, "w1", "h:1", b"ticket", 2),
+    m.Explain(b"f" * 32, is_recorded=True),
+    m.Profile(1000),
 ]
 EVENTS: list[m.Event] = [
     m.Acknowledged(5),
@@ -43,6 +45,8 @@ EVENTS: list[m.Event] = [
     m.Failed(7, RECORD),
     m.FunctionNeeded(b"y" * 32),
     m.Ended(RECORD),
+    m.Explained(3, 10, 20, 64, 128, 2, (m.ExplainedStep(("add", "exp"), (0, -1), True, "printed", 5, 6, 7, 1),), 0),
+    m.Profiled(4, 10**18, 10**18 + 5, (m.ProfiledSpan("step", "add", 3, 10**18 + 1, 2, 0, True),), 9),
 ]
 
 

@@ -140,7 +140,8 @@ class Job:
         while not self.refresh().has_ended:
             left = ends_at - time.monotonic()
             if left <= 0:
-                raise TimedOut(f"the job {self.name} has not ended within {timeout_seconds} s; it goes on")
+                stands = f"is {self.state} ({self.reason})" if self.state == "PAUSED" else "goes on"
+                raise TimedOut(f"the job {self.name} has not ended within {timeout_seconds} s; it {stands}")
             time.sleep(min(pause, left))
             pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
         return self.check()

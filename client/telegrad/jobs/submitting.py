@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy.typing as npt
@@ -84,8 +84,10 @@ def submit(
         raise GraphError("a validation needs both validate= and validation_data=")
     others = [after.function for after in (*after_epoch, *after_validation)]
     tracing = Tracing(session, [step, *([validate] if validate is not None else []), *others])
-    with _kept(session, data, name) as dataset, _kept(session, validation_data, name) as held_out:
-        assert dataset is not None
+    with (
+        _kept(session, data, name) as dataset,
+        nullcontext() if validation_data is None else _kept(session, validation_data, name) as held_out,
+    ):
         calls = tracing.calls(function, dataset.columns, loop.sizes(dataset.rows))
         validation = None
         if validate is not None and held_out is not None:
@@ -132,9 +134,9 @@ def submit(
 
 
 @contextmanager
-def _kept(session: Session, data: Data | None, job: str) -> Generator[Dataset | None]:
+def _kept(session: Session, data: Data, job: str) -> Generator[Dataset]:
     """The dataset; arrays are put as one, under a name that goes once the job is there and holds the rows itself."""
-    if data is None or isinstance(data, Dataset):
+    if isinstance(data, Dataset):
         yield data
         return
     if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]

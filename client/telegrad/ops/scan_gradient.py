@@ -5,7 +5,9 @@ is known is stacked by the forward, except that views, constants and what the ru
 made again in the backward, and what no trip changes is computed once.
 
 The gradient of a constant is a sum over the trips. Where each trip contributes a product of matrices, the factors are
-stacked and multiplied at the end, all trips in one product: that of a recurrent network's weight.
+stacked and multiplied at the end, all trips in one product: that of a recurrent network's weight. Where it contributes
+a sum of such a factor, as for the bias behind the product, that is taken at the end as well: so no row of a batch
+meets another one in a trip.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from telegrad.ir.graph import Graph, new_input, rewrite, topological
+from telegrad.ir.types import Shape
 from telegrad.ir.value import Value
 from telegrad.ops import elementwise as e
 from telegrad.ops.control import PartialGradient, or_zeros, zeros_like
 from telegrad.ops.linalg import Matmul
+from telegrad.ops.reduce import Sum
 from telegrad.ops.shape import Permute, Reshape
 
 Repeat = Callable[[int, int, bool, Graph, Sequence[Value]], "tuple[Value, ...]"]
@@ -63,6 +67,19 @@ class _Product:
         return _untransposed(self.left)[0], _untransposed(self.right)[0]
 
 
+@dataclass(frozen=True)
+class _Total:
+    """The contribution of a trip that is the sum of a value over axes, in some shape."""
+
+    value: Value
+    axes: tuple[int, ...]
+    shape: Shape
+
+    def over_trips(self, stacks: Mapping[Value, Value]) -> Value:
+        """The sum over all trips, given the values of all trips stacked along a first axis."""
+        return Reshape(self.shape)(Sum((0, *[axis + 1 for axis in self.axes]))(stacks[self.value]))
+
+
 def scan_gradient(
     gs: Sequence[Value | None],
     outs: Sequence[Value],
@@ -89,12 +106,13 @@ def scan_gradient(
     if not (carried or contributions or sliced):
         return (None,) * len(inputs)
     products = {j: p for j, g in contributions.items() if (p := _product(g)) is not None}
-    summed = {j: g for j, g in contributions.items() if j not in products}
+    factors = list(dict.fromkeys(f for p in products.values() for f in p.factors))
+    totals = {j: s for j, g in contributions.items() if (s := _total(g)) is not None and s.value in factors}
+    summed = {j: g for j, g in contributions.items() if j not in products and j not in totals}
     sums = [new_input(parameters[j].type) for j in summed]
     ends = [or_zeros(slopes[j], parameters[j]) for j in carried]
     ends += [e.Add()(total, g) for total, g in zip(sums, summed.values(), strict=True)]
     linear = _linear([*ends, *sliced.values(), *contributions.values()], body, [*starts, *seeds])
-    factors = list(dict.fromkeys(f for p in products.values() for f in p.factors))
     stacked = list(dict.fromkeys([*sliced.values(), *(f for f in factors if id(f.node) in linear)]))
     # what it needs of the forward
     need = _needs([*ends, *stacked], body, [*starts, *seeds, *sums], linear, carries=carries, xs=xs)
@@ -122,7 +140,7 @@ def scan_gradient(
     stacks |= dict(zip(stacked, flowed[len(begin) :], strict=True))
     found = dict(zip((*carried, *summed), flowed, strict=False))
     found |= {j: stacks[g] for j, g in sliced.items()}
-    found |= {j: p.over_trips(stacks) for j, p in products.items()}
+    found |= {j: p.over_trips(stacks) for j, p in (*products.items(), *totals.items())}
     return tuple(found.get(j) for j in range(len(inputs)))
 
 
@@ -141,6 +159,15 @@ def _product(value: Value) -> _Product | None:
         return None
     left, right = value.node.inputs
     return _Product(left, right, tuple(permutations))
+
+
+def _total(value: Value) -> _Total | None:
+    """The value as the sum of another one, if it is one."""
+    shape = value.shape
+    if isinstance(value.node.op, Reshape):
+        value = value.node.inputs[0]
+    op = value.node.op
+    return _Total(value.node.inputs[0], op.axes, shape) if isinstance(op, Sum) else None
 
 
 def _linear(results: Sequence[Value], body: Graph, cotangents: Sequence[Value]) -> set[int]:

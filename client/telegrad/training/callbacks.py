@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from telegrad.errors import GraphError
 from telegrad.optim.update import require
@@ -66,6 +66,16 @@ class ReduceOnPlateau:
 Callback = EarlyStopping | KeepBest | ReduceOnPlateau | EMA | SWA
 
 
+def check_callbacks(callbacks: Sequence[object]) -> None:
+    """GraphError for what is no callback."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise GraphError(
+                f"a callback is data, one of {', '.join([kind.__name__ for kind in get_args(Callback)])}; not"
+                f" {type(callback).__name__}"
+            )
+
+
 def the_one(callbacks: Sequence[Callback], kind: type[C]) -> C | None:
     """The callback of a kind, of which there may be one."""
     found = [callback for callback in callbacks if isinstance(callback, kind)]
@@ -74,4 +84,4 @@ def the_one(callbacks: Sequence[Callback], kind: type[C]) -> C | None:
     return found[0] if found else None
 
 
-__all__ = ["EMA", "SWA", "Callback", "EarlyStopping", "KeepBest", "ReduceOnPlateau", "the_one"]
+__all__ = ["EMA", "SWA", "Callback", "EarlyStopping", "KeepBest", "ReduceOnPlateau", "check_callbacks", "the_one"]

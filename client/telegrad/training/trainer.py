@@ -24,6 +24,7 @@ import numpy.typing as npt
 from telegrad.datasets import Dataset
 from telegrad.errors import GraphError
 from telegrad.function import Function, function
+from telegrad.jobs.counts import count
 from telegrad.jobs.job import Job
 from telegrad.jobs.submitting import submit
 from telegrad.jobs.tracing import Afterwards, returned_metrics
@@ -35,7 +36,17 @@ from telegrad.optim.optimizer import Optimizer
 from telegrad.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from telegrad.tensor import Tensor
 from telegrad.training import steps
-from telegrad.training.callbacks import EMA, SWA, Callback, EarlyStopping, KeepBest, ReduceOnPlateau, the_one
+from telegrad.training.callbacks import (
+    EMA,
+    SWA,
+    Callback,
+    EarlyStopping,
+    KeepBest,
+    ReduceOnPlateau,
+    check_callbacks,
+    the_one,
+)
+from telegrad.training.evaluating import batches
 from telegrad.training.metrics import Metric, by_name
 from telegrad.variable import Variable
 from telegrad.wire.reduction import Reduction
@@ -111,6 +122,7 @@ class Trainer:
             raise GraphError(f"accumulate is a number of parts of a batch, at least 1, not {accumulate!r}")
         if clip_norm is not None and not clip_norm > 0:
             raise GraphError(f"clip_norm must be more than 0, not {clip_norm}")
+        check_callbacks(callbacks)
         self.model, self.optimizer, self.callbacks = model, optimizer, tuple(callbacks)
         self._objective = steps.Objective(loss, _names(inputs), _names(target), by_name(metrics))
         self.plateau = self._plateau(the_one(callbacks, ReduceOnPlateau), scheduler)
@@ -185,12 +197,15 @@ class Trainer:
         ``data`` and ``validation_data`` are datasets or dicts of arrays. An update takes ``batch_size`` rows. The rest
         is as in `Session.submit`.
         """
+        trained = next(self.model.parameters(), None)
+        if trained is None:
+            raise GraphError(f"{type(self.model).__name__} has no parameters: there is nothing to train")
         options: LoopOptions = {**_DEFAULTS, **loop}
         after_epoch, after_validation = self._after_epoch, []
         if after_epoch and any(metric.startswith("val/") for metric in after_epoch[-1].metrics.values()):
             after_epoch, after_validation = after_epoch[:-1], after_epoch[-1:]
         return submit(
-            next(self.model.parameters()).session,
+            trained.session,
             self._step,
             data=data,
             batch_size=batch_size,
@@ -219,23 +234,21 @@ class Trainer:
         """The loss and the metrics over all rows, computed now, in evaluation mode; weighted as a job does it.
 
         ``model`` is another one than the trainer's, such as ``trainer.ema``. Rows of a dataset come to this program
-        and go back in batches: for one that is large use ``validation_data``.
+        and go back in batches: for one that is large use ``validation_data``. GraphError if there are none.
         """
         chosen = self.model if model is None else model
         evaluate = self._evaluation(chosen)
-        rows = data.rows if isinstance(data, Dataset) else len(next(iter(data.values())))  # type: ignore[arg-type]
         found: list[tuple[steps.Results, int]] = []
+        coming = batches(data, self._objective.columns, count(batch_size, "batch_size", least=1))
         with steps.evaluating(chosen):
-            for first in range(0, rows, batch_size):
-                end = min(first + batch_size, rows)
-                batch = data[first:end] if isinstance(data, Dataset) else {k: v[first:end] for k, v in data.items()}  # type: ignore[index]
-                found.append((evaluate(**{name: batch[name] for name in self._objective.columns}), end - first))
+            for batch, rows in coming:
+                found.append((evaluate(**batch), rows))
         reduction = Reduction()
         metrics = returned_metrics("evaluate", flatten(found[0][0])[1])
-        for results, count in found:
+        for results, rows in found:
             values = [tensor.item() for tensor in flatten(results)[0]]
             names = [metric.name for metric in metrics]
-            reduction.add(dict(zip(names, values, strict=True)), metrics, count)
+            reduction.add(dict(zip(names, values, strict=True)), metrics, rows)
         return reduction.result(metrics)
 
     def _evaluation(self, model: Module) -> Function[..., Any]:

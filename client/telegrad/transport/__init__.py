@@ -49,6 +49,7 @@ class Greeting:
     workers: tuple[WorkerInfo, ...] = ()  # of the cluster, when the session was opened
     waiting_sessions: int = 0
     held_bytes: int = 0  # of tensors, in all the tenant's sessions; a gateway does not say
+    features: tuple[str, ...] = ()  # what sessions take beside the first commands
     time: float | None = None  # the server's clock when it answered, in seconds since 1970; None from an older one
 
 

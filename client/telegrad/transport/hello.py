@@ -89,6 +89,7 @@ def hello(
         workers=tuple(workers),
         waiting_sessions=r.waiting_sessions,
         held_bytes=r.held_bytes,
+        features=tuple(r.features),
         time=r.time.ToNanoseconds() / 1e9 if r.HasField("time") else None,
     )
 

@@ -15,7 +15,7 @@ from telegrad.transport.local_datasets import LocalDatasets
 from telegrad.transport.local_jobs import LocalJobs
 from telegrad.transport.shared_memory import SharedMemory
 from telegrad.wire.arrays import array_bytes, array_from
-from telegrad.wire.messages import Command, Ended, Event
+from telegrad.wire.messages import FEATURES, Command, Ended, Event
 
 TENANT = "local"
 
@@ -37,6 +37,7 @@ class LocalConnection:
             hello.backend,
             hello.fingerprint,
             tuple(hello.warnings),
+            features=FEATURES,
         )
         self._critical = Critical()
         self._heard = 0

@@ -15,6 +15,7 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from telegrad.critical import SLICE_SECONDS
 from telegrad.wire.shared_memory import ALIGNMENT, FIRST_PLACE, MEMORY_BYTES, ROOM_BYTES, SETTLED, TOKEN_BYTES
 
 AHEAD_BYTES = 16 << 20
@@ -50,6 +51,7 @@ class SharedMemory:
         self._taken: deque[tuple[int, int, int]] = deque()  # of each Put under way: its number, and from where to where
         self._unsent: tuple[int, int] | None = None
         self._ahead = 0
+        self._awaited = 0
 
     def takes(self, nbytes: int) -> bool:
         """Whether so many bytes ever fit."""
@@ -59,7 +61,9 @@ class SharedMemory:
         """Where a copy of the bytes now lies; 0 if there is no room yet. Then `sent` must follow."""
         self._take_back()
         start = self._room(len(data))
-        if start:
+        if not start:
+            self._awaited = self._taken[(len(self._taken) - 1) // 2][0]
+        else:
             end = start + len(data)
             self._bytes[start:end] = np.frombuffer(data, np.uint8)
             self._unsent = start, end + -end % ALIGNMENT
@@ -73,8 +77,10 @@ class SharedMemory:
             self._unsent = None
 
     def wait(self) -> None:
-        """Let some time pass in which the server may make room."""
-        time.sleep(PAUSE_SECONDS)
+        """Wait until half of what was under way when there was no room is settled, but not for long."""
+        end = time.monotonic() + SLICE_SECONDS
+        while self._settled[0] < self._awaited and time.monotonic() < end:
+            time.sleep(PAUSE_SECONDS)
 
     def _take_back(self) -> None:
         settled = self._settled[0]

@@ -13,6 +13,7 @@ _LOSSES = {
 _PAUSES = {
     "ASKED": "paused, as somebody asked",
     "STORAGE_FULL": "paused, since the disk has no room; it goes on by itself when there is some",
+    "STORAGE_AWAY": "paused, since where its checkpoints or its data are kept nobody answers; it goes on by itself",
     "NONFINITE": "paused at a value that is not finite",
 }
 _PLAIN = {
@@ -21,7 +22,7 @@ _PLAIN = {
     "CancelAsked": "somebody asked it to end",
     "Removed": "forgotten, with its checkpoints",
     "Continued": "goes on, since it was extended or resumed before it had stopped",
-    "StorageBack": "the disk has room again",
+    "StorageBack": "tried again, since what it waited for may be there",
     "Cancelled": "cancelled, as somebody asked; its checkpoints stay",
 }
 

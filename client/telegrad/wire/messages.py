@@ -15,6 +15,9 @@ from telegrad.ir.types import Type
 INLINE_BYTES = 64 * 1024
 """Tensors up to this size travel inside commands and events; larger ones on their own stream."""
 
+FEATURES = ("explain", "profile")
+"""What a session takes beside the first commands, as `Hello` tells: an older server is not sent what it cannot do."""
+
 ROOT_SCOPE = 0
 """The scope that a session is born with."""
 
@@ -155,7 +158,29 @@ class Pull:
     scope: int = ROOT_SCOPE
 
 
-Command = Run | Put | Expect | Alias | Release | Fetch | OpenScope | CloseScope | Resume | JoinGroup | Offer | Pull
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """Ask what running a function would take; answered by Explained or Failed. Nothing is run."""
+
+    function: bytes
+    is_recorded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Record up to ``spans`` spans of this session from now on; 0 ends that. Answered by Profiled.
+
+    ``received_ns`` is set by the server, by its own clock, when the command comes.
+    """
+
+    spans: int
+    received_ns: int = 0
+
+
+Command = (
+    Run | Put | Expect | Alias | Release | Fetch | OpenScope | CloseScope | Resume | JoinGroup | Offer | Pull
+    | Explain | Profile
+)  # fmt: skip
 
 
 # ---- events, server to client
@@ -192,6 +217,63 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class ExplainedStep:
+    """A step of a plan: its ops, and for each the node of the client's graph, -1 where that is not known.
+
+    ``kernel`` is "printed", "library", "array", "loop", "view" or "constant"; ``flops`` and ``moved_bytes`` are those
+    of all trips of the loops around it, of which there are ``depth``.
+    """
+
+    ops: tuple[str, ...]
+    nodes: tuple[int, ...]
+    is_backward: bool
+    kernel: str
+    flops: int
+    moved_bytes: int
+    live_bytes: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The answer to the Explain of ``sequence``. ``steps`` are the first of ``all_steps``; the one of them at which
+    most memory is live is ``peak_step``, -1 if it is not among them."""
+
+    sequence: int
+    flops: int
+    moved_bytes: int
+    arena_bytes: int
+    peak_bytes: int
+    all_steps: int
+    steps: tuple[ExplainedStep, ...]
+    peak_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledSpan:
+    """Something that took time: ``kind`` is "queue", "run", "put", "fetch", "explain" or "step"."""
+
+    kind: str
+    name: str
+    sequence: int
+    begin_ns: int
+    nanoseconds: int
+    node: int = -1
+    is_backward: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """The answer to the Profile of ``sequence``: the server's clock when it came and now, and what was recorded."""
+
+    sequence: int
+    received_ns: int
+    answered_ns: int
+    spans: tuple[ProfiledSpan, ...] = ()
+    dropped_spans: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The command of ``sequence`` failed and had no effect. ``error.sequence`` is where the error began."""
 
@@ -213,4 +295,7 @@ class Ended:
     error: ErrorRecord
 
 
-Event = Acknowledged | Fetched | Failed | FunctionNeeded | Ended
+Answer = Fetched | Explained | Profiled
+"""What answers a command that asks."""
+
+Event = Acknowledged | Fetched | Failed | FunctionNeeded | Ended | Explained | Profiled

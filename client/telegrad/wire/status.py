@@ -81,6 +81,7 @@ REASONS: dict[str, Row] = {
     "OP_OUTPUT_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "OP_COST_LIMIT": Row("RESOURCE_EXHAUSTED", e.TooExpensive),
     "STORAGE_FULL": Row("RESOURCE_EXHAUSTED", e.StorageFull),
+    "STORAGE_AWAY": Row("FAILED_PRECONDITION", e.StorageAway),
     "STORAGE_FAILED": Row("FAILED_PRECONDITION", e.ResourceError),
     # jobs
     "JOB_INVALID": Row("INVALID_ARGUMENT", e.GraphError),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from telegrad.errors import DTypeError, GraphError
 from telegrad.ir.types import BY_CODE, Type, check_shape
 from telegrad.wire import messages as m
+from telegrad.wire.reports import explained_from_proto, explained_to_proto, profiled_from_proto, profiled_to_proto
 from telegrad.wire.v1 import sessions_pb2 as pb
 from telegrad.wire.v1 import tensors_pb2 as tensors
 
@@ -87,6 +88,10 @@ def command_to_proto(sequence: int, command: m.Command, *, heard_event: int = 0)
             pull = pb.Pull(name=command.name, type=type_to_proto(command.type), scope=command.scope)
             pull.worker, pull.address, pull.ticket = command.worker, command.address, command.ticket
             request.pull.CopyFrom(pull)
+        case m.Explain():
+            request.explain.function, request.explain.is_recorded = command.function, command.is_recorded
+        case m.Profile():
+            request.profile.CopyFrom(pb.Profile(spans=command.spans))
     return request
 
 
@@ -134,6 +139,10 @@ def command_from_proto(request: pb.AttachSessionRequest) -> m.Command:
         case "pull":
             p = request.pull
             return m.Pull(p.name, type_from_proto(p.type), p.worker, p.address, p.ticket, p.scope)
+        case "explain":
+            return m.Explain(request.explain.function, request.explain.is_recorded)
+        case "profile":
+            return m.Profile(request.profile.spans)
         case _:
             raise GraphError(f"a stream message holds {kind or 'nothing'}", reason="MALFORMED_MESSAGE")
 
@@ -183,6 +192,10 @@ def event_to_proto(number: int, event: m.Event) -> pb.AttachSessionResponse:
             response.function_needed.function = event.function
         case m.Ended():
             response.ended.error.CopyFrom(record_to_proto(event.error))
+        case m.Explained():
+            response.explained.CopyFrom(explained_to_proto(event))
+        case m.Profiled():
+            response.profiled.CopyFrom(profiled_to_proto(event))
     return response
 
 
@@ -200,6 +213,10 @@ def event_from_proto(response: pb.AttachSessionResponse) -> m.Event | None:
             return m.FunctionNeeded(response.function_needed.function)
         case "ended":
             return m.Ended(record_from_proto(response.ended.error))
+        case "explained":
+            return explained_from_proto(response.explained)
+        case "profiled":
+            return profiled_from_proto(response.profiled)
         case _:
             return None
 

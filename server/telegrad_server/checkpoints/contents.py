@@ -46,6 +46,14 @@ class Report:
 
 def check(read: Read, place: Place, *, job: str) -> Manifest:
     """The manifest, once every byte of the checkpoint has been read. DataCorrupt for the first that is wrong."""
+    manifest = manifest_of(read, place, job=job)
+    for _ in tensors(read, place, manifest):
+        pass
+    return manifest
+
+
+def manifest_of(read: Read, place: Place, *, job: str) -> Manifest:
+    """The manifest. DataCorrupt if it is not as it was written; of its files nothing has been looked at."""
     with reading(manifests.NAME):
         data = read(manifests.NAME, manifests.LARGEST)
     manifest = manifests.decode(bytes(data), f"{place.name}/{manifests.NAME}")
@@ -53,8 +61,6 @@ def check(read: Read, place: Place, *, job: str) -> Manifest:
         expected, found = f"step {place.step} of this job", f"step {manifest.step} of {manifest.job!r}"
         message = f"{place.name} was moved there: expected {expected}, found {found}"
         raise DataCorrupt(message, file=manifests.NAME, expected=expected, found=found)
-    for _ in tensors(read, place, manifest):
-        pass
     return manifest
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from telegrad.errors import DataCorrupt, ResourceError, StorageFull, TelegradError
+from telegrad.errors import DataCorrupt, ResourceError, StorageAway, StorageFull, TelegradError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _AWAY = (errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH)
@@ -146,7 +146,10 @@ class _RealOutput:
 
 @contextmanager
 def storing(what: str) -> Generator[None]:
-    """Inside the ``with`` an error of the disk is one of ours: StorageFull for what passes, else STORAGE_FAILED."""
+    """Inside the ``with`` an error of the disk is one of ours.
+
+    StorageFull or StorageAway for what passes, else STORAGE_FAILED.
+    """
     try:
         yield
     except OSError as error:
@@ -167,7 +170,7 @@ def storing(what: str) -> Generator[None]:
 def reading(file: str) -> Generator[None]:
     """Inside the ``with`` a file that is not there, or that the disk cannot read, is DataCorrupt.
 
-    But for one that may be read later: StorageFull.
+    But for one that may be read later: StorageAway.
     """
     try:
         yield
@@ -182,5 +185,5 @@ def reading(file: str) -> Generator[None]:
         ) from error
 
 
-def _away(what: str, error: OSError) -> StorageFull:
-    return StorageFull(f"{what}: where checkpoints are kept nobody answers ({error.strerror}); it goes on by itself")
+def _away(what: str, error: OSError) -> StorageAway:
+    return StorageAway(f"{what}: where checkpoints are kept nobody answers ({error.strerror}); it goes on by itself")

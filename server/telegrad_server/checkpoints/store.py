@@ -49,7 +49,7 @@ class CheckpointStore:
         """Write a checkpoint; it lasts when this returns. Whatever happens, those before it are as they were.
 
         ``tensors`` come in any order; in `write_order`, none of them waits in memory. GraphError if they are not those
-        of the draft; StorageFull if the disk is; ResourceError (STORAGE_FAILED) for its other errors.
+        of the draft; StorageFull if the disk is, StorageAway; ResourceError (STORAGE_FAILED) for its other errors.
         """
         began = time.monotonic()
         with storing(f"checkpoint of step {draft.step}"):
@@ -130,9 +130,21 @@ class CheckpointStore:
 
         Those after it are removed, since the metrics of their steps were never written, and what crashes have left.
         """
+        self._tidy(job, step)
+        return self.latest(job)
+
+    def named(self, job: str, step: int) -> Manifest:
+        """The manifest of what `restore` tries first, for who reads its files himself. NotFound, DataCorrupt."""
+        self._tidy(job, step)
+        places = self._places(job)
+        if not places:
+            raise NotFound("the job has no checkpoint; it begins at its first step")
+        place = max(places)
+        return contents.manifest_of(self._read(job, place), place, job=job)
+
+    def _tidy(self, job: str, step: int) -> None:
         self.sweep(job)
         self.rewind(job, step)
-        return self.latest(job)
 
     def verify(self, job: str) -> Report:
         """Read every byte of a job's checkpoints."""

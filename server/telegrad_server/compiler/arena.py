@@ -14,10 +14,16 @@ def aligned(nbytes: int) -> int:
 
 
 class Arena:
-    """Best fit among the free blocks, which are merged with their neighbours. ``top`` is the most ever in use."""
+    """Best fit among the free blocks, which are merged with their neighbours. ``top`` is the most ever in use.
 
-    def __init__(self) -> None:
+    With ``is_by_size`` a block is used again by values of its own size alone. Rows of such values begin at the same
+    places, so threads that do some rows each, at a pace of their own, never meet in memory.
+    """
+
+    def __init__(self, *, is_by_size: bool = False) -> None:
         self.top = 0
+        self._is_by_size = is_by_size
+        self._free: dict[int, list[int]] = {}  # size -> offsets, where these count alone
         self._by_size: list[tuple[int, int]] = []  # (size, offset), sorted
         self._size_at: dict[int, int] = {}  # offset -> size, of free blocks
         self._start_of: dict[int, int] = {}  # end -> offset, of free blocks
@@ -25,6 +31,11 @@ class Arena:
     def take(self, nbytes: int) -> int:
         """The offset of a free block, the smallest that is large enough; the arena grows if there is none."""
         size = aligned(nbytes)
+        if self._is_by_size:
+            if not self._free.get(nbytes):
+                self.top += size
+                return self.top - size
+            return self._free[nbytes].pop()
         at = bisect_left(self._by_size, (size, -1))
         if at < len(self._by_size):
             free, offset = self._by_size[at]
@@ -40,6 +51,9 @@ class Arena:
 
     def give(self, offset: int, nbytes: int) -> None:
         """Take back what `take` gave."""
+        if self._is_by_size:
+            self._free.setdefault(nbytes, []).append(offset)
+            return
         size = aligned(nbytes)
         after = self._size_at.get(offset + size)
         if after is not None:

@@ -25,6 +25,8 @@ FLOAT_WORDS: Mapping[str, str] = {
     "sqrt": "__builtin_sqrtf({0})",
     "exp": "word_exp({0})",
     "log": "word_log({0})",
+    "log1p": "word_log1p({0})",
+    "logaddexp": "word_logaddexp({0}, {1})",
     "tanh": "word_tanh({0})",
     "erf": "word_erf({0})",
 }
@@ -54,9 +56,16 @@ LOGIC: Mapping[str, str] = {
     "logical_not": "{0} ^ 1",
 }
 
-UNLIKE_NUMPY = frozenset({"exp", "log", "tanh", "erf"})
+UNLIKE_NUMPY = frozenset({"exp", "log", "log1p", "logaddexp", "tanh", "erf"})
 """Words whose last bits differ from NumPy's. Where there are kernels they are always run by one, wherever they stand:
 so the bits of a value do not depend on which other ops a kernel holds."""
+
+CHOICES = """
+#if !defined(__clang__)
+#pragma GCC optimize("no-thread-jumps", "no-tree-pre")
+#endif
+"""
+"""Before the prelude of printed kernels: gcc 12 makes branches of choices in a row, and then no vector code."""
 
 PRELUDE = r"""
 typedef float lanes __attribute__((vector_size(64)));
@@ -119,6 +128,20 @@ static inline __attribute__((always_inline)) float word_log(float x) {
     p = x == 0.0f ? -__builtin_inff() : p;
     p = x < 0.0f ? __builtin_nanf("") : p;
     return x == __builtin_inff() || x != x ? x : p;
+}
+
+/* log of the rounded sum, and what rounding took from it. */
+static inline __attribute__((always_inline)) float word_log1p(float x) {
+    float u = 1.0f + x;
+    float y = word_log(u) + (x - (u - 1.0f)) / u;
+    y = u == 0.0f ? -__builtin_inff() : y;
+    return x == 0.0f || x == __builtin_inff() ? x : y;
+}
+
+static inline __attribute__((always_inline)) float word_logaddexp(float x, float y) {
+    float larger = x > y ? x : y;
+    float apart = x == y ? 0.0f : __builtin_fabsf(x - y); /* equal infinities are not apart */
+    return larger + word_log1p(word_exp(-apart));
 }
 
 static inline __attribute__((always_inline)) float word_tanh(float x) {

@@ -8,6 +8,7 @@ a worker runs one, and another two, agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from heapq import heapify, heappop, heappush
 
 from telegrad.ir import types as t
@@ -19,27 +20,22 @@ from telegrad.ops.cross_entropy import SoftmaxCrossEntropy
 from telegrad.ops.index import CheckedIndex
 from telegrad.ops.loops import Loop, Scan
 from telegrad.ops.probability import LogSoftmax, Softmax
-from telegrad.ops.reduce import Max, Sum, reduced
+from telegrad.ops.reduce import Max, Sum
 from telegrad.ops.shape import BroadcastTo, Reshape, expand_dims, reshape
 
+from telegrad_server.compiler.dialect import Dialect
+from telegrad_server.compiler.expressions import C
 from telegrad_server.compiler.fused import Fused
-from telegrad_server.compiler.groups import (
-    LONGEST_ROW,
-    Group,
-    Grouping,
-    column_count,
-    constant_behind,
-    is_constant,
-    row_length,
-)
+from telegrad_server.compiler.groups import LONGEST_ROW, Group, Grouping, is_constant, row_length
 from telegrad_server.compiler.rebuild import rewritten, without_dead_code
-from telegrad_server.compiler.recompute import Recomputing
+from telegrad_server.compiler.repeats import repeat_cheap
+from telegrad_server.compiler.sliced import slices_first
 
 LEAST_ELEMENTS = 1 << 16
 """Elements that the elementwise ops of a function make: one with fewer is not worth the wait for a compiler."""
 
-SHORTEST_ROW = 16
-"""Elements: of shorter ones a sum for each channel is not made of the sums of rows."""
+SHORTEST_LINE = 16
+"""Elements of a channel that are summed up by themselves."""
 
 MOST_KERNELS = 256
 """Different ones in one graph; one with more is left as it is, for a compiler would take minutes."""
@@ -61,27 +57,29 @@ def _elements(graph: Graph) -> int:
     return total
 
 
-def fuse(graph: Graph) -> Graph:
+def fuse(graph: Graph, dialect: Dialect = C) -> Graph:
     """The graph with a `Fused` op for each group. Softmax and cross-entropy over the last axis become their parts."""
-    return _fused(graph, least_ops=2)
+    return _fused(graph, dialect, least_ops=2)
 
 
-def fuse_region(graph: Graph) -> Graph:
+def fuse_region(graph: Graph, dialect: Dialect = C) -> Graph:
     """The same for what a loop repeats. Ops that stand alone get kernels as well: trips without Python between them."""
-    return _fused(graph, least_ops=1)
+    return _fused(graph, dialect, least_ops=1)
 
 
-def _fused(graph: Graph, *, least_ops: int) -> Graph:
-    graph = rewritten(graph, _in_parts)
-    grouping = Grouping(graph, least_ops=least_ops)
+def _fused(graph: Graph, dialect: Dialect, *, least_ops: int) -> Graph:
+    graph = slices_first(rewritten(graph, partial(_in_parts, dialect)))
+    grouping = Grouping(graph, least_ops=least_ops, dialect=dialect)
     groups = list(grouping.groups())
     if not groups:
         return graph
     position = {id(node): i for i, node in enumerate(graph.nodes)}
+    repeat_cheap(grouping)
+    grouping.note_repeats()
     for group in groups:
         group.nodes.sort(key=lambda node: position[id(node)])
-    again = Recomputing(grouping)
-    made = {id(group): _Made(group, grouping, again) for group in groups}
+        group.repeats.sort(key=lambda node: position[id(node)])
+    made = {id(group): _Made(group, grouping) for group in groups}
     if len({to_text(m.body) for m in made.values()}) > MOST_KERNELS:
         return graph
     return _rebuilt(graph, grouping, made, position)
@@ -90,17 +88,22 @@ def _fused(graph: Graph, *, least_ops: int) -> Graph:
 # ---- parts
 
 
-def _in_parts(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+def _in_parts(dialect: Dialect, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     op = node.op
     if isinstance(op, Sum):
-        return _channel_sums(node, op, inputs[0])
+        return _channel_sums(op, node, inputs[0])
     if not isinstance(op, Softmax | LogSoftmax | SoftmaxCrossEntropy):
         return None
     (x, *rest) = inputs
     rows = Sum((op.axis,), True)
-    if x.dtype is not t.float32 or not x.size or not 2 <= row_length(rows, x.shape) <= LONGEST_ROW:
+    if x.dtype is not t.float32 and x.dtype not in dialect.narrow:
+        return None
+    if not x.size or not 2 <= row_length(rows, x.shape) <= LONGEST_ROW:
         return None
     with origin(node.origin):
+        if x.dtype in dialect.narrow:  # as their ``eval``: in float32, and rounded once
+            wide = _in_parts(dialect, node, (e.astype(x, t.float32), *rest))
+            return wide and [e.astype(y, type.dtype) for y, type in zip(wide, node.types, strict=True)]
         top = Max((op.axis,), True)(x)
         if isinstance(op, SoftmaxCrossEntropy):
             return _cross_entropy(op, x, rest[0], top)
@@ -111,20 +114,17 @@ def _in_parts(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         return (p / rows(p),)
 
 
-def _channel_sums(node: Node, op: Sum, x: Value) -> Sequence[Value] | None:
-    """A sum over the first axes and the last ones, as of a channel: sums of rows, which a group takes, and of those."""
-    kept = [a for a, size in enumerate(x.shape) if size != 1 and a not in op.axes]
-    if not kept or x.dtype is not t.float32 or not x.size:
+def _channel_sums(op: Sum, node: Node, x: Value) -> Sequence[Value] | None:
+    """A sum for each channel, as batch norm takes them, as sums over rows, which groups hold, and the sum of these."""
+    axes = [a for a, size in enumerate(x.shape) if size != 1]
+    kept = [i for i, a in enumerate(axes) if a not in op.axes]
+    if x.dtype is not t.float32 or not kept or not 0 < kept[0] <= kept[-1] < len(axes) - 1:
         return None
-    last = tuple([a for a in op.axes if a > kept[-1]])
-    rows = Sum(last, True)
-    if not SHORTEST_ROW <= row_length(rows, x.shape) <= LONGEST_ROW:
-        return None
-    first = Sum(tuple([a for a in op.axes if a not in last]), True)
-    if not column_count(first, reduced(x.shape, last, keepdims=True)):
+    inner = Sum(tuple(axes[kept[-1] + 1 :]), True)
+    if kept[-1] - kept[0] != len(kept) - 1 or not SHORTEST_LINE <= row_length(inner, x.shape) <= LONGEST_ROW:
         return None
     with origin(node.origin):
-        return (reshape(first(rows(x)), node.types[0].shape),)
+        return (op(inner(x)),)
 
 
 def _cross_entropy(op: SoftmaxCrossEntropy, x: Value, labels: Value, top: Value) -> tuple[Value, Value]:
@@ -144,9 +144,11 @@ def _cross_entropy(op: SoftmaxCrossEntropy, x: Value, labels: Value, top: Value)
 class _Made:
     """The body of a group, and what comes in and goes out."""
 
-    def __init__(self, group: Group, grouping: Grouping, again: Recomputing) -> None:
+    def __init__(self, group: Group, grouping: Grouping) -> None:
         self.group = group
+        dialect = grouping.dialect
         members = {id(node) for node in group.nodes}
+        inside = members | {id(node) for node in group.repeats}
         known: dict[Value, Value] = {}
         self.inputs: list[Value] = []
         body: list[Node] = []
@@ -155,53 +157,39 @@ class _Made:
         def inner(v: Value) -> Value:
             if v in known:
                 return known[v]
-            if is_constant(v):
+            if is_constant(v, dialect):
                 node = Node(v.node.op, (), v.node.types)
                 body.append(node)
                 known[v] = Value(node)
-                return known[v]
-            if again.is_again(v, group):
-                add(v.node)
                 return known[v]
             known[v] = new_input(v.type)
             self.inputs.append(v)
             arguments.append(known[v])
             return known[v]
 
-        def add(node: Node) -> None:
-            sources = [constant_behind(v) if id(v.node) not in members else v for v in node.inputs]
-            if all(is_constant(v) for v in sources):  # its shape would be that of a number
+        for node in (*group.repeats, *group.nodes):
+            sources = [_constant_behind(v, dialect) if id(v.node) not in inside else v for v in node.inputs]
+            if all(is_constant(v, dialect) for v in sources):  # its shape would be that of a number
                 sources = list(node.inputs)
             own = Node(node.op, tuple([inner(v) for v in sources]), node.types, (), node.origin)
             body.append(own)
             known[Value(node)] = Value(own)
-
-        for node in group.nodes:
-            add(node)
         self.views: list[Node] = []  # moves of results that are needed outside: there they cost nothing
         seen: dict[Value, None] = {}
         for node in group.nodes:
-            if grouping.is_seen_outside(node, members, again.is_again):
+            if grouping.is_seen_outside(node, members):
                 while isinstance(node.op, Reshape | BroadcastTo):
                     self.views.append(node)
                     node = node.inputs[0].node
                 seen[Value(node)] = None
         self.outputs = sorted(seen, key=lambda v: -v.type.nbytes)  # the first may take an operand's place
-        results = tuple([known[v] for v in self.outputs])
-        needed = {id(v.node) for v in results}
-        for node in reversed(body):  # what another group computes again may be needed no more
-            if id(node) in needed:
-                needed.update([id(v.node) for v in node.inputs])
-        used = [(v, own) for v, own in zip(self.inputs, arguments, strict=True) if id(own.node) in needed]
-        self.inputs, arguments = [v for v, _ in used], [own for _, own in used]
-        nodes = [*[v.node for v in arguments], *[node for node in body if id(node) in needed]]
-        self.body = Graph(tuple(arguments), results, tuple(nodes))
+        self.body = Graph(
+            tuple(arguments), tuple([known[v] for v in self.outputs]), (*[v.node for v in arguments], *body)
+        )
 
     def nodes(self, new: dict[Value, Value]) -> list[Node]:
         """The node in the new graph, and views of its results; ``new`` learns what they stand for."""
         group = self.group
-        if not self.outputs:
-            return []
         op = Fused(self.body, group.size, group.length, _overwritable(self.body, group))
         inputs = tuple([new.get(v, v) for v in self.inputs])
         made = [Node(op, inputs, self.body.output_types, (), group.nodes[0].origin)]
@@ -211,6 +199,14 @@ class _Made:
                 made.append(Node(view.op, (new[view.inputs[0]],), view.types, (), view.origin))
                 new[Value(view)] = Value(made[-1])
         return made
+
+
+def _constant_behind(v: Value, dialect: Dialect) -> Value:
+    """The constant that a value is many times, else the value."""
+    found = v
+    while isinstance(found.node.op, BroadcastTo | Reshape):
+        found = found.node.inputs[0]
+    return found if is_constant(found, dialect) else v
 
 
 def _overwritable(body: Graph, group: Group) -> tuple[int, ...]:
@@ -235,7 +231,8 @@ def _rebuilt(graph: Graph, grouping: Grouping, made: dict[int, _Made], position:
     waits: dict[int, int] = {}
     users: dict[int, list[int]] = {}
     for unit, nodes in members.items():
-        before = {unit_of[id(v.node)] for node in nodes for v in node.inputs} - {unit}
+        repeats = made[unit].group.repeats if unit in made else ()
+        before = {unit_of[id(v.node)] for node in (*nodes, *repeats) for v in node.inputs} - {unit}
         waits[unit] = len(before)
         for other in before:
             users.setdefault(other, []).append(unit)

@@ -14,24 +14,29 @@ All follows from types alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from telegrad.ir import types as t
-from telegrad.ir.graph import Graph, Input
+from telegrad.ir.graph import Graph
 from telegrad.ir.types import Shape, Type, product
 from telegrad.ir.value import Node, Value
 from telegrad.ops.elementwise import Cast, Constant
+from telegrad.ops.random import RandomUniform
 from telegrad.ops.reduce import Max, Sum
 from telegrad.ops.shape import BroadcastTo, Reshape
 
-from telegrad_server.compiler.expressions import C_TYPES, is_unlike_numpy, words
+from telegrad_server.compiler.dialect import Dialect
+from telegrad_server.compiler.expressions import C, is_unlike_numpy, words
 
 MOST_OPS = 96
 """In one group: beyond that a kernel has more local variables than a processor has registers."""
 
 MOST_OPERANDS = 24
+
+LONG = 1 << 15
+"""Elements: an op that makes so many gets a kernel even if it stands alone, for all threads."""
 
 LONGEST_ROW = 16384
 """Elements: what a kernel keeps of a row stays in the second-level cache."""
@@ -79,10 +84,12 @@ def column_count(op: Sum | Max, shape: Shape) -> int:
     return product(shape[a] for a in axes[len(reduced) :])
 
 
-def reduction(node: Node) -> tuple[int, int]:
+def reduction(node: Node, dialect: Dialect = C) -> tuple[int, int]:
     """The length of the rows, and the number of columns, that a node reduces; zeros where no kernel does."""
     op = node.op
-    if not isinstance(op, Sum | Max) or node.inputs[0].dtype is not t.float32 or not node.inputs[0].size:
+    if not isinstance(op, Sum | Max) or not node.inputs[0].size:
+        return 0, 0
+    if node.inputs[0].dtype is not t.float32 and node.inputs[0].dtype not in dialect.narrow:
         return 0, 0
     length = row_length(op, node.inputs[0].shape)
     if 2 <= length <= LONGEST_ROW:
@@ -101,6 +108,8 @@ class Group:
     columns: int = 0
     cuts: tuple[int, ...] = (1,)
     nodes: list[Node] = field(default_factory=list[Node])
+    repeats: list[Node] = field(default_factory=list[Node])
+    """Nodes of earlier groups that it computes again, for itself."""
     is_needed: bool = False
     """Whether an op of it must be run by a kernel: its bits are not NumPy's."""
 
@@ -108,8 +117,9 @@ class Group:
 class Grouping:
     """The groups of a graph's nodes, of ``least_ops`` ops at least; ``group_of`` by a node's id."""
 
-    def __init__(self, graph: Graph, *, least_ops: int) -> None:
+    def __init__(self, graph: Graph, *, least_ops: int, dialect: Dialect = C) -> None:
         self.graph = graph
+        self.dialect = dialect
         self._least_ops = least_ops
         self.group_of: dict[int, Group] = {}
         self._level: dict[int, int] = {}
@@ -118,6 +128,8 @@ class Grouping:
             for node_id in {id(v.node) for v in node.inputs}:
                 self._users[node_id].append(node)
         self._leaving = {id(v.node) for v in graph.outputs}
+        self._repeated: dict[int, set[int]] = {}  # what a group computes again, both by id
+        self._wanted_again: set[int] = set()  # what is read for that
         for node in graph.nodes:
             self._place(node)
         self._sink()
@@ -148,7 +160,7 @@ class Grouping:
             return
         wanted = self._wanted(node)
         if wanted is None:
-            self._level[id(node)] = 0 if isinstance(node.op, Input) or not node.inputs else top + 1
+            self._level[id(node)] = top + 1 if top else 0  # with no group behind it, it can be part of no cycle
             return
         if is_open:
             merged = self._merged(near, node, wanted)
@@ -156,22 +168,24 @@ class Grouping:
                 self._add(node, merged)
                 return
         size, length, columns, cuts, is_needed = wanted
-        self._add(node, Group(size, top + 1, length, columns, cuts, [], is_needed))
+        self._add(node, Group(size, top + 1, length, columns, cuts, is_needed=is_needed))
 
     def _wanted(self, node: Node) -> tuple[int, int, int, tuple[int, ...], bool] | None:
         """The index space of a group of the node alone: size, length of rows, columns, cuts; whether it must be one."""
         if node.regions or len(node.types) != 1:
             return None
         if isinstance(node.op, Sum | Max):
-            length, columns = reduction(node)
+            length, columns = reduction(node, self.dialect)
             if not length and not columns:
                 return None
             shape = node.inputs[0].shape
             cuts = joined_bounds(bounds(shape), (length or columns,))
             return None if cuts is None else (product(shape), length, columns, cuts, True)
-        found = words(node.op, node.inputs)
         out = node.types[0]
-        if found is None or out.dtype not in C_TYPES or not out.size:
+        if isinstance(node.op, RandomUniform) and self.dialect.draws and out.dtype is t.float32 and out.size:
+            return out.size, 0, 0, (1, out.size), False
+        found = words(node.op, node.inputs, self.dialect)
+        if found is None or out.dtype not in self.dialect.types or not out.size:
             return None
         return out.size, 0, 0, bounds(out.shape), is_unlike_numpy(found)
 
@@ -201,7 +215,7 @@ class Grouping:
         inside = {id(v.node) for v in node.inputs if self.group_of.get(id(v.node)) in near}
         shape = node.inputs[0].shape if isinstance(node.op, Sum | Max) else node.types[0].shape
         for v in node.inputs:
-            if id(v.node) in inside and reduction(v.node)[1]:
+            if id(v.node) in inside and reduction(v.node, self.dialect)[1]:
                 return None  # a sum over columns is known when the kernel ends
             if id(v.node) in inside and not self._fits(v.type, shape, full, length, is_row=rows):
                 return None
@@ -233,7 +247,7 @@ class Grouping:
     def _moves_inside(self, node: Node, group: Group) -> bool:
         """Whether a reshape or broadcast of a group's value is one of the same elements, or of rows to full values."""
         x, out = node.inputs[0].type, node.types[0]
-        if reduction(node.inputs[0].node)[1]:
+        if reduction(node.inputs[0].node, self.dialect)[1]:
             return False
         rows = group.size // group.length if group.length else -1
         if isinstance(node.op, Reshape):
@@ -292,45 +306,51 @@ class Grouping:
         if cuts is None or inner:
             return False
         target.cuts = cuts
-        target.is_needed |= is_unlike_numpy(words(node.op, node.inputs) or frozenset())
+        target.is_needed |= is_unlike_numpy(words(node.op, node.inputs, self.dialect) or frozenset())
         return True
 
     def _drop(self) -> None:
         """Forget groups that are not worth a kernel: of too few ops, or of moves alone, whose bits are NumPy's."""
         for group in self.groups():
             real_ops = [n for n in group.nodes if not isinstance(n.op, Reshape | BroadcastTo | Cast)]
-            if not group.nodes or not (group.is_needed or len(real_ops) >= self._least_ops):
+            is_long = group.size >= LONG and len(real_ops) == 1
+            if not group.nodes or not (group.is_needed or is_long or len(real_ops) >= self._least_ops):
                 for node in group.nodes:
                     del self.group_of[id(node)]
 
-    def is_seen_outside(
-        self, node: Node, members: Collection[int], is_again: Callable[[Value, Group], bool] = lambda v, group: False
-    ) -> bool:
-        """Whether anything beyond its group needs the node, but for groups that compute its value again."""
-        outside = [self.group_of.get(id(user)) for user in self._users[id(node)] if id(user) not in members]
-        return self.leaves(node) or any(group is None or not is_again(Value(node), group) for group in outside)
+    # ---- what a group computes again
 
     def users(self, node: Node) -> Sequence[Node]:
-        """The nodes that need one."""
+        """The nodes that need a node."""
         return self._users[id(node)]
 
-    def leaves(self, node: Node) -> bool:
-        """Whether the graph gives a result of the node."""
+    def is_result(self, node: Node) -> bool:
+        """Whether the node's value leaves the graph."""
         return id(node) in self._leaving
+
+    def fits(self, type: Type, shape: Shape, group: Group) -> bool:
+        """Whether a full value, used in an op of the group of this shape, is used element by element."""
+        return self._fits(type, shape, group.size, group.length, is_row=False)
+
+    def note_repeats(self) -> None:
+        """Take account of what groups compute again."""
+        for group in self.groups():
+            own = {id(node) for node in group.repeats}
+            self._repeated[id(group)] = own
+            self._wanted_again |= {id(v.node) for node in group.repeats for v in node.inputs} - own
+
+    def is_seen_outside(self, node: Node, members: Collection[int]) -> bool:
+        """Whether anything beyond its group needs the node, and does not compute it again."""
+        if id(node) in self._leaving or id(node) in self._wanted_again:
+            return True
+        others = [user for user in self._users[id(node)] if id(user) not in members]
+        return any(id(node) not in self._repeated.get(id(self.group_of.get(id(user))), ()) for user in others)
 
     def groups(self) -> Iterable[Group]:
         """All groups, in the order of their first nodes."""
         return dict.fromkeys([self.group_of[id(n)] for n in self.graph.nodes if id(n) in self.group_of])
 
 
-def is_constant(value: Value) -> bool:
+def is_constant(value: Value, dialect: Dialect = C) -> bool:
     """Whether a kernel can hold the value as a literal."""
-    return isinstance(value.node.op, Constant) and value.dtype in C_TYPES
-
-
-def constant_behind(v: Value) -> Value:
-    """The constant that a value is many times, else the value."""
-    found = v
-    while isinstance(found.node.op, BroadcastTo | Reshape):
-        found = found.node.inputs[0]
-    return found if is_constant(found) else v
+    return isinstance(value.node.op, Constant) and value.dtype in dialect.types

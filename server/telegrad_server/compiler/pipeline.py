@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, NamedTuple
 
 from telegrad.autodiff import at_most
@@ -12,6 +13,8 @@ from telegrad.ir.graph import Function, Graph
 from telegrad.ir.verify import verify_function
 
 from telegrad_server.compiler.cse import common_subexpressions
+from telegrad_server.compiler.cuda_words import CUDA
+from telegrad_server.compiler.expressions import C
 from telegrad_server.compiler.fold import fold
 from telegrad_server.compiler.fuse import fuse, fuse_region, is_worth_fusing
 from telegrad_server.compiler.gradients import gradients
@@ -84,12 +87,12 @@ def compile_function(
     limits: Limits | None = None,
     share: Share | None = None,
     place: Place | None = None,
-    kernels: Literal["c", "none"] = "none",
+    kernels: Literal["c", "cuda", "none"] = "none",
 ) -> Plan:
     """The plan for a function. That of a data-parallel one is for a worker that carries the replicas of ``share``, or
     all of them: its operands and results with rows have those of the share. With a ``place`` the variables that can be
     divided over the group are the worker's spans, [elements]. With ``kernels`` ops are put together for those of the
-    executor in C; which are is the same for every share.
+    executor in C or CUDA; which are is the same for every share.
 
     Raises GraphError for a graph that is not legal or has no gradient, TooExpensive for one beyond the limits;
     nothing has been allocated then.
@@ -105,10 +108,12 @@ def compile_function(
             if place is not None:
                 ready = Function(sharded(ready.graph, ready.updates, rank=place.rank, size=place.size), ready.updates)
         flops = check_cost(ready.graph, limits)
-        uses_kernels = kernels == "c" and is_worth_fusing(function.graph)
+        uses_kernels = kernels != "none" and is_worth_fusing(function.graph)
         if uses_kernels:
-            ready = Function(in_regions(fuse(ready.graph), fuse_region), ready.updates)
-        return make_plan(ready, flops=flops, uses_library=uses_kernels)
+            dialect = CUDA if kernels == "cuda" else C
+            regions = partial(fuse_region, dialect=dialect)
+            ready = Function(in_regions(fuse(ready.graph, dialect), regions), ready.updates)
+        return make_plan(ready, flops=flops, uses_library=uses_kernels and kernels == "c")
 
 
 def compile_parts(function: Function, places: Sequence[int | None], *, limits: Limits | None = None) -> Cut:

@@ -20,12 +20,14 @@ from telegrad.ir.text import op_text
 from telegrad.ir.types import Type
 from telegrad.ir.value import Node, Origin, Value
 from telegrad.ops.elementwise import Cast, Elementwise
+from telegrad.ops.loops import Scan
 
 from telegrad_server.compiler.arena import Arena, aligned
 from telegrad_server.compiler.collective import Finish, Start, StartAllReduce
 from telegrad_server.compiler.fused import Fused
 from telegrad_server.compiler.layout import Strides, contiguous_strides, is_contiguous, view_strides
 from telegrad_server.compiler.schedule import Demand, schedule
+from telegrad_server.compiler.trips import Trip, trip_of
 
 CONSTANT_BYTES = 64 * 1024
 """Values without operands up to this size are made once, when a plan is loaded."""
@@ -86,6 +88,9 @@ class Plan:
     uses_library: bool
     """Whether steps that have a kernel in the executor's library are done by it."""
 
+    trip: Trip | None = None
+    """Of the body of a scan whose steps have kernels: what is the same in all trips, and whether they can be cut."""
+
     @property
     def input_types(self) -> tuple[Type, ...]:
         """The types of the operands."""
@@ -126,15 +131,17 @@ def _names(slots: Sequence[int]) -> str:
     return ", ".join(f"%{i}" for i in slots)
 
 
-def make_plan(function: Function, *, flops: int = 0, uses_library: bool = False) -> Plan:
-    """The plan of a function whose graph has gone through all passes and takes ``flops`` operations."""
-    return _Planner(function.graph).plan(function.updates, flops, uses_library)
+def make_plan(function: Function, *, flops: int = 0, uses_library: bool = False, trip: Trip | None = None) -> Plan:
+    """The plan of a function whose graph has gone through all passes and takes ``flops`` operations. With ``trip`` it
+    is that of a scan's body."""
+    return _Planner(function.graph, trip).plan(function.updates, flops, uses_library)
 
 
 class _Planner:
     """Numbers the values of a graph as slots and finds, for each, whose memory it lives in."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, trip: Trip | None) -> None:
+        self.trip = trip
         self.body: list[Node] = []
         self.reads: list[tuple[int, ...]] = []  # for each node of the body the slots of its operands
         self.makes: list[tuple[int, ...]] = []  # and of its results
@@ -206,7 +213,7 @@ class _Planner:
     def plan(self, updates: tuple[tuple[int, int], ...], flops: int, uses_library: bool) -> Plan:
         order = self._order()
         types = self.types
-        arena = Arena()
+        arena = Arena(is_by_size=self.trip is not None and self.trip.rows > 0)
         slots: list[Slot | None] = [None] * len(types)
         offsets: dict[int, int] = {}
         steps: list[Step] = []
@@ -227,7 +234,7 @@ class _Planner:
             frees = tuple(ending if over < 0 else [i for i in ending if i != self.base[over]])
             for i in frees:
                 arena.give(offsets[i], types[i].nbytes)
-            plans = tuple([make_plan(Function(region), uses_library=uses_library) for region in node.regions])
+            plans = tuple([_region_plan(node.op, region, uses_library) for region in node.regions])
             steps.append(Step(node.op, reads, makes, frees, over, _origin(node), plans))
         kept = [i for i, place in enumerate(self.place) if place in _KEPT and self.base[i] == i]
         working = max([_working_bytes(step, types) for step in steps], default=0)
@@ -241,6 +248,7 @@ class _Planner:
             peak_bytes=arena.top + sum([types[i].nbytes for i in kept]) + working,
             flops=flops,
             uses_library=uses_library,
+            trip=self.trip,
         )
 
     def _order(self) -> list[int]:
@@ -290,6 +298,11 @@ class _Planner:
                 if all(j in may and self.types[j] == self.types[i] and self._is_whole(j) for j in shared):
                     return i
         return -1
+
+
+def _region_plan(op: Op, region: Graph, uses_library: bool) -> Plan:
+    trip = trip_of(op, region) if uses_library and isinstance(op, Scan) else None
+    return make_plan(Function(region), uses_library=uses_library, trip=trip)
 
 
 _KEPT = (Place.RESULT, Place.CONSTANT)

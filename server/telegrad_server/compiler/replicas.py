@@ -259,7 +259,9 @@ class _Worker:
             while at not in inner and part.is_view(at):
                 views.append(at)
                 at = at.node.inputs[0]
-            if at not in inner:
+            if at not in inner and isinstance(at.node.op, e.Constant):  # what it is may choose an op's kernel
+                (inner[at],) = _again(at.node, ())
+            elif at not in inner:
                 given = slices if at in part.varies else constants
                 given[at] = inner[at] = new_input(at.type)
             for view in reversed(views):

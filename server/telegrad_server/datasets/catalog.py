@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from telegrad.errors import AccessError, DataCorrupt, NotFound, TelegradError
+from telegrad.errors import AccessError, DataCorrupt, NotFound, StorageAway, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.arrays import array_bytes
 from telegrad.wire.datasets import (
@@ -120,14 +120,18 @@ class Catalog:
             return self._registered_as(name).open()
 
     def open_digest(self, tenant: str, digest: str) -> Dataset:
-        """The dataset with a digest, to be read, or NotFound."""
+        """The dataset with a digest, to be read, or NotFound; StorageAway if it may be in a store that is."""
         try:
             return self._mapped(tenant, self._shelf(tenant).described(check_digest(digest)))
-        except NotFound:
+        except NotFound as missing:
+            why: TelegradError = missing
             for registered in self._registered.values():
-                if (dataset := registered.find(digest)) is not None:
-                    return dataset
-            raise
+                try:
+                    if (dataset := registered.find(digest)) is not None:
+                        return dataset
+                except StorageAway as away:
+                    why = away
+            raise why from None
 
     def verify(self, tenant: str, name: str) -> None:
         """Read all of a dataset again. DataCorrupt, naming the column, if the disk has changed it."""

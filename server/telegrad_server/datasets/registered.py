@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from telegrad.errors import NotFound, TelegradError
+from telegrad.errors import DataCorrupt, NotFound, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.datasets import Column, Description
 
@@ -83,11 +83,29 @@ class Registered:
             raise NotFound(f"dataset {root.name!r}: the server may not read the operator's files") from error
 
     def find(self, digest: str) -> Dataset | None:
-        """The dataset with this digest, if that is what the files are, or were when a block is wanted of them."""
+        """The dataset with this digest, if that is what the files are, or were when a block is wanted of them.
+
+        Files that are another dataset are not opened, so nothing that is wrong with them is in the way. StorageAway.
+        """
         if (shards := self._shards.get(digest)) is not None:
             return self._opened(shards)
+        try:
+            if self._now() != digest:
+                return None
+        except (FileNotFoundError, PermissionError, NotFound, DataCorrupt):
+            return None
         dataset = self.open()
         return dataset if dataset.digest == digest else None
+
+    def _now(self) -> str:
+        """The digest of the dataset that the files are now."""
+        root = self.root
+        if root.url:
+            remote = look(root)
+            listing = listed_in_store(remote) if root.kind == "parquet" else None
+            return remote.digest if listing is None else listing.digest
+        listing = listed_here(root) if root.kind == "parquet" else None
+        return self.digest() if listing is None else listing.digest
 
     def find_blocks(self, digest: str) -> Blocks | None:
         """The dataset with this digest, if it is in blocks and that is what the files are; None for any other."""

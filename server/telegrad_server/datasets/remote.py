@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from telegrad.errors import DataCorrupt, ResourceError, TelegradError
+from telegrad.errors import DataCorrupt, ResourceError, StorageAway, TelegradError
 
 from telegrad_server.datasets.disk import only_one, storage
 from telegrad_server.datasets.libraries import library
@@ -94,7 +94,7 @@ class Remote:
 
 
 def look(root: Root) -> Remote:
-    """What there is now. FileNotFoundError, PermissionError; ResourceError (STORAGE_FAILED) if nobody answers."""
+    """What there is now. FileNotFoundError, PermissionError; StorageAway if nobody answers."""
     with _reaching(root):
         store, top = _store(root)
         found = _found(root, store, top)
@@ -107,13 +107,13 @@ def look(root: Root) -> Remote:
 
 
 def now_in_store(root: Root, full: str) -> tuple[str, int, str]:
-    """What a store says of one file now: name, size and version. FileNotFoundError, PermissionError, ResourceError."""
+    """What a store says of one file now: name, size and version. FileNotFoundError, PermissionError, StorageAway."""
     with _reaching(root):
         return _file(_store(root)[0].info(full))
 
 
 class StoreFile(io.RawIOBase):
-    """A file of a store, of which is fetched what is read. ResourceError from any call if the store does not answer."""
+    """A file of a store, of which is fetched what is read. StorageAway from any call if the store does not answer."""
 
     def __init__(self, root: Root, full: str, size: int) -> None:
         super().__init__()
@@ -185,7 +185,6 @@ def _reaching(root: Root) -> Generator[None, None, None]:
     except (FileNotFoundError, PermissionError, TelegradError):
         raise
     except Exception as error:  # the edge to libraries that raise what their own clients do
-        raise ResourceError(
-            f"dataset {root.name!r}: {root.url.partition('://')[0]} does not give it ({type(error).__name__}: {error})",
-            reason="STORAGE_FAILED",
+        raise StorageAway(
+            f"dataset {root.name!r}: {root.url.partition('://')[0]} does not give it ({type(error).__name__}: {error})"
         ) from error

@@ -20,17 +20,22 @@ from telegrad.ir.types import Type, bool_
 from telegrad.ops.loops import Scan
 from telegrad.wire.arrays import array_bytes, array_from, numpy_dtype, type_of
 
-from telegrad_server.compiler.plan import Plan, Step
+from telegrad_server.compiler.fused import Fused
+from telegrad_server.compiler.plan import Place, Plan, Step
 from telegrad_server.executors.array_module import LibraryModule, NumpyModule
 from telegrad_server.executors.arrivals import Arrivals
 from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.cuda_kernels import CudaKernels
 from telegrad_server.executors.fingerprint import numpy_fingerprint
+from telegrad_server.executors.library import kernels_in_words
 from telegrad_server.executors.loops import loop_body
 from telegrad_server.executors.memory import Memory, host_memory
 from telegrad_server.executors.native import Native, native_kernels
 from telegrad_server.executors.native_loops import native_scan
 from telegrad_server.executors.program import POISON, Program, run_calls
 from telegrad_server.executors.recycle import LARGE_BYTES, Recycled, aligned_bytes
+from telegrad_server.executors.stopping import WORKING
+from telegrad_server.executors.timing import run_timed
 
 Array = Any
 
@@ -87,6 +92,7 @@ class ArrayExecutor:
         reason: str,
         fingerprint: str,
         native: Native | None = None,
+        cuda: CudaKernels | None = None,
         capacity_bytes: int | None = None,
         cached_bytes: int = CACHED_BYTES,
         is_poisoned: bool = False,
@@ -95,16 +101,30 @@ class ArrayExecutor:
         self.name = name
         self.is_host = module.is_host
         self.reason = reason
-        self.fingerprint = fingerprint
+        self._fingerprint = fingerprint
         self.device = ""
         self.native = native
-        self.kernels: Literal["c", "none"] = "c" if native is not None else "none"
+        self._cuda = cuda
+        self.kernels: Literal["c", "cuda", "none"] = (
+            "c" if native is not None else "cuda" if cuda is not None else "none"
+        )
         self._capacity_bytes = capacity_bytes
         self._cached_bytes = cached_bytes
         self._is_poisoned = is_poisoned
         self._runs = 0
         self._arrivals = Arrivals()
         self._loaded: WeakKeyDictionary[Plan, Loaded] = WeakKeyDictionary()  # a plan's memory goes with it
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Executor`."""
+        has_failed = self.native is not None and self.native.has_failed
+        return self._fingerprint + ("; some kernels were not compiled" if has_failed else "")
+
+    def expect_kernels(self) -> None:
+        """See `Executor`."""
+        if self.native is not None:
+            self.native.begin()
 
     # ---- running
 
@@ -153,7 +173,13 @@ class ArrayExecutor:
                 self._poison(arena, fresh)
             if program.point is not None:
                 program.point(values)
-            run_calls(calls, values)
+            spans = WORKING.spans
+            if spans is None:
+                run_calls(calls, values)
+            else:
+                WORKING.spans = None  # what a loop repeats has no spans of its own
+                run_timed(plan, program, calls, values, spans)
+                WORKING.spans = spans
         except (TelegradError, MemoryError, *_FAILURES) as error:
             done = len(program.calls) - length_hint(calls)
             step = plan.steps[program.steps[done - 1]] if done else None
@@ -176,9 +202,17 @@ class ArrayExecutor:
         try:
             if self.native is not None:
                 self.native.prepare(plan)
+            if self._cuda is not None:
+                self._cuda.prepare(plan)
             arena = self._bytes(plan.arena_bytes)
             program = Program(
-                plan, self.module, arena, loop=self._loop, native=self.native, is_poisoned=self._is_poisoned
+                plan,
+                self.module,
+                arena,
+                loop=self._loop,
+                native=self.native,
+                cuda=self._cuda,
+                is_poisoned=self._is_poisoned,
             )
             with np.errstate(all="ignore"):
                 for number in program.load(plan):
@@ -188,12 +222,28 @@ class ArrayExecutor:
             raise found from (None if found is error else error)
         return arena, program, [(i, Recycled(type)) for i, type in program.results]
 
+    def kernels_of(self, plan: Plan) -> list[str]:
+        """What does each step; kernels that are not there yet are compiled, since only then is it known."""
+        if self.native is not None:
+            self.native.prepare(plan)
+        return [self._kernel_of(plan, step) for step in plan.steps]
+
+    def _kernel_of(self, plan: Plan, step: Step) -> str:
+        place = plan.slots[step.outputs[0]].place
+        if place in (Place.VIEW, Place.CONSTANT):
+            return place.value
+        if step.plans:
+            return "loop"
+        if self.native is None or not self.native.calls(plan, step):
+            return "array"
+        return "printed" if isinstance(step.op, Fused) else "library"
+
     def _loop(self, step: Step) -> Callable[..., None]:
         inner = [Inner(self, plan) for plan in step.plans]
-        if isinstance(step.op, Scan) and self.native is not None and self.native.library is not None:
-            found = native_scan(
-                step.op, inner[0].plan, inner[0].program, self.native.library, operands=len(step.inputs)
-            )
+        uses_library = self.native is not None and any(plan.uses_library for plan in step.plans)
+        library = self.native.library if self.native is not None and uses_library else None
+        if isinstance(step.op, Scan) and library is not None:
+            found = native_scan(step.op, inner[0].plan, inner[0].program, library, operands=len(step.inputs))
             if found is not None:
                 return found
         return loop_body(step.op, inner, self.module, len(step.inputs))
@@ -326,16 +376,18 @@ def numpy_executor(
     *,
     reason: str = "",
     kernels: str = "off",
+    kernels_dir: str | None = None,
     cached_bytes: int = CACHED_BYTES,
     is_poisoned: bool = False,
 ) -> ArrayExecutor:
-    """The executor on this machine's processor. With ``kernels`` "auto" groups of ops become kernels in C."""
-    native = native_kernels() if kernels == "auto" else None
+    """The executor on this machine's processor. With ``kernels`` "auto" groups of ops become kernels in C, kept in
+    ``kernels_dir``, else in the user's cache."""
+    native = native_kernels(kernels_dir) if kernels == "auto" else None
     return ArrayExecutor(
         NumpyModule(),
         name="numpy",
         reason=reason,
-        fingerprint=numpy_fingerprint(native.compiler.version if native is not None else ""),
+        fingerprint=numpy_fingerprint(kernels_in_words(native.compiler) if native is not None else ""),
         native=native,
         capacity_bytes=machine_bytes(),
         cached_bytes=cached_bytes,

@@ -28,14 +28,20 @@ class Executor(Protocol):
     is_host: bool
     """Whether arrays are in this process's memory and `run` returns when all is computed."""
 
-    kernels: Literal["c", "none"]
-    """What it has for groups of ops: kernels in C, or nothing, so that plans hold no groups."""
-
-    fingerprint: str
-    """All that decides the bits of a result. Equal fingerprints, equal bits."""
+    kernels: Literal["c", "cuda", "none"]
+    """What it has for groups of ops: kernels in C or CUDA, or nothing, so that plans hold no groups."""
 
     device: str
     """What it says to other workers of the GPU that its arrays are on; empty where they cannot go from GPU to GPU."""
+
+    @property
+    def fingerprint(self) -> str:
+        """All that decides the bits of a result. Equal fingerprints, equal bits."""
+        ...
+
+    def expect_kernels(self) -> None:
+        """Make what all kernels need, in the background: there will be some."""
+        ...
 
     def run(
         self, plan: Plan, inputs: Sequence[Array], *, company: AbstractContextManager[None] | None = None
@@ -47,6 +53,11 @@ class Executor(Protocol):
         thread runs something else. Raises ExecutionError or IndexRange with the node's origin, or OutOfDeviceMemory.
         Nothing has changed then.
         """
+        ...
+
+    def kernels_of(self, plan: Plan) -> list[str]:
+        """What does each step of a plan: "printed" and "library" for kernels in C, "array" for the array library,
+        "loop" for one with plans of its own, "view" and "constant" where there is nothing to do."""
         ...
 
     def from_host(self, type: Type, data: bytes | memoryview) -> Array:

@@ -25,10 +25,11 @@ from typing import NamedTuple
 COMPILERS = ("gcc", "clang", "cc")
 
 FLAGS = (
-    "-O3", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-fopenmp-simd", "-fPIC", "-shared", "-w",
+    "-O2", "-ftree-vectorize", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno",
+    "-fno-trapping-math", "-fopenmp-simd", "-fPIC", "-shared", "-w",
 )  # fmt: skip
-"""No fast-math: NaN, infinities and signed zeros keep their meaning."""
+"""No fast-math: NaN, infinities and signed zeros keep their meaning. With -O3 the library takes nearly twice as long to
+compile, and steps of the models in bench/ take as long."""
 
 NOTHING = ("-nostdlib",)
 """What a source is linked with that uses no library."""
@@ -58,6 +59,7 @@ def found_compiler() -> Compiler | None:
             continue
         if said.strip():
             return Compiler(path, said.strip().splitlines()[0])
+    logging.info("there is no C compiler here (gcc or clang): NumPy runs every op")
     return None
 
 
@@ -73,10 +75,14 @@ def processor() -> str:
     return "\n".join([platform.machine(), *lines])
 
 
+def flags() -> tuple[str, ...]:
+    """The compiler's flags on this processor."""
+    return (*FLAGS, "-mprefer-vector-width=512") if " avx512f" in processor() else FLAGS
+
+
 def compiled(source: str, compiler: Compiler, folder: Path, *, links: Sequence[str] = NOTHING) -> ctypes.CDLL | None:
     """The library of a source, from the folder or made now; None if the compiler fails, which is logged."""
-    flags = (*FLAGS, "-mprefer-vector-width=512") if " avx512f" in processor() else FLAGS
-    key = "\0".join([source, compiler.path, compiler.version, *flags, *links, processor()])
+    key = "\0".join([source, compiler.path, compiler.version, *flags(), *links, processor()])
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.so"
     library = _loaded(path)
     if library is not None:
@@ -85,7 +91,7 @@ def compiled(source: str, compiler: Compiler, folder: Path, *, links: Sequence[s
         with tempfile.TemporaryDirectory(dir=folder) as work:
             made, text = Path(work) / "kernels.so", Path(work) / "kernels.c"
             text.write_text(source)
-            command = [compiler.path, *flags, "-o", str(made), str(text), *links]
+            command = [compiler.path, *flags(), "-o", str(made), str(text), *links]
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
             if done.returncode:
                 logging.warning("%s failed; NumPy runs instead: %s", compiler.path, done.stderr[-2000:])
@@ -94,7 +100,10 @@ def compiled(source: str, compiler: Compiler, folder: Path, *, links: Sequence[s
     except (OSError, subprocess.SubprocessError) as error:
         logging.warning("%s failed; NumPy runs instead: %s", compiler.path, error)
         return None
-    return _loaded(path)
+    library = _loaded(path)
+    if library is None:
+        logging.warning("what %s has made in %s cannot be loaded; NumPy runs instead", compiler.path, folder)
+    return library
 
 
 def _loaded(path: Path) -> ctypes.CDLL | None:
@@ -109,9 +118,17 @@ def _loaded(path: Path) -> ctypes.CDLL | None:
 
 
 @lru_cache
-def cache_folder() -> Path:
-    """The user's folder of compiled kernels, or a fresh one for this process if that is not private."""
-    return private_folder(_wanted_folder()) or _own_folder()
+def working_folder(source: str, compiler: Compiler, kept: str | None, *, links: Sequence[str]) -> Path | None:
+    """The folder for what the compiler makes: ``kept``, by default in the user's cache; a fresh one for this process if
+    that is not private, or cannot be written, or is full. None, which is logged, if the compiler cannot make the
+    library of ``source`` in either.
+    """
+    wanted = private_folder(Path(kept) if kept else _wanted_folder())
+    for folder in (wanted, _own_folder):
+        found = folder() if callable(folder) else folder
+        if found is not None and compiled(source, compiler, found, links=links) is not None:
+            return found
+    return None
 
 
 def private_folder(folder: Path | None) -> Path | None:
@@ -137,7 +154,11 @@ def _wanted_folder() -> Path | None:
         return None
 
 
-def _own_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="telegrad-kernels-"))
+def _own_folder() -> Path | None:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="telegrad-kernels-"))
+    except OSError as error:
+        logging.warning("there is no folder for compiled kernels: %s", error)
+        return None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -21,8 +21,12 @@ from telegrad_server import __version__
 from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import Array, LibraryModule
 from telegrad_server.executors.communicator import Communicator
+from telegrad_server.executors.compiling import cache_folder
+from telegrad_server.executors.cuda_device import CupyDevice
+from telegrad_server.executors.cuda_kernels import CudaKernels
 from telegrad_server.executors.direct import agreed, device_of, may_meet
 from telegrad_server.executors.memory import Memory
+from telegrad_server.executors.nvrtc import found_nvrtc
 from telegrad_server.executors.recycle import Recycled
 from telegrad_server.executors.staged import Host, Staged
 
@@ -155,19 +159,25 @@ class CupyExecutor(ArrayExecutor):
         return Type(tuple(array.shape), self.module.dtype_of(array))
 
 
-def cupy_executor(*, is_poisoned: bool = False) -> CupyExecutor:
-    """The executor on the first GPU."""
+def cupy_executor(*, kernels: str = "off", is_poisoned: bool = False) -> CupyExecutor:
+    """The executor on the first GPU. With ``kernels`` "auto" groups of ops are kernels in CUDA where there is NVRTC."""
     properties = cp.cuda.runtime.getDeviceProperties(0)
+    arch = f"sm_{properties['major']}{properties['minor']}"
+    nvrtc = found_nvrtc() if kernels == "auto" else None
+    cuda = CudaKernels(CupyDevice(cp, nvrtc, arch, cache_folder())) if nvrtc is not None else None
     fingerprint = "; ".join(
         [
             f"telegrad {__version__}",
             f"cupy {cp.__version__}",
             f"numpy {np.__version__}",
             f"cuda {cp.cuda.runtime.runtimeGetVersion()}",
-            f"{properties['name'].decode()} sm_{properties['major']}{properties['minor']}",
+            f"{properties['name'].decode()} {arch}",
+            *([f"kernels by nvrtc {nvrtc.version}"] if nvrtc is not None else []),
         ]
     )
-    executor = CupyExecutor(CupyModule(), name="cupy", reason="", fingerprint=fingerprint, is_poisoned=is_poisoned)
+    executor = CupyExecutor(
+        CupyModule(), name="cupy", reason="", fingerprint=fingerprint, cuda=cuda, is_poisoned=is_poisoned
+    )
     executor.device = _device(properties)
     return executor
 

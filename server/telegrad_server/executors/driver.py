@@ -7,6 +7,7 @@ the plan's operands and results once at the beginning of each run, by the addres
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,10 @@ class KernelCall(NamedTuple):
     is_serial: bool = False
     pointers: tuple[tuple[int, int], ...] = ()
     memory: tuple[Array, ...] = ()
+    by_rows: int = 0
+    """The kernel that does units of rows, in a trip that is cut by rows; 0 if there is none."""
+    is_once: bool = False
+    """Whether a loop does it before its first trip, and not in each."""
 
     def call(self) -> Call:
         """What the pool runs."""
@@ -58,8 +63,8 @@ class Where(NamedTuple):
 class Table(NamedTuple):
     """Calls, the pointers in their arguments, and the slots whose arrays these point into, by number."""
 
-    calls: Any
-    pointers: Any
+    calls: tuple[KernelCall, ...]
+    pointers: tuple[Pointer, ...]
     slots: tuple[int, ...]
 
 
@@ -103,10 +108,9 @@ class Driver:
             return None
         for call, places in more:
             self.add([call], places)
-        calls = (Call * len(self._kept + self._open))(*[call.call() for call in self._kept + self._open])
         self._kept += self._open
         self._open = []
-        return Table(calls, (Pointer * len(self._pointers))(*self._pointers), tuple(self._numbers))
+        return Table(tuple(self._kept), tuple(self._pointers), tuple(self._numbers))
 
     def point(self) -> Callable[[list[Array | None]], None] | None:
         """What sets the pointers for a run, given the arrays by slot; None if all are set."""
@@ -115,10 +119,10 @@ class Driver:
         count, slots = len(self._pointers), tuple(self._numbers)
         pointers = (Pointer * count)(*self._pointers)
         arrays = (ctypes.c_void_p * len(slots))()
-        point = self.library.point
+        point, write = self.library.point, struct.Struct(f"{len(slots)}P").pack_into
 
         def run(values: list[Array]) -> None:
-            arrays[:] = [id(values[i]) for i in slots]  # of an object: where it begins
+            write(arrays, 0, *[id(values[i]) for i in slots])  # of an object: where it begins
             point(pointers, count, arrays, HEAD_BYTES)
 
         return run

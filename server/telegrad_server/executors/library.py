@@ -7,15 +7,18 @@ class of the same name here or beside its caller fills it.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from telegrad_server.compiler.c_words import PRELUDE
 from telegrad_server.executors.blas import openblas
-from telegrad_server.executors.compiling import Compiler, compiled
+from telegrad_server.executors.compiling import Compiler, compiled, flags
 
 FOLDER = Path(__file__).resolve().parent.parent / "library"
 
@@ -26,6 +29,10 @@ SOURCES = (
     "gemm.c",
     "attention.c",
     "copy.c",
+    "strided.c",
+    "rows.c",
+    "random.c",
+    "packed.c",
     "loop.c",
     "convolution.c",
     "pooling.c",
@@ -98,15 +105,53 @@ def source() -> str:
     return "\n".join(texts).replace('#include "telegrad.h"\n', "")
 
 
+class Making:
+    """The library in the making: from the folder, or compiled, in the background if that began early enough."""
+
+    def __init__(self, compiler: Compiler, folder: Path) -> None:
+        self._compiler, self._folder = compiler, folder
+        self._lock = threading.Lock()
+        self._made: Future[Library | None] | None = None
+
+    def begin(self) -> Future[Library | None]:
+        """Begin with it unless that has been done."""
+        with self._lock:
+            if self._made is None:
+                self._made = Future()
+                threading.Thread(target=self._make, args=(self._made,), name="telegrad-library").start()
+            return self._made
+
+    def library(self) -> Library | None:
+        """The library with its threads; None if the compiler fails, which is logged."""
+        return self.begin().result()
+
+    def _make(self, made: Future[Library | None]) -> None:
+        try:
+            loaded = compiled(source(), self._compiler, self._folder, links=LINKS)
+            found = Library(loaded) if loaded is not None else None
+            if found is not None:
+                found.use_threads(threads())
+            made.set_result(found)
+        except BaseException as error:  # whoever waits for it shall have it
+            made.set_exception(error)
+
+
 @lru_cache
-def library(compiler: Compiler, folder: Path) -> Library | None:
-    """The library with its threads, from the folder or made now; None if the compiler fails, which is logged."""
-    loaded = compiled(source(), compiler, folder, links=LINKS)
-    if loaded is None:
-        return None
-    found = Library(loaded)
-    found.use_threads(threads())
-    return found
+def library_of(compiler: Compiler, folder: Path) -> Making:
+    """The library of this process: there is one pool of threads."""
+    return Making(compiler, folder)
+
+
+def trial() -> str:
+    """A source that needs what the library needs of a machine: its headers, and what it is linked with."""
+    includes = [line for line in source().splitlines() if line.startswith("#include <")]
+    return "\n".join([*includes, "double tg_trial(double x) { return pow(x, pthread_self() != 0); }", ""])
+
+
+def kernels_in_words(compiler: Compiler) -> str:
+    """What decides the bits of kernels: the compiler, and in digits the library and the flags of everything."""
+    digest = hashlib.sha256("\0".join([source(), *flags()]).encode()).hexdigest()
+    return f"{compiler.version} {digest[:12]}"
 
 
 def threads() -> int:

@@ -7,15 +7,19 @@ result, where it is one, else in one of two places that take turns.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from telegrad.ops.loops import Scan
 
+from telegrad_server.compiler.arena import aligned
 from telegrad_server.compiler.plan import Place, Plan
+from telegrad_server.compiler.trips import UNIT_ROWS
 from telegrad_server.executors.copies import copy_call
 from telegrad_server.executors.driver import KernelCall, Table, Where
-from telegrad_server.executors.library import Library
+from telegrad_server.executors.library import Call, Library, Pointer
 from telegrad_server.executors.program import Program
 from telegrad_server.executors.recycle import aligned_bytes
 from telegrad_server.executors.stopping import check_wanted
@@ -37,20 +41,33 @@ class Base(ctypes.Structure):
     )
 
 
-class Loop(ctypes.Structure):
-    """``struct tg_loop``."""
+class Frame(ctypes.Structure):
+    """``struct tg_table``."""
 
     _fields_ = (
         ("calls", ctypes.c_void_p),
         ("count", ctypes.c_long),
         ("pointers", ctypes.c_void_p),
         ("pointer_count", ctypes.c_long),
+        ("frame", ctypes.c_void_p),
+        ("bytes", ctypes.c_long),
+    )
+
+
+class Loop(ctypes.Structure):
+    """``struct tg_loop``."""
+
+    _fields_ = (
+        ("once", Frame),
+        ("trip", Frame),
         ("each", ctypes.c_void_p),
         ("bases", ctypes.c_void_p),
         ("base_count", ctypes.c_long),
         ("length", ctypes.c_long),
         ("is_reversed", ctypes.c_long),
         ("number", ctypes.c_void_p),
+        ("by_rows", ctypes.c_void_p),
+        ("rows", ctypes.c_long),
     )
 
 
@@ -71,7 +88,8 @@ def native_scan(op: Scan, plan: Plan, program: Program, library: Library, *, ope
         else:
             stacked[len(plan.slots) + k] = k
             nbytes = plan.slots[i].type.nbytes
-            copies.append((copy_call(library, nbytes), [Where(i, 0), Where(len(plan.slots) + k, 0)]))
+            rows = plan.trip.rows if plan.trip is not None and plan.slots[i].type.shape[:1] == (plan.trip.rows,) else 0
+            copies.append((copy_call(library, nbytes, rows=rows), [Where(i, 0), Where(len(plan.slots) + k, 0)]))
     table = program.driver.table(copies)
     return NativeScan(op, plan, program, table, stacked, library, operands) if table is not None else None
 
@@ -120,17 +138,23 @@ class NativeScan:
                     base.step = plan.slots[i].type.nbytes
                 self._given.append((base, k))
         self._sources = [(numbers[i], plan.slots[i].type.nbytes) for i in plan.outputs[: op.carries]]
+        trip = [call for call in table.calls if not call.is_once]
+        rows = plan.trip.rows if plan.trip is not None and all(call.by_rows for call in trip) else 0
+        by_rows = (ctypes.c_void_p * len(trip))(*[call.by_rows for call in trip])
+        once, self._once = _framed([call for call in table.calls if call.is_once], table.pointers)
+        each, self._trip = _framed(trip, table.pointers)
+        self._by_rows = by_rows
         self._loop = Loop(
-            ctypes.addressof(table.calls),
-            len(table.calls),
-            ctypes.addressof(table.pointers),
-            len(table.pointers),
+            once,
+            each,
             ctypes.addressof(self._each),
             ctypes.addressof(self._addresses),
             count,
             op.length,
             op.reverse,
             self._number.ctypes.data,
+            ctypes.addressof(by_rows),
+            -(-rows // UNIT_ROWS),
         )
 
     def __call__(self, *arrays: Array) -> None:
@@ -146,3 +170,21 @@ class NativeScan:
         for out, before, (number, nbytes) in zip(outs, given, self._sources, strict=False):
             address = self._addresses[number] if self._op.length else before.ctypes.data
             ctypes.memmove(out.ctypes.data, address, nbytes)
+
+
+def _framed(calls: Sequence[KernelCall], pointers: Sequence[Pointer]) -> tuple[Frame, tuple[Any, ...]]:
+    """The calls with their arguments one behind the other, and with those of the pointers that are in these. The second
+    is what the first points to."""
+    starts = list(accumulate([aligned(ctypes.sizeof(call.arguments)) for call in calls], initial=0))
+    memory = aligned_bytes(max(starts[-1], 1))
+    begin, array = memory.ctypes.data, (Call * len(calls))()
+    places: dict[int, int] = {}
+    for k, call in enumerate(calls):
+        address, at = ctypes.addressof(call.arguments), begin + starts[k]
+        ctypes.memmove(at, address, ctypes.sizeof(call.arguments))
+        array[k] = Call(call.kernel, at, call.units, call.is_serial)
+        places |= {address + place: at + place for _, place in call.pointers}
+    own = [Pointer(places[p.at], p.base, p.offset) for p in pointers if p.at in places]
+    table = (Pointer * len(own))(*own)
+    frame = Frame(ctypes.addressof(array), len(calls), ctypes.addressof(table), len(own), begin, starts[-1])
+    return frame, (memory, array, table)

@@ -14,21 +14,25 @@ class BackendUnavailable(ResourceError):
     """The backend that was asked for cannot run here."""
 
 
-def pick_executor(want: str = "auto", *, kernels: str = "off") -> Executor:
-    """The executor for "auto", "numpy" or "cupy"; ``kernels`` is "auto" or "off". ``reason`` says why there is no GPU.
+def pick_executor(want: str = "auto", *, kernels: str = "off", kernels_dir: str | None = None) -> Executor:
+    """The executor for "auto", "numpy" or "cupy"; ``reason`` says why there is no GPU.
+
+    ``kernels`` is "auto" or "off"; compiled ones are kept in ``kernels_dir``, else in the user's cache.
 
     Raises BackendUnavailable if CuPy was asked for and does not work.
     """
+    if kernels not in ("auto", "off"):
+        raise BackendUnavailable(f"kernels {kernels!r} are not known; use auto or off")
     if want not in ("auto", "numpy", "cupy"):
         raise BackendUnavailable(f"backend {want!r} is not known; use auto, numpy or cupy")
     if want == "numpy":
-        return numpy_executor(reason="asked for", kernels=kernels)
+        return numpy_executor(reason="asked for", kernels=kernels, kernels_dir=kernels_dir)
     executor, why = _try_cupy()
     if executor is not None:
         return executor
     if want == "cupy":
         raise BackendUnavailable(f"backend cupy cannot run here: {why}")
-    return numpy_executor(reason=why, kernels=kernels)
+    return numpy_executor(reason=why, kernels=kernels, kernels_dir=kernels_dir)
 
 
 def _try_cupy() -> tuple[Any, str]:

@@ -12,6 +12,7 @@ from telegrad.ir.types import Shape, Type, float32, product
 from telegrad_server.compiler.layout import Strides
 from telegrad_server.executors.driver import KernelCall, Layout
 from telegrad_server.executors.library import Library
+from telegrad_server.executors.recycle import aligned_bytes
 
 
 class Gemm(ctypes.Structure):
@@ -36,6 +37,12 @@ class Matmul(ctypes.Structure):
     )
 
 
+class Packed(ctypes.Structure):
+    """``struct tg_packed``: a product whose right operand is packed from elsewhere."""
+
+    _fields_ = (("one", Gemm), ("from_", ctypes.c_void_p))
+
+
 def matmul_calls(op: Op, library: Library, operands: Sequence[Layout], results: Sequence[Type]) -> list[KernelCall]:
     """The call of a product; none for other dtypes, and where there is nothing to do."""
     (x, x_strides), (y, y_strides) = operands
@@ -58,8 +65,32 @@ def matmul_calls(op: Op, library: Library, operands: Sequence[Layout], results: 
     ]
     arguments = Matmul(one, batch, *[ctypes.addressof(array) for array in offsets])
     units = library.count("tg_matmul_units", m, n, batch)
-    pointers = tuple([(k, k * ctypes.sizeof(ctypes.c_void_p)) for k in range(3)])
-    return [KernelCall(library.address("tg_matmul"), arguments, units, pointers=pointers, memory=tuple(offsets))]
+    by_rows = library.address("tg_matmul_by_rows") if len(out.shape) == 2 else 0
+    kernel, memory = library.address("tg_matmul"), tuple(offsets)
+    return [KernelCall(kernel, arguments, units, pointers=_POINTERS, memory=memory, by_rows=by_rows)]
+
+
+def packed_calls(library: Library, operands: Sequence[Layout], results: Sequence[Type]) -> list[KernelCall]:
+    """The calls of a product in a loop whose right operand is the same in all trips: one that packs it, once, and one
+    for each trip. None where `matmul_calls` must do it."""
+    (x, x_strides), (_, y_strides) = operands
+    (out,) = results
+    if x.dtype is not float32 or out.size == 0 or len(out.shape) != 2:
+        return []
+    (m, n), k = out.shape, x.shape[-1]
+    memory = aligned_bytes(4 * library.count("tg_packed_floats", n, k))
+    one = Gemm(0, memory.ctypes.data, 0, m, n, k, *x_strides, *y_strides, n, 0)
+    pack, units = library.address("tg_pack"), library.count("tg_pack_units", n)
+    right = ((1, Packed.from_.offset),)
+    first = KernelCall(pack, Packed(one, 0), units, pointers=right, memory=(memory,), is_once=True)
+    kernel, units = library.address("tg_packed_columns"), library.count("tg_packed_units", n)
+    by_rows = library.address("tg_packed_rows")
+    pointers = (_POINTERS[0], _POINTERS[2])
+    return [first, KernelCall(kernel, Packed(one, 0), units, pointers=pointers, memory=(memory,), by_rows=by_rows)]
+
+
+_POINTERS = tuple([(k, k * ctypes.sizeof(ctypes.c_void_p)) for k in range(3)])
+"""Where the operands and the result of a product are in its arguments."""
 
 
 def _is_one_run(shape: Shape, strides: Strides) -> bool:

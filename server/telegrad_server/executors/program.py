@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 from telegrad.ir.types import Type
+from telegrad.ops.index import Gather, ScatterAdd
 from telegrad.wire.arrays import numpy_dtype
 
 from telegrad_server.compiler.collective import Finish
 from telegrad_server.compiler.plan import Place, Plan, Slot, Step
 from telegrad_server.executors.array_module import LibraryModule
 from telegrad_server.executors.company import finish_view
+from telegrad_server.executors.cuda_kernels import CudaKernels
 from telegrad_server.executors.driver import Driver, KernelCall, Where, copying
 from telegrad_server.executors.kernels import Body, body
 from telegrad_server.executors.native import Native
@@ -46,18 +48,21 @@ class Program:
         *,
         loop: Callable[[Step], Body],
         native: Native | None,
+        cuda: CudaKernels | None = None,
         is_poisoned: bool,
     ) -> None:
-        """``loop`` gives the body of a step that owns plans, ``native`` the kernels."""
-        self._native = native
+        """``loop`` gives the body of a step that owns plans, ``native`` and ``cuda`` the kernels."""
+        self._cuda = cuda
         self._loop = loop
         self._module = module
         self._slots = plan.slots
         self._arena = arena
         self._is_poisoned = is_poisoned
-        self.driver = Driver(native.library) if native is not None and native.library is not None else None
-        self._kernels = [self._kernel_calls(plan, step) for step in plan.steps]
+        self._kernels = [native.calls(plan, step) if native is not None else [] for step in plan.steps]
+        library = native.library if native is not None and any(self._kernels) else None
+        self.driver = Driver(library) if library is not None else None
         self._wanted = self._looked_up(plan)
+        self._checked: set[tuple[int, int]] = set()  # index slots, and how many rows they are numbers of
         self._shadows: dict[int, Array] = {}  # of arrays that are not there yet: only addresses and strides are theirs
         self.point: Callable[[list[Array]], None] | None = None
         """What tells kernels where the arrays of a run are."""
@@ -166,9 +171,6 @@ class Program:
 
     # ---- kernels
 
-    def _kernel_calls(self, plan: Plan, step: Step) -> list[KernelCall]:
-        return self._native.calls(plan, step) if self._native is not None and self.driver is not None else []
-
     def _looked_up(self, plan: Plan) -> set[int]:
         """The slots whose arrays Python reads; kernels know by themselves where the others are."""
         wanted = set(plan.outputs)
@@ -179,6 +181,8 @@ class Program:
                     wanted.update(step.inputs)
             elif not kernels or any(map(self._is_unknown, step.inputs)):
                 wanted.update(step.inputs)
+            elif isinstance(step.op, Gather | ScatterAdd):
+                wanted.add(step.inputs[1])
         return wanted
 
     def _is_unknown(self, i: int) -> bool:
@@ -189,11 +193,23 @@ class Program:
         slots = (*step.inputs, *step.outputs)
         copied = [k for k, i in enumerate(slots) if self._is_unknown(i)]
         assert self.driver is not None
+        self._check_rows(step)
         if copied:
             self._close()
             self._add_call(copying(self.driver.library, kernels, copied), slots)
         else:
             self.driver.add(kernels, [self._where(i) for i in slots])
+
+    def _check_rows(self, step: Step) -> None:
+        """Let Python look at the numbers of rows before a kernel uses them: once for each array of them."""
+        if not isinstance(step.op, Gather | ScatterAdd):
+            return
+        rows = step.op.rows if isinstance(step.op, ScatterAdd) else self._slots[step.inputs[0]].type.shape[0]
+        index = step.inputs[1]
+        if (index, rows) not in self._checked:
+            self._checked.add((index, rows))
+            self._close()
+            self._add_call(partial(_check, self._module, rows), (index,))
 
     def _where(self, i: int) -> Where:
         slot, array = self._slots[i], self.values[i]
@@ -221,7 +237,8 @@ class Program:
         if step.plans:
             function = self._loop(step)
         else:
-            function = body(step.op, self._module, types, results=len(step.outputs), over=over)
+            function = self._cuda.body(self._slots, step) if self._cuda is not None else None
+            function = function or body(step.op, self._module, types, results=len(step.outputs), over=over)
         self._add_call(function, (*step.inputs, *step.outputs))
 
     def _add_call(self, function: Body, slots: tuple[int, ...]) -> None:
@@ -234,6 +251,10 @@ class Program:
             self.calls.append((TWO, function, *slots))
         else:
             self.calls.append((MANY, function, slots, None, None))
+
+
+def _check(module: LibraryModule, rows: int, index: Array) -> None:
+    module.checked_index(index, rows)
 
 
 def _uses_blas(plan: Plan) -> bool:

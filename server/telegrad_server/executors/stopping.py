@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from telegrad.errors import Cancelled
+
+if TYPE_CHECKING:
+    from telegrad_server.executors.timing import Spans
 
 
 class Party(Protocol):
@@ -19,10 +22,11 @@ class Party(Protocol):
 
 class _Working(threading.local):
     party: Party | None = None
+    spans: Spans | None = None
 
 
 WORKING = _Working()
-"""``party`` is who this thread works for."""
+"""``party`` is who this thread works for, ``spans`` where it says when it did what, if they want to know."""
 
 
 def check_wanted() -> None:

@@ -13,8 +13,11 @@ from typing import Literal, NamedTuple
 from telegrad.wire.job_codec import spec_digest
 from telegrad.wire.job_spec import JobSpec
 
-Why = Literal["ASKED", "STORAGE_FULL", "NONFINITE"]
+Why = Literal["ASKED", "STORAGE_FULL", "STORAGE_AWAY", "NONFINITE"]
 """Why a job is paused."""
+
+PASSING: tuple[Why, ...] = ("STORAGE_FULL", "STORAGE_AWAY")
+"""Of these, what it waits out by itself."""
 
 Loss = Literal["WORKER_LOST", "WORKER_OOM", "DRAINED", "WORKER_FULL"]
 """Why a worker no longer has a job: gone, or killed for its memory; stopped by its operator, or without a place for the

@@ -115,8 +115,8 @@ class Jobs:
         return e.Assigned(job, self._jobs[job].assignment + 1, worker, fingerprint)
 
     def without_room(self) -> list[str]:
-        """The jobs that wait for room on the disk."""
-        return [j.id for j in self._jobs.values() if j.state is State.PAUSED and j.reason == "STORAGE_FULL"]
+        """The jobs that wait for room on the disk, or for a store that is away."""
+        return [j.id for j in self._jobs.values() if j.state is State.PAUSED and j.reason in e.PASSING]
 
     def placed(self) -> list[Job]:
         """The jobs that workers have."""
@@ -159,7 +159,7 @@ class Jobs:
             case e.Assigned():
                 return self._assigned(job, event)
             case e.StorageBack():
-                return (event,) if job.state is State.PAUSED and job.reason == "STORAGE_FULL" else ()
+                return (event,) if job.state is State.PAUSED and job.reason in e.PASSING else ()
             case _:
                 return self._from_worker(job, event)
 

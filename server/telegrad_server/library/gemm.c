@@ -27,7 +27,8 @@ enum {
     TG_COLUMNS = 1024,                /* n of a block: what is packed of B is in the last one */
     TG_GROUP = 12,                    /* tiles of rows that go through the panels together: their A is in the second one */
     TG_PACKS_ROWS = 24,               /* so many rows pay for a copy of B that lies together */
-    TG_PACKS_COLUMNS = 512            /* so many columns pay for one of A */
+    TG_PACKS_COLUMNS = 512,           /* so many columns pay for one of A */
+    TG_FAR = 1 << 20                  /* floats: so large a B is in no cache, and is asked for before it is packed */
 };
 
 typedef float tg_vector __attribute__((vector_size(TG_WIDTH * 4), aligned(4), may_alias));
@@ -167,8 +168,12 @@ static void tg_pack_rows(float *to, const float *a, long a_row, long a_inner, lo
 {
     long whole = a_row == 1 ? rows / TG_ROWS * TG_ROWS : 0;
     for (long p = 0; p < depth; p++)
-        for (long i = 0; i < whole; i += TG_ROWS)
+        for (long i = 0; i < whole; i += TG_ROWS) {
+            __builtin_prefetch(a + (p + 16) * a_inner + i); /* the next rows are in other pages */
             memcpy(to + i * TG_DEPTH + p * TG_ROWS, a + p * a_inner + i, TG_ROWS * sizeof(float));
+        }
+    for (; a_inner == 1 && whole + TG_ROWS <= rows; whole += TG_ROWS)
+        tg_transpose(to + whole * TG_DEPTH, TG_ROWS, a + whole * a_row, a_row, TG_ROWS, depth);
     for (long i = whole; i < rows; i++)
         for (long p = 0; p < depth; p++)
             to[i / TG_ROWS * TG_ROWS * TG_DEPTH + p * TG_ROWS + i % TG_ROWS] = a[i * a_row + p * a_inner];
@@ -191,6 +196,16 @@ static void tg_edge(
             c[r * c_row + s] = edge[r * TG_PANEL + s];
 }
 
+/* Ask for the parts from..to, of `parts`, of a panel of B that will soon be packed. */
+static inline void tg_ask(
+    const float *b, long b_inner, long b_column, long depth, long width, long from, long to, long parts)
+{
+    long is_row = b_column == 1, lines = is_row ? depth : width, length = is_row ? width : depth;
+    for (long i = lines * from / parts; i < lines * to / parts; i++)
+        for (long j = 0; j < length; j += 16)
+            __builtin_prefetch(b + i * (is_row ? b_inner : b_column) + j, 0, 2);
+}
+
 /* Bytes of scratch for the functions below. */
 enum { TG_GEMM_BYTES = 4 * (TG_DEPTH * (TG_COLUMNS + TG_PANEL) + TG_GROUP * TG_ROWS * TG_DEPTH) };
 
@@ -199,14 +214,19 @@ static void tg_gemm_block(const struct tg_gemm *g, long rows, long columns, floa
 {
     float *block = scratch, *group = block + TG_DEPTH * (TG_COLUMNS + TG_PANEL);
     long packs_b = g->b_column != 1 || rows >= TG_PACKS_ROWS;
-    long packs_a = g->a_inner != 1 ? columns > 2 * TG_PANEL : columns >= TG_PACKS_COLUMNS;
+    /* what lies 2 KiB apart is in the same few places of the first cache: it is packed sooner */
+    long packs_a = columns > (g->a_row == 1 && g->a_inner % 512 ? 4 : 2) * TG_PANEL;
+    if (g->a_inner == 1)
+        packs_a = columns >= TG_PACKS_COLUMNS;
+    long is_far = packs_b && g->k * g->n >= TG_FAR && (g->b_inner == 1 || g->b_column == 1);
     long unpacked = packs_b ? 0 : columns / TG_PANEL * TG_PANEL; /* columns of B that are read where they are */
     for (long begin = 0; begin < g->k || begin == 0; begin += TG_DEPTH) {
         long depth = g->k - begin < TG_DEPTH ? g->k - begin : TG_DEPTH;
         long accumulate = g->accumulate || begin > 0;
         const float *right = g->b + begin * g->b_inner;
-        tg_pack_columns(
-            block + unpacked * TG_DEPTH, right + unpacked * g->b_column, g->b_inner, g->b_column, depth, columns - unpacked);
+        if (!is_far)
+            tg_pack_columns(
+                block + unpacked * TG_DEPTH, right + unpacked * g->b_column, g->b_inner, g->b_column, depth, columns - unpacked);
         for (long top = 0; top < rows; top += TG_GROUP * TG_ROWS) {
             long bottom = rows - top < TG_GROUP * TG_ROWS ? rows : top + TG_GROUP * TG_ROWS;
             const float *left = g->a + top * g->a_row + begin * g->a_inner;
@@ -216,11 +236,21 @@ static void tg_gemm_block(const struct tg_gemm *g, long rows, long columns, floa
                 long width = columns - j < TG_PANEL ? columns - j : TG_PANEL, is_packed = j >= unpacked;
                 const float *b = is_packed ? block + j * TG_DEPTH : right + j;
                 long b_inner = is_packed ? TG_PANEL : g->b_inner;
+                long asks = is_far && top == 0, is_last = j + TG_PANEL >= columns, next = is_last ? 0 : j + TG_PANEL;
+                const float *wanted = right + next * g->b_column + (is_last ? depth * g->b_inner : 0);
+                long wide = columns - next < TG_PANEL ? columns - next : TG_PANEL, ahead = depth;
+                if (is_last) /* then the next block of k */
+                    ahead = g->k - begin - depth < TG_DEPTH ? g->k - begin - depth : TG_DEPTH;
+                if (asks)
+                    tg_pack_columns(block + j * TG_DEPTH, right + j * g->b_column, g->b_inner, g->b_column, depth, width);
                 for (long i = top; i < bottom; i += TG_ROWS) {
                     long count = bottom - i < TG_ROWS ? bottom - i : TG_ROWS;
                     const float *a = packs_a ? group + (i - top) * TG_DEPTH : left + (i - top) * g->a_row;
                     long a_row = packs_a ? 1 : g->a_row, a_inner = packs_a ? TG_ROWS : g->a_inner;
                     float *c = g->c + i * g->c_row + j;
+                    if (asks)
+                        tg_ask(
+                            wanted, g->b_inner, g->b_column, ahead, wide, i - top, i - top + count, bottom - top);
                     for (long r = 0; r < count; r++)
                         __builtin_prefetch(c + r * g->c_row, 1), __builtin_prefetch(c + r * g->c_row + width - 1, 1);
                     if (width == TG_PANEL)
@@ -244,9 +274,9 @@ static inline void tg_gemm(const struct tg_gemm *g, float *scratch)
     }
 }
 
-/* Products of matrices as a kernel. A unit is TG_UNIT_ROWS rows times TG_UNIT_COLUMNS columns of one matrix of the batch,
-   those of the same columns next to each other: whoever does several packs their B once. */
-enum { TG_UNIT_ROWS = 24, TG_UNIT_COLUMNS = 128 };
+/* Products of matrices as a kernel. A unit is TG_UNIT_ROWS rows times a panel's columns of one matrix of the batch, those of the
+   same columns next to each other: whoever does several packs their B once, and threads have equally much to do. */
+enum { TG_UNIT_ROWS = 24, TG_UNIT_COLUMNS = TG_PANEL };
 
 struct tg_matmul {
     struct tg_gemm one;   /* the first product of the batch */

@@ -268,6 +268,11 @@ void tg_use_threads(long threads)
     pthread_mutex_unlock(&pool.busy);
 }
 
+long tg_threads(void)
+{
+    return pool.threads;
+}
+
 void tg_run(const struct tg_call *calls, long count)
 {
     int one = 1;

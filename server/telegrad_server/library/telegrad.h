@@ -35,6 +35,9 @@ void tg_run(const struct tg_call *calls, long count);
 /* How many threads run calls from now on, the caller among them. */
 void tg_use_threads(long threads);
 
+/* How many that are. */
+long tg_threads(void);
+
 /* This thread's own memory, 64-byte aligned. What was in it is gone with the next kernel, and with a second call. */
 void *tg_scratch(long bytes);
 

@@ -18,7 +18,7 @@ Batch = Mapping[str, npt.NDArray[Any]]
 AHEAD = 3
 """So many batches at least are read while a step runs."""
 
-TURN_BYTES = 1 << 19
+TURN_BYTES = 1 << 21
 """Small batches are read several in one turn, about so much: else turns take longer than steps of a millisecond."""
 
 

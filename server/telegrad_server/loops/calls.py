@@ -115,10 +115,10 @@ class Calls:
 
         def operand(source: Input) -> Operand:
             match source:
+                case State() | Constant():  # most of them
+                    return self._names[source.name]
                 case Column():
                     return passed(batch[source.name])
-                case State() | Constant():
-                    return self._names[source.name]
                 case RandomKey():
                     return key_bytes(self._spec.seed, self._spec.first_call + self.calls)
                 case Scheduled():

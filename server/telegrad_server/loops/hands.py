@@ -217,5 +217,5 @@ class Hands:
                     answers, self._answers = self._answers, {}
                 for answer in answers.values():
                     answer.put(event)
-            case m.Acknowledged():
+            case m.Acknowledged() | m.Explained() | m.Profiled():
                 pass

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from telegrad.errors import JobError, ResourceError, StorageFull, TelegradError
+from telegrad.errors import JobError, ResourceError, StorageAway, StorageFull, TelegradError
 from telegrad.ir.types import Type
 from telegrad.wire.job_calls import Call
 from telegrad.wire.job_codec import encode_spec, spec_digest
@@ -137,6 +137,8 @@ class Runner:
             return self._failed(broken.record)
         except StorageFull as error:
             return e.Paused(job, number, "STORAGE_FULL", error.message)
+        except StorageAway as error:
+            return e.Paused(job, number, "STORAGE_AWAY", error.message)
         except JobError as error:
             return None if error.reason == "JOB_FENCED" else self._failed(to_record(error))  # somebody else has the job
         except TelegradError as error:

@@ -21,7 +21,8 @@ from telegrad_server.worker import Worker
 async def run(config: Config) -> int:
     """Serve until a signal."""
     stop, reached = stopping(), chosen(config.failpoints, testing=config.testing)
-    executor = pick_executor(config.backend, kernels=config.native_kernels)
+    executor = pick_executor(config.backend, kernels=config.native_kernels, kernels_dir=config.kernels_dir)
+    executor.expect_kernels()
     worker = Worker(config, executor)
     datasets = catalog(config)
     jobs = None

@@ -125,6 +125,8 @@ def worker_arguments(config: Config, spec: WorkerSpec, key_file: str, inner: int
         "name": spec.name,
         "gateway": f"{reachable(config.advertise_host or config.cluster_host)}:{inner}",
         "backend": "numpy" if spec.device.kind == "cpu" else config.backend,
+        "native-kernels": config.native_kernels,
+        "kernels-dir": config.kernels_dir,
         "host": "127.0.0.1" if is_alone else "0.0.0.0",
         "advertise-host": None if is_alone else spec.device.labels.get("address"),
         "port": config.worker_port + number if config.worker_port else 0,

@@ -157,6 +157,10 @@ class Loops:
     async def restore(self, request: pb.RestoreCheckpointRequest) -> AsyncIterator[pb.RestoreCheckpointResponse]:
         """Gives the checkpoint from which the loop goes on."""
         job = await self._job(request.assignment)
+        if request.is_near:
+            manifest = await asyncio.to_thread(self._foreman.store.named, job.id, job.step)
+            yield pb.RestoreCheckpointResponse(header=pb.CheckpointManifest(manifest=manifests.encode(manifest)))
+            return
         found = await asyncio.to_thread(self._foreman.store.restore, job.id, job.step)
         header = pb.CheckpointManifest(
             manifest=manifests.encode(found.manifest), skipped=map(damage_to_proto, found.skipped)

@@ -200,6 +200,7 @@ def hello_response(
         warnings=warnings,
         backend=backend,
         fingerprint=fingerprint,
+        features=m.FEATURES,
     )
     response.time.GetCurrentTime()
     return response

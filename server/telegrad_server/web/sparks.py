@@ -27,6 +27,8 @@ class Spark:
 
     def __init__(self) -> None:
         self.step = -1
+        self.seen: list[tuple[int, str, float]] = []
+        """The rows of the last step that has any: its number, and their names and times."""
         self.name = ""
         self._means: list[float] = []
         self._each = 1
@@ -36,6 +38,7 @@ class Spark:
         """Take the next rows, by step."""
         for row in rows:
             self.step = max(self.step, row.step)
+            self.seen = [*(seen for seen in self.seen if seen[0] == row.step), _mark(row)]
             if row.name == FIRST_CHOICE != self.name:
                 self._means, self._each, self._sum, self._count, self.name = [], 1, 0.0, 0, FIRST_CHOICE
             self.name = self.name or row.name
@@ -73,16 +76,24 @@ class Sparks:
             left, found = ROWS, dict[str, Spark]()
             for job in jobs:
                 spark = self._curve(tenant, job)
-                found[job.id] = spark
                 if left > 0 and job.step > spark.step:
-                    rows = self._book.metrics(tenant, job.id, spark.step)
-                    left -= len(rows)
-                    spark.add(rows)
-                    if not rows:
-                        spark.step = job.step  # steps without metrics are not asked for again
+                    left -= self._bring_up(tenant, job, spark)
+                found[job.id] = self._curves[tenant, job.id]
             while len(self._curves) > CURVES:
                 self._curves.popitem(last=False)
             return found
+
+    def _bring_up(self, tenant: str, job: JobInfo, spark: Spark) -> int:
+        """Add what is new to a curve, or begin it anew; how many rows were read."""
+        seen = spark.seen
+        rows = self._book.metrics(tenant, job.id, seen[0][0] - 1 if seen else spark.step)
+        if list(map(_mark, rows[: len(seen)])) != seen:  # it was rewound, and has come further than it was
+            anew = self._curves[tenant, job.id] = Spark()
+            return len(rows) + self._bring_up(tenant, job, anew)
+        spark.add(rows[len(seen) :])
+        if len(rows) == len(seen):
+            spark.step = job.step  # steps without metrics are not asked for again
+        return len(rows)
 
     def _curve(self, tenant: str, job: JobInfo) -> Spark:
         spark = self._curves.pop((tenant, job.id), None)
@@ -90,3 +101,7 @@ class Sparks:
             spark = Spark()
         self._curves[tenant, job.id] = spark
         return spark
+
+
+def _mark(row: MetricRow) -> tuple[int, str, float]:
+    return row.step, row.name, row.at

@@ -26,7 +26,7 @@ from telegrad.wire.v1 import jobs_pb2 as telegrad_dot_wire_dot_v1_dot_jobs__pb2
 from telegrad.wire.v1 import tensors_pb2 as telegrad_dot_wire_dot_v1_dot_tensors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctelegrad/wire/v1/loops.proto\x12\x10telegrad.wire.v1\x1a\x1btelegrad/wire/v1/jobs.proto\x1a\x1etelegrad/wire/v1/tensors.proto\"R\n\x0eLoopAssignment\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\x04\"\xcd\x01\n\x0cLoopProgress\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x18\n\x10steps_per_second\x18\x05 \x01(\x01\x12:\n\x06values\x18\x06 \x03(\x0b\x32*.telegrad.wire.v1.LoopProgress.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"f\n\x10WorkShiftRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12-\n\x05loops\x18\x03 \x03(\x0b\x32\x1e.telegrad.wire.v1.LoopProgress\"\xb7\x02\n\x11WorkShiftResponse\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12,\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32\x1b.telegrad.wire.v1.BeginLoopH\x00\x12*\n\x04stop\x18\x04 \x01(\x0b\x32\x1a.telegrad.wire.v1.StopLoopH\x00\x12\x44\n\x12stop_at_checkpoint\x18\x05 \x01(\x0b\x32&.telegrad.wire.v1.StopLoopAtCheckpointH\x00\x12,\n\x05leave\x18\x06 \x01(\x0b\x32\x1b.telegrad.wire.v1.LeaveLoopH\x00\x12.\n\x06\x65xtend\x18\x07 \x01(\x0b\x32\x1c.telegrad.wire.v1.ExtendLoopH\x00\x42\x07\n\x05order\"7\n\tBeginLoop\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\"\n\n\x08StopLoop\"\x16\n\x14StopLoopAtCheckpoint\"\x0b\n\tLeaveLoop\"\x1a\n\nExtendLoop\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\"\xe7\x01\n\x14TellLoopEventRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0c\n\x04line\x18\x06 \x01(\t\x12\x10\n\x08is_early\x18\x07 \x01(\x08\x12)\n\x04rows\x18\x08 \x03(\x0b\x32\x1b.telegrad.wire.v1.MetricRow\x12\x11\n\trow_count\x18\t \x01(\x04\"\x17\n\x15TellLoopEventResponse\"a\n\x18RestoreCheckpointRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0f\n\x07tensors\x18\x02 \x01(\x04\"u\n\x14PassedOverCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x10\n\x08\x65xpected\x18\x04 \x01(\t\x12\r\n\x05\x66ound\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"_\n\x12\x43heckpointManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x37\n\x07skipped\x18\x02 \x03(\x0b\x32&.telegrad.wire.v1.PassedOverCheckpoint\"~\n\x19RestoreCheckpointResponse\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12\x36\n\x06header\x18\x02 \x01(\x0b\x32$.telegrad.wire.v1.CheckpointManifestH\x00\x12\x10\n\x06\x64igest\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"h\n\x0f\x43heckpointDraft\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12\r\n\x05\x65ntry\x18\x03 \x01(\t\"x\n\x16StoreCheckpointRequest\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12\x33\n\x06header\x18\x02 \x01(\x0b\x32!.telegrad.wire.v1.CheckpointDraftH\x00\x12\x10\n\x06\x64igest\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\x19\n\x17StoreCheckpointResponse\"j\n\x16KeepCheckpointsRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0c\n\x04last\x18\x02 \x01(\x04\x12\x0c\n\x04\x62\x65st\x18\x03 \x03(\x04\"\x19\n\x17KeepCheckpointsResponse\"y\n\x13\x46\x65tchDatasetRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\x05\x62lock\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_block\"s\n\x0bLoopDataset\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12-\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1c.telegrad.wire.v1.LoopColumn\x12\x12\n\nblock_rows\x18\x03 \x03(\x04\x12\x13\n\x0bwindow_rows\x18\x04 \x01(\x04\"E\n\nLoopColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x03row\x18\x02 \x01(\x0b\x32\x1c.telegrad.wire.v1.TensorType\"+\n\x0b\x43olumnChunk\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"!\n\x0e\x44\x61tasetDigests\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\"\xb4\x01\n\x14\x46\x65tchDatasetResponse\x12.\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1d.telegrad.wire.v1.ColumnChunkH\x00\x12/\n\x06header\x18\x02 \x01(\x0b\x32\x1d.telegrad.wire.v1.LoopDatasetH\x00\x12\x33\n\x07\x64igests\x18\x03 \x01(\x0b\x32 .telegrad.wire.v1.DatasetDigestsH\x00\x42\x06\n\x04part2\xe8\x04\n\x05Loops\x12X\n\tWorkShift\x12\".telegrad.wire.v1.WorkShiftRequest\x1a#.telegrad.wire.v1.WorkShiftResponse(\x01\x30\x01\x12\x62\n\rTellLoopEvent\x12&.telegrad.wire.v1.TellLoopEventRequest\x1a\'.telegrad.wire.v1.TellLoopEventResponse(\x01\x12n\n\x11RestoreCheckpoint\x12*.telegrad.wire.v1.RestoreCheckpointRequest\x1a+.telegrad.wire.v1.RestoreCheckpointResponse0\x01\x12h\n\x0fStoreCheckpoint\x12(.telegrad.wire.v1.StoreCheckpointRequest\x1a).telegrad.wire.v1.StoreCheckpointResponse(\x01\x12\x66\n\x0fKeepCheckpoints\x12(.telegrad.wire.v1.KeepCheckpointsRequest\x1a).telegrad.wire.v1.KeepCheckpointsResponse\x12_\n\x0c\x46\x65tchDataset\x12%.telegrad.wire.v1.FetchDatasetRequest\x1a&.telegrad.wire.v1.FetchDatasetResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctelegrad/wire/v1/loops.proto\x12\x10telegrad.wire.v1\x1a\x1btelegrad/wire/v1/jobs.proto\x1a\x1etelegrad/wire/v1/tensors.proto\"R\n\x0eLoopAssignment\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\x04\"\xcd\x01\n\x0cLoopProgress\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x18\n\x10steps_per_second\x18\x05 \x01(\x01\x12:\n\x06values\x18\x06 \x03(\x0b\x32*.telegrad.wire.v1.LoopProgress.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"f\n\x10WorkShiftRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12-\n\x05loops\x18\x03 \x03(\x0b\x32\x1e.telegrad.wire.v1.LoopProgress\"\xb7\x02\n\x11WorkShiftResponse\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12,\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32\x1b.telegrad.wire.v1.BeginLoopH\x00\x12*\n\x04stop\x18\x04 \x01(\x0b\x32\x1a.telegrad.wire.v1.StopLoopH\x00\x12\x44\n\x12stop_at_checkpoint\x18\x05 \x01(\x0b\x32&.telegrad.wire.v1.StopLoopAtCheckpointH\x00\x12,\n\x05leave\x18\x06 \x01(\x0b\x32\x1b.telegrad.wire.v1.LeaveLoopH\x00\x12.\n\x06\x65xtend\x18\x07 \x01(\x0b\x32\x1c.telegrad.wire.v1.ExtendLoopH\x00\x42\x07\n\x05order\"7\n\tBeginLoop\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\"\n\n\x08StopLoop\"\x16\n\x14StopLoopAtCheckpoint\"\x0b\n\tLeaveLoop\"\x1a\n\nExtendLoop\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\"\xe7\x01\n\x14TellLoopEventRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0c\n\x04line\x18\x06 \x01(\t\x12\x10\n\x08is_early\x18\x07 \x01(\x08\x12)\n\x04rows\x18\x08 \x03(\x0b\x32\x1b.telegrad.wire.v1.MetricRow\x12\x11\n\trow_count\x18\t \x01(\x04\"\x17\n\x15TellLoopEventResponse\"r\n\x18RestoreCheckpointRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0f\n\x07tensors\x18\x02 \x01(\x04\x12\x0f\n\x07is_near\x18\x03 \x01(\x08\"u\n\x14PassedOverCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x10\n\x08\x65xpected\x18\x04 \x01(\t\x12\r\n\x05\x66ound\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"_\n\x12\x43heckpointManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x37\n\x07skipped\x18\x02 \x03(\x0b\x32&.telegrad.wire.v1.PassedOverCheckpoint\"~\n\x19RestoreCheckpointResponse\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12\x36\n\x06header\x18\x02 \x01(\x0b\x32$.telegrad.wire.v1.CheckpointManifestH\x00\x12\x10\n\x06\x64igest\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"h\n\x0f\x43heckpointDraft\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12\r\n\x05\x65ntry\x18\x03 \x01(\t\"x\n\x16StoreCheckpointRequest\x12\x0f\n\x05\x63hunk\x18\x01 \x01(\x0cH\x00\x12\x33\n\x06header\x18\x02 \x01(\x0b\x32!.telegrad.wire.v1.CheckpointDraftH\x00\x12\x10\n\x06\x64igest\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\x19\n\x17StoreCheckpointResponse\"j\n\x16KeepCheckpointsRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0c\n\x04last\x18\x02 \x01(\x04\x12\x0c\n\x04\x62\x65st\x18\x03 \x03(\x04\"\x19\n\x17KeepCheckpointsResponse\"y\n\x13\x46\x65tchDatasetRequest\x12\x34\n\nassignment\x18\x01 \x01(\x0b\x32 .telegrad.wire.v1.LoopAssignment\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\x05\x62lock\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_block\"s\n\x0bLoopDataset\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12-\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1c.telegrad.wire.v1.LoopColumn\x12\x12\n\nblock_rows\x18\x03 \x03(\x04\x12\x13\n\x0bwindow_rows\x18\x04 \x01(\x04\"E\n\nLoopColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x03row\x18\x02 \x01(\x0b\x32\x1c.telegrad.wire.v1.TensorType\"+\n\x0b\x43olumnChunk\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"!\n\x0e\x44\x61tasetDigests\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\"\xb4\x01\n\x14\x46\x65tchDatasetResponse\x12.\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1d.telegrad.wire.v1.ColumnChunkH\x00\x12/\n\x06header\x18\x02 \x01(\x0b\x32\x1d.telegrad.wire.v1.LoopDatasetH\x00\x12\x33\n\x07\x64igests\x18\x03 \x01(\x0b\x32 .telegrad.wire.v1.DatasetDigestsH\x00\x42\x06\n\x04part2\xe8\x04\n\x05Loops\x12X\n\tWorkShift\x12\".telegrad.wire.v1.WorkShiftRequest\x1a#.telegrad.wire.v1.WorkShiftResponse(\x01\x30\x01\x12\x62\n\rTellLoopEvent\x12&.telegrad.wire.v1.TellLoopEventRequest\x1a\'.telegrad.wire.v1.TellLoopEventResponse(\x01\x12n\n\x11RestoreCheckpoint\x12*.telegrad.wire.v1.RestoreCheckpointRequest\x1a+.telegrad.wire.v1.RestoreCheckpointResponse0\x01\x12h\n\x0fStoreCheckpoint\x12(.telegrad.wire.v1.StoreCheckpointRequest\x1a).telegrad.wire.v1.StoreCheckpointResponse(\x01\x12\x66\n\x0fKeepCheckpoints\x12(.telegrad.wire.v1.KeepCheckpointsRequest\x1a).telegrad.wire.v1.KeepCheckpointsResponse\x12_\n\x0c\x46\x65tchDataset\x12%.telegrad.wire.v1.FetchDatasetRequest\x1a&.telegrad.wire.v1.FetchDatasetResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,35 +60,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TELLLOOPEVENTRESPONSE']._serialized_start=1189
   _globals['_TELLLOOPEVENTRESPONSE']._serialized_end=1212
   _globals['_RESTORECHECKPOINTREQUEST']._serialized_start=1214
-  _globals['_RESTORECHECKPOINTREQUEST']._serialized_end=1311
-  _globals['_PASSEDOVERCHECKPOINT']._serialized_start=1313
-  _globals['_PASSEDOVERCHECKPOINT']._serialized_end=1430
-  _globals['_CHECKPOINTMANIFEST']._serialized_start=1432
-  _globals['_CHECKPOINTMANIFEST']._serialized_end=1527
-  _globals['_RESTORECHECKPOINTRESPONSE']._serialized_start=1529
-  _globals['_RESTORECHECKPOINTRESPONSE']._serialized_end=1655
-  _globals['_CHECKPOINTDRAFT']._serialized_start=1657
-  _globals['_CHECKPOINTDRAFT']._serialized_end=1761
-  _globals['_STORECHECKPOINTREQUEST']._serialized_start=1763
-  _globals['_STORECHECKPOINTREQUEST']._serialized_end=1883
-  _globals['_STORECHECKPOINTRESPONSE']._serialized_start=1885
-  _globals['_STORECHECKPOINTRESPONSE']._serialized_end=1910
-  _globals['_KEEPCHECKPOINTSREQUEST']._serialized_start=1912
-  _globals['_KEEPCHECKPOINTSREQUEST']._serialized_end=2018
-  _globals['_KEEPCHECKPOINTSRESPONSE']._serialized_start=2020
-  _globals['_KEEPCHECKPOINTSRESPONSE']._serialized_end=2045
-  _globals['_FETCHDATASETREQUEST']._serialized_start=2047
-  _globals['_FETCHDATASETREQUEST']._serialized_end=2168
-  _globals['_LOOPDATASET']._serialized_start=2170
-  _globals['_LOOPDATASET']._serialized_end=2285
-  _globals['_LOOPCOLUMN']._serialized_start=2287
-  _globals['_LOOPCOLUMN']._serialized_end=2356
-  _globals['_COLUMNCHUNK']._serialized_start=2358
-  _globals['_COLUMNCHUNK']._serialized_end=2401
-  _globals['_DATASETDIGESTS']._serialized_start=2403
-  _globals['_DATASETDIGESTS']._serialized_end=2436
-  _globals['_FETCHDATASETRESPONSE']._serialized_start=2439
-  _globals['_FETCHDATASETRESPONSE']._serialized_end=2619
-  _globals['_LOOPS']._serialized_start=2622
-  _globals['_LOOPS']._serialized_end=3238
+  _globals['_RESTORECHECKPOINTREQUEST']._serialized_end=1328
+  _globals['_PASSEDOVERCHECKPOINT']._serialized_start=1330
+  _globals['_PASSEDOVERCHECKPOINT']._serialized_end=1447
+  _globals['_CHECKPOINTMANIFEST']._serialized_start=1449
+  _globals['_CHECKPOINTMANIFEST']._serialized_end=1544
+  _globals['_RESTORECHECKPOINTRESPONSE']._serialized_start=1546
+  _globals['_RESTORECHECKPOINTRESPONSE']._serialized_end=1672
+  _globals['_CHECKPOINTDRAFT']._serialized_start=1674
+  _globals['_CHECKPOINTDRAFT']._serialized_end=1778
+  _globals['_STORECHECKPOINTREQUEST']._serialized_start=1780
+  _globals['_STORECHECKPOINTREQUEST']._serialized_end=1900
+  _globals['_STORECHECKPOINTRESPONSE']._serialized_start=1902
+  _globals['_STORECHECKPOINTRESPONSE']._serialized_end=1927
+  _globals['_KEEPCHECKPOINTSREQUEST']._serialized_start=1929
+  _globals['_KEEPCHECKPOINTSREQUEST']._serialized_end=2035
+  _globals['_KEEPCHECKPOINTSRESPONSE']._serialized_start=2037
+  _globals['_KEEPCHECKPOINTSRESPONSE']._serialized_end=2062
+  _globals['_FETCHDATASETREQUEST']._serialized_start=2064
+  _globals['_FETCHDATASETREQUEST']._serialized_end=2185
+  _globals['_LOOPDATASET']._serialized_start=2187
+  _globals['_LOOPDATASET']._serialized_end=2302
+  _globals['_LOOPCOLUMN']._serialized_start=2304
+  _globals['_LOOPCOLUMN']._serialized_end=2373
+  _globals['_COLUMNCHUNK']._serialized_start=2375
+  _globals['_COLUMNCHUNK']._serialized_end=2418
+  _globals['_DATASETDIGESTS']._serialized_start=2420
+  _globals['_DATASETDIGESTS']._serialized_end=2453
+  _globals['_FETCHDATASETRESPONSE']._serialized_start=2456
+  _globals['_FETCHDATASETRESPONSE']._serialized_end=2636
+  _globals['_LOOPS']._serialized_start=2639
+  _globals['_LOOPS']._serialized_end=3255
 # @@protoc_insertion_point(module_scope)

@@ -126,12 +126,14 @@ class TellLoopEventResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class RestoreCheckpointRequest(_message.Message):
-    __slots__ = ("assignment", "tensors")
+    __slots__ = ("assignment", "tensors", "is_near")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    IS_NEAR_FIELD_NUMBER: _ClassVar[int]
     assignment: LoopAssignment
     tensors: int
-    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., tensors: _Optional[int] = ...) -> None: ...
+    is_near: bool
+    def __init__(self, assignment: _Optional[_Union[LoopAssignment, _Mapping]] = ..., tensors: _Optional[int] = ..., is_near: bool = ...) -> None: ...
 
 class PassedOverCheckpoint(_message.Message):
     __slots__ = ("step", "attempt", "file", "expected", "found", "message")

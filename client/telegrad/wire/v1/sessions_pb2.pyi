@@ -20,7 +20,7 @@ class HelloRequest(_message.Message):
     def __init__(self, client_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint", "held_bytes", "workers", "waiting_sessions", "time")
+    __slots__ = ("server_version", "protocols", "incarnation", "ops", "limits", "warnings", "backend", "fingerprint", "held_bytes", "workers", "waiting_sessions", "time", "features")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class HelloResponse(_message.Message):
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     WAITING_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
     incarnation: str
@@ -45,7 +46,8 @@ class HelloResponse(_message.Message):
     workers: _containers.RepeatedCompositeFieldContainer[WorkerInfo]
     waiting_sessions: int
     time: _timestamp_pb2.Timestamp
-    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., held_bytes: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerInfo, _Mapping]]] = ..., waiting_sessions: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    features: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, server_version: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., ops: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., backend: _Optional[str] = ..., fingerprint: _Optional[str] = ..., held_bytes: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerInfo, _Mapping]]] = ..., waiting_sessions: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkerInfo(_message.Message):
     __slots__ = ("name", "machine", "backend", "state", "sessions", "held_bytes", "busy_seconds")
@@ -138,7 +140,7 @@ class Queued(_message.Message):
     def __init__(self, position: _Optional[int] = ..., reason: _Optional[str] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AttachSessionRequest(_message.Message):
-    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch", "join_group", "offer", "pull")
+    __slots__ = ("heard_event", "sequence", "attach", "run", "put", "expect", "alias", "release", "fetch", "open_scope", "close_scope", "resume", "supply", "batch", "join_group", "offer", "pull", "explain", "profile")
     HEARD_EVENT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +158,8 @@ class AttachSessionRequest(_message.Message):
     JOIN_GROUP_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     PULL_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     heard_event: int
     sequence: int
     attach: Attach
@@ -173,7 +177,9 @@ class AttachSessionRequest(_message.Message):
     join_group: JoinGroup
     offer: Offer
     pull: Pull
-    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ...) -> None: ...
+    explain: Explain
+    profile: Profile
+    def __init__(self, heard_event: _Optional[int] = ..., sequence: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., expect: _Optional[_Union[Expect, _Mapping]] = ..., alias: _Optional[_Union[Alias, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., open_scope: _Optional[_Union[OpenScope, _Mapping]] = ..., close_scope: _Optional[_Union[CloseScope, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., pull: _Optional[_Union[Pull, _Mapping]] = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., profile: _Optional[_Union[Profile, _Mapping]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("messages",)
@@ -265,6 +271,20 @@ class Pull(_message.Message):
     ticket: bytes
     def __init__(self, name: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., scope: _Optional[int] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ..., ticket: _Optional[bytes] = ...) -> None: ...
 
+class Explain(_message.Message):
+    __slots__ = ("function", "is_recorded")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    IS_RECORDED_FIELD_NUMBER: _ClassVar[int]
+    function: bytes
+    is_recorded: bool
+    def __init__(self, function: _Optional[bytes] = ..., is_recorded: bool = ...) -> None: ...
+
+class Profile(_message.Message):
+    __slots__ = ("spans",)
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    spans: int
+    def __init__(self, spans: _Optional[int] = ...) -> None: ...
+
 class Put(_message.Message):
     __slots__ = ("name", "type", "data", "scope", "place")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -342,7 +362,7 @@ class Supply(_message.Message):
     def __init__(self, id: _Optional[bytes] = ..., function: _Optional[bytes] = ...) -> None: ...
 
 class AttachSessionResponse(_message.Message):
-    __slots__ = ("event", "attached", "acknowledged", "fetched", "failed", "function_needed", "ended")
+    __slots__ = ("event", "attached", "acknowledged", "fetched", "failed", "function_needed", "ended", "explained", "profiled")
     EVENT_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
@@ -350,6 +370,8 @@ class AttachSessionResponse(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_NEEDED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    EXPLAINED_FIELD_NUMBER: _ClassVar[int]
+    PROFILED_FIELD_NUMBER: _ClassVar[int]
     event: int
     attached: Attached
     acknowledged: Acknowledged
@@ -357,7 +379,9 @@ class AttachSessionResponse(_message.Message):
     failed: Failed
     function_needed: FunctionNeeded
     ended: Ended
-    def __init__(self, event: _Optional[int] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., acknowledged: _Optional[_Union[Acknowledged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., function_needed: _Optional[_Union[FunctionNeeded, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
+    explained: Explained
+    profiled: Profiled
+    def __init__(self, event: _Optional[int] = ..., attached: _Optional[_Union[Attached, _Mapping]] = ..., acknowledged: _Optional[_Union[Acknowledged, _Mapping]] = ..., fetched: _Optional[_Union[Fetched, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., function_needed: _Optional[_Union[FunctionNeeded, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., explained: _Optional[_Union[Explained, _Mapping]] = ..., profiled: _Optional[_Union[Profiled, _Mapping]] = ...) -> None: ...
 
 class Attached(_message.Message):
     __slots__ = ("incarnation", "received_sequence", "memory")
@@ -398,6 +422,78 @@ class Fetched(_message.Message):
     data: bytes
     ticket: str
     def __init__(self, sequence: _Optional[int] = ..., type: _Optional[_Union[_tensors_pb2.TensorType, _Mapping]] = ..., data: _Optional[bytes] = ..., ticket: _Optional[str] = ...) -> None: ...
+
+class Explained(_message.Message):
+    __slots__ = ("sequence", "flops", "moved_bytes", "arena_bytes", "peak_bytes", "all_steps", "steps", "peak_step")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FLOPS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ARENA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ALL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PEAK_STEP_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    flops: int
+    moved_bytes: int
+    arena_bytes: int
+    peak_bytes: int
+    all_steps: int
+    steps: _containers.RepeatedCompositeFieldContainer[ExplainedStep]
+    peak_step: int
+    def __init__(self, sequence: _Optional[int] = ..., flops: _Optional[int] = ..., moved_bytes: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., all_steps: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[ExplainedStep, _Mapping]]] = ..., peak_step: _Optional[int] = ...) -> None: ...
+
+class ExplainedStep(_message.Message):
+    __slots__ = ("ops", "nodes", "is_backward", "kernel", "flops", "moved_bytes", "live_bytes", "depth")
+    OPS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    IS_BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    FLOPS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIVE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    ops: _containers.RepeatedScalarFieldContainer[str]
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    is_backward: bool
+    kernel: str
+    flops: int
+    moved_bytes: int
+    live_bytes: int
+    depth: int
+    def __init__(self, ops: _Optional[_Iterable[str]] = ..., nodes: _Optional[_Iterable[int]] = ..., is_backward: bool = ..., kernel: _Optional[str] = ..., flops: _Optional[int] = ..., moved_bytes: _Optional[int] = ..., live_bytes: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
+
+class Profiled(_message.Message):
+    __slots__ = ("sequence", "received_ns", "answered_ns", "spans", "dropped_spans")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_NS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_NS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_SPANS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    received_ns: int
+    answered_ns: int
+    spans: _containers.RepeatedCompositeFieldContainer[ProfiledSpan]
+    dropped_spans: int
+    def __init__(self, sequence: _Optional[int] = ..., received_ns: _Optional[int] = ..., answered_ns: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[ProfiledSpan, _Mapping]]] = ..., dropped_spans: _Optional[int] = ...) -> None: ...
+
+class ProfiledSpan(_message.Message):
+    __slots__ = ("kind", "name", "sequence", "begin_ns", "nanoseconds", "node", "is_backward")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_NS_FIELD_NUMBER: _ClassVar[int]
+    NANOSECONDS_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    IS_BACKWARD_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    sequence: int
+    begin_ns: int
+    nanoseconds: int
+    node: int
+    is_backward: bool
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., sequence: _Optional[int] = ..., begin_ns: _Optional[int] = ..., nanoseconds: _Optional[int] = ..., node: _Optional[int] = ..., is_backward: bool = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("sequence", "error")

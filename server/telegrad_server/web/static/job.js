@@ -24,8 +24,8 @@ const WORDS = {
   NumericsChanged: (d) => ["Other numerics", `${d.old} → ${d.new}`],
   Lost: (d) => ["Lost its worker", `${{ WORKER_LOST: "the worker is gone", WORKER_OOM: "out of memory", DRAINED: "the worker was stopped", WORKER_FULL: "the worker had no place, it is tried again" }[d.why] ?? d.why}${d.message ? `: ${d.message}` : ""}`],
   Continued: () => ["Goes on", "it was extended or resumed meanwhile"],
-  StorageBack: () => ["Room on the disk again", ""],
-  Paused: (d) => ["Paused", `${{ ASKED: "as asked", STORAGE_FULL: "the disk is full", NONFINITE: "a value was not finite" }[d.why] ?? d.why}${d.message ? `: ${d.message}` : ""}`],
+  StorageBack: () => ["Tried again", "what it waited for may be there"],
+  Paused: (d) => ["Paused", `${{ ASKED: "as asked", STORAGE_FULL: "the disk is full", STORAGE_AWAY: "a store does not answer", NONFINITE: "a value was not finite" }[d.why] ?? d.why}${d.message ? `: ${d.message}` : ""}`],
   Cancelled: () => ["Cancelled", "as asked"],
   Failed: (d) => ["Failed", `${d.reason}: ${d.message ?? ""}`],
   Succeeded: (d) => ["Succeeded", `at step ${whole(d.step)}${d.is_early === "True" ? ", stopped early" : ""}`],
@@ -290,7 +290,7 @@ export function job(key, context) {
     let line = "";
     if (known.state === "FAILED") [text, tone, line] = [`${known.reason}: ${known.message}`, "bad", known.line];
     else if (known.state === "QUEUED") text = `${known.position ? `No. ${known.position} in line: ` : ""}${known.message}`;
-    else if (known.state === "PAUSED") [text, tone] = [known.message || { ASKED: "Paused as asked. It goes on from its last checkpoint.", STORAGE_FULL: "The disk is full. It goes on by itself when there is room." }[known.reason] || known.reason, "warn"];
+    else if (known.state === "PAUSED") [text, tone] = [known.message || { ASKED: "Paused as asked. It goes on from its last checkpoint.", STORAGE_FULL: "The disk is full. It goes on by itself when there is room.", STORAGE_AWAY: "A store does not answer. It goes on by itself when it does." }[known.reason] || known.reason, "warn"];
     else if (known.message) text = known.message;
     if (notice.dataset.text !== text + line) {
       notice.dataset.text = text + line;

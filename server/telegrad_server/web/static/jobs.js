@@ -51,7 +51,7 @@ function why(job) {
   if (job.state === "STARTING") return "reads its checkpoint";
   if (job.state === "QUEUED") return job.position ? `no. ${job.position} in line · ${job.message}` : job.message;
   if (job.state === "FAILED") return job.message || job.reason;
-  if (job.state === "PAUSED") return { ASKED: "as you asked", STORAGE_FULL: "the disk is full; goes on by itself", NONFINITE: "a value was not finite" }[job.reason] ?? job.reason;
+  if (job.state === "PAUSED") return { ASKED: "as you asked", STORAGE_FULL: "the disk is full; goes on by itself", STORAGE_AWAY: "a store does not answer; goes on by itself", NONFINITE: "a value was not finite" }[job.reason] ?? job.reason;
   return `after ${duration(job.changed_at - job.submitted_at)} · ${ago(now() - job.changed_at)}`;
 }
 

@@ -131,6 +131,12 @@ def working_folder(source: str, compiler: Compiler, kept: str | None, *, links: 
     return None
 
 
+def code_folder() -> Path | None:
+    """The user's folder of compiled kernels, for code that this machine only passes on; a fresh one for this process if
+    that is not private, None if there is none."""
+    return private_folder(_wanted_folder()) or _own_folder()
+
+
 def private_folder(folder: Path | None) -> Path | None:
     """The folder, made if it is missing; None unless it is this user's, no link, and closed to everyone else."""
     if folder is None:

@@ -21,7 +21,7 @@ from telegrad_server import __version__
 from telegrad_server.executors.array import ArrayExecutor
 from telegrad_server.executors.array_module import Array, LibraryModule
 from telegrad_server.executors.communicator import Communicator
-from telegrad_server.executors.compiling import cache_folder
+from telegrad_server.executors.compiling import code_folder
 from telegrad_server.executors.cuda_device import CupyDevice
 from telegrad_server.executors.cuda_kernels import CudaKernels
 from telegrad_server.executors.direct import agreed, device_of, may_meet
@@ -163,8 +163,8 @@ def cupy_executor(*, kernels: str = "off", is_poisoned: bool = False) -> CupyExe
     """The executor on the first GPU. With ``kernels`` "auto" groups of ops are kernels in CUDA where there is NVRTC."""
     properties = cp.cuda.runtime.getDeviceProperties(0)
     arch = f"sm_{properties['major']}{properties['minor']}"
-    nvrtc = found_nvrtc() if kernels == "auto" else None
-    cuda = CudaKernels(CupyDevice(cp, nvrtc, arch, cache_folder())) if nvrtc is not None else None
+    nvrtc, folder = (found_nvrtc(), code_folder()) if kernels == "auto" else (None, None)
+    cuda = None if nvrtc is None or folder is None else CudaKernels(CupyDevice(cp, nvrtc, arch, folder))
     fingerprint = "; ".join(
         [
             f"telegrad {__version__}",
@@ -172,7 +172,7 @@ def cupy_executor(*, kernels: str = "off", is_poisoned: bool = False) -> CupyExe
             f"numpy {np.__version__}",
             f"cuda {cp.cuda.runtime.runtimeGetVersion()}",
             f"{properties['name'].decode()} {arch}",
-            *([f"kernels by nvrtc {nvrtc.version}"] if nvrtc is not None else []),
+            *([f"kernels by nvrtc {nvrtc.version}"] if nvrtc is not None and cuda is not None else []),
         ]
     )
     executor = CupyExecutor(

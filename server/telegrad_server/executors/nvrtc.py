@@ -1,7 +1,7 @@
 """NVIDIA's run-time compiler: CUDA sources to machine code for a kind of GPU. It needs neither a GPU nor a driver.
 
 The library is found by its name, or where pip puts it (`nvidia-cuda-nvrtc`). What it made is kept in the user's folder
-of kernels (`compiling.cache_folder`), under the SHA-256 of source, kind of GPU, options and version.
+of kernels (`compiling.code_folder`), under the SHA-256 of source, kind of GPU, options and version.
 """
 
 from __future__ import annotations

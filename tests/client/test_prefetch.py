@@ -120,7 +120,7 @@ def test_a_loop_that_is_left_early_leaves_nothing() -> None:
         session.release()
 
         assert tensors(session) == before
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
 
 
 def test_a_loop_that_raises_leaves_nothing() -> None:

@@ -110,6 +110,7 @@ def floats(*shapes: tuple[int, ...], dtype: t.DType = t.float32) -> list[Type]:
         (lambda x, s: x * ops.tanh(s) + 1, [(4, 8, 3, 8), (8, 1, 1)]),
     ],
 )
+@pytest.mark.slow
 def test_kernels_and_their_gradients_agree_with_numpy(
     make: Callable[..., Value], shapes: list[tuple[int, ...]], tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def test_16_bit_floats_have_the_bits_of_numpy_where_no_function_is_called(dtype:
         (lambda x, b: ops.astype(ops.tanh(ops.astype(x + b, t.float32) * 2), x.dtype) * b, [(50, 24), (24,)]),
     ],
 )
+@pytest.mark.slow
 def test_16_bit_rows_and_their_gradients(
     make: Callable[..., Value], shapes: list[tuple[int, ...]], dtype: t.DType, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ def test_cross_entropy_and_its_gradient(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(64, 40), (1001,), (33, 7)])
 @pytest.mark.parametrize("offset", [0, 12, 13])
+@pytest.mark.slow
 def test_random_numbers_are_drawn_in_the_kernel_with_numpys_bits(
     shape: tuple[int, ...], offset: int, tmp_path: Path
 ) -> None:
@@ -203,6 +206,7 @@ def test_an_operand_that_begins_anywhere_is_copied_first(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("sizes", [NARROW, WIDE])
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_random_graphs(seed: int, sizes: tuple[int, int], tmp_path: Path) -> None:
     graph = RandomGraph(seed, sizes=sizes).build(60)
 

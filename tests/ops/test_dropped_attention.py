@@ -35,7 +35,7 @@ def by_hand(q: Array, k: Array, v: Array, bias: Array | None, *, is_causal: bool
     return (weights * (drawn >= P) / (1 - P)) @ v
 
 
-@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("is_causal", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("bias", [[], [BIAS]], ids=["plain", "bias"])
 def test_it_drops_weights_and_its_rule_is_right(is_causal: bool, bias: Sequence[Array]) -> None:
     op = DroppedAttention(0.5, P, 7, is_causal)

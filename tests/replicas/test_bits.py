@@ -69,7 +69,10 @@ def batch(rows: int, *shape: int, out: int = 3, dtype: Any = np.float32, seed: i
     return rng.normal(size=(rows, *shape)).astype(dtype), rng.normal(size=(rows, out)).astype(dtype)
 
 
-@pytest.mark.parametrize("rows", [12, 10, 5])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("rows", [12, pytest.param(10, marks=SLOW), pytest.param(5, marks=SLOW)])
 def test_an_mlp(steps: Steps, rows: int) -> None:
     step = training_step(mlp(), replicas=4)
 
@@ -79,7 +82,7 @@ def test_an_mlp(steps: Steps, rows: int) -> None:
     steps.check(*FOUR)
 
 
-@pytest.mark.parametrize("replicas", [3, 5, 7])
+@pytest.mark.parametrize("replicas", [3, pytest.param(5, marks=SLOW), pytest.param(7, marks=SLOW)])
 def test_numbers_of_replicas_that_are_no_power_of_two(steps: Steps, replicas: int) -> None:
     step = training_step(mlp(), replicas=replicas)
 

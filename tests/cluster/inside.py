@@ -152,3 +152,13 @@ def inside(
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def without_kernels(key_file: Path) -> Iterator[None]:
+    """A session on one worker that leaves all to NumPy, as the stand-ins for devices do."""
+    with (
+        inside(1, key_file, lambda: pick_executor("numpy", kernels="off")) as found,
+        tg.connect(found.address, new=True),
+    ):
+        yield

@@ -15,7 +15,7 @@ from telegrad_server.executors.direct import device_of, may_meet
 from telegrad_server.executors.staged import Staged
 
 from tests.cluster.exchanges import DIVISION, SIZE, leaves_of, messages, parts_of, sum_of, sums
-from tests.cluster.inside import inside
+from tests.cluster.inside import inside, without_kernels
 from tests.cluster.test_collectives import Workers, workers  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.cluster.test_crew import digest, train
 from tests.cluster.test_shards import Training
@@ -70,11 +70,6 @@ def test_a_broken_group_says_so(team: tuple[Workers, list[Staged]]) -> None:
         groups[0].all_reduce(parts_of(0, leaves_of(9)), away(np.zeros(9, np.float32)), division=DIVISION, tag=1)
 
 
-def alone(work: Callable[[], Any]) -> Any:
-    with tg.connect(backend="numpy", new=True):
-        return work()
-
-
 @pytest.mark.slow
 def test_a_crew_on_devices_trains_with_the_bits_of_the_host(tmp_path: Path) -> None:
     """Sums of small gradients, packed, and of large ones where they lie; divided state; batch norm in step."""
@@ -91,7 +86,8 @@ def test_a_crew_on_devices_trains_with_the_bits_of_the_host(tmp_path: Path) -> N
     with inside(3, tmp_path / "key", executor) as cluster, tg.connect(cluster.address, new=True):
         found = work()
 
-    assert digest(found) == digest(alone(work))
+    with without_kernels(tmp_path / "key of the host"):
+        assert digest(found) == digest(work())
     assert all(each.ferry.brought and each.ferry.taken for each in made)
     told = [devices for each in made for devices in each.told]
     assert {device for devices in told for device in devices} == {each.device for each in made}

@@ -20,7 +20,7 @@ CUDA = Dialect(
     float_words={
         **FLOAT_WORDS,
         "abs": "fabsf({0})", "sqrt": "sqrtf({0})", "exp": "expf({0})", "log": "logf({0})", "tanh": "tanhf({0})",
-        "erf": "erff({0})",
+        "erf": "erff({0})", "log1p": "log1pf({0})",
     },
     float_predicates={
         **FLOAT_PREDICATES,
@@ -99,6 +99,11 @@ INLINE float word_root(float x) {
 
 INLINE float word_inverse_root(float x) {
     return x == 0.0f ? INFINITE : x == -INFINITE ? 0.0f : 1.0f / sqrtf(x);
+}
+
+INLINE float word_logaddexp(float x, float y) {
+    float more = x > y ? x : y;
+    return x == y ? x + 0.693147182f : more + log1pf(expf(-fabsf(x - y)));
 }
 
 struct Adds {

@@ -208,23 +208,19 @@ class _Printer:
             if access.is_row or self._inner_index(access) == "0":
                 return self._scalar(access)
             if access not in local:
-                local[access] = self._load(self._element(access), access.dtype, lines)
+                local[access] = self._writer.local_in(lines, self._element(access), access.dtype)
             return local[access]
         if source not in local:
-            local[source] = self._load(f"{self._buffers[source]}[c]", source.dtype, lines)
+            local[source] = self._writer.local_in(lines, f"{self._buffers[source]}[c]", source.dtype)
         return local[source]
-
-    def _load(self, text: str, dtype: DType, lines: list[str]) -> Term:
-        before, self._writer.lines = self._writer.lines, lines
-        term = self._writer.local(text, dtype)
-        self._writer.lines = before
-        return term
 
     def _scalar(self, access: Access) -> Term:
         """An operand that has one element for the row, read before its first loop."""
         found = self._scalars.get(access)
         if found is None:
-            found = self._scalars[access] = self._load(f"{self._pointer(access)}[0]", access.dtype, self._head)
+            found = self._scalars[access] = self._writer.local_in(
+                self._head, f"{self._pointer(access)}[0]", access.dtype
+            )
         return found
 
     def _new_buffer(self, dtype: DType) -> str:

@@ -269,21 +269,15 @@ class _Printer:
                 loaded[access] = self._element(access, lines)
             return loaded[access]
         if source not in local:
-            local[source] = self._local(f"{self._held[source]}[{self._slot()}]", source.dtype, lines)
+            local[source] = self._writer.local_in(lines, f"{self._held[source]}[{self._slot()}]", source.dtype)
         return local[source]
-
-    def _local(self, text: str, dtype: DType, lines: list[str]) -> Term:
-        before, self._writer.lines = self._writer.lines, lines
-        term = self._writer.local(text, dtype)
-        self._writer.lines = before
-        return term
 
     def _scalar(self, access: Access) -> Term:
         """An operand that has one element for the row, read before its first loop."""
         found = self._scalars.get(access)
         if found is None:
             text = _loaded(f"p{access.number}[{self._row_offset(access) or '0'}]", access.dtype)
-            found = self._scalars[access] = self._local(text, access.dtype, self._head)
+            found = self._scalars[access] = self._writer.local_in(self._head, text, access.dtype)
         return found
 
     def _inside(self, access: Access) -> list[int]:
@@ -302,14 +296,14 @@ class _Printer:
         if is_together and inner[0][2] == 0 and f.vector > 1:  # one element for all of the vector
             name = f"v{len(self._before)}_{access.number}"
             self._before.append(f"const {CUDA.types[access.dtype]} {name} = p{access.number}[{' + '.join(steps)}];")
-            return self._local(_loaded(name, access.dtype), access.dtype, lines)
+            return self._writer.local_in(lines, _loaded(name, access.dtype), access.dtype)
         others = [*outer] if is_line else [*outer, *[d[2] for d in inner[1:]]]
         is_vector = inner[0][2] == 1 and self._aligned[access.number] and f.vector > 1
         is_vector = is_vector and all(stride % f.vector == 0 for stride in others) and (is_line or is_together)
         if not is_vector:
             steps[-1] = self._index("i", inner)
             text = f"p{access.number}[{' + '.join(steps)}]"
-            return self._local(_loaded(text, access.dtype), access.dtype, lines)
+            return self._writer.local_in(lines, _loaded(text, access.dtype), access.dtype)
         self._promised.add(access.number)
         name, type = f"v{len(self._before)}_{access.number}", CUDA.types[access.dtype]
         where = f"p{access.number} + {' + '.join(steps)}"
@@ -317,7 +311,7 @@ class _Printer:
         if f.inner % f.vector:
             call = f"load_some<{type}, {f.vector}>({where}, {f.inner} - c)"
         self._before.append(f"const Pack<{type}, {f.vector}> {name} = {call};")
-        return self._local(_loaded(f"{name}.x[k]", access.dtype), access.dtype, lines)
+        return self._writer.local_in(lines, _loaded(f"{name}.x[k]", access.dtype), access.dtype)
 
     def _index(self, at: str, inner: Sequence[tuple[int, int, int]]) -> str:
         """Where an element of the row is, counted from the row's first."""
@@ -355,8 +349,8 @@ class _Printer:
             self._before.append(
                 f"const Pack<float, {f.vector}> {name} = uniform<{f.vector}>({key}, {row}c + {op.offset}ull);"
             )
-            return self._local(f"{name}.x[k]", t.float32, lines)
-        return self._local(f"uniform<1>({key}, {row}i + {op.offset}ull).x[0]", t.float32, lines)
+            return self._writer.local_in(lines, f"{name}.x[k]", t.float32)
+        return self._writer.local_in(lines, f"uniform<1>({key}, {row}i + {op.offset}ull).x[0]", t.float32)
 
     # ---- sums over columns
 

@@ -58,6 +58,13 @@ class Writer:
         self.lines.append(f"{self.dialect.local_type(dtype)} {name} = {text};")
         return Term(name, dtype)
 
+    def local_in(self, lines: list[str], text: str, dtype: DType) -> Term:
+        """A new local variable among other lines than those that are being written."""
+        before, self.lines = self.lines, lines
+        term = self.local(text, dtype)
+        self.lines = before
+        return term
+
     def literal(self, number: Number, like: Term) -> Term:
         """A number in the dtype of a term."""
         return constant(number, like.dtype, self.dialect)

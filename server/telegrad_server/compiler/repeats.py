@@ -14,6 +14,7 @@ from telegrad.ops.reduce import Max, Sum
 from telegrad.ops.shape import Reshape
 
 from telegrad_server.compiler.c_words import UNLIKE_NUMPY
+from telegrad_server.compiler.dialect import Dialect
 from telegrad_server.compiler.expressions import words
 from telegrad_server.compiler.groups import MOST_OPERANDS, MOST_OPS, Group, Grouping, bounds, is_constant, joined_bounds
 
@@ -49,12 +50,13 @@ class _Repeating:
             self._read |= dict.fromkeys(self._from_outside([v.node]))
 
     def _from_outside(self, nodes: Sequence[Node]) -> list[Value]:
-        return [v for node in nodes for v in node.inputs if id(v.node) not in self._inside and not is_constant(v)]
+        read = [v for node in nodes for v in node.inputs if id(v.node) not in self._inside]
+        return [v for v in read if not is_constant(v, self._grouping.dialect)]
 
     def _is_better_repeated(self, v: Value) -> bool:
         group, users = self._group, self._grouping.users(v.node)
         maker = self._grouping.group_of.get(id(v.node))
-        if maker is None or v.size != group.size or not _is_cheap(v.node):
+        if maker is None or v.size != group.size or not _is_cheap(v.node, self._grouping.dialect):
             return False
         if len(group.nodes) + len(group.repeats) >= MOST_OPS or len(self._read) >= MOST_OPERANDS:
             return False
@@ -73,8 +75,8 @@ class _Repeating:
         return v.type.nbytes if v.size * SMALL > self._group.size else 0
 
 
-def _is_cheap(node: Node) -> bool:
-    found = words(node.op, node.inputs)
+def _is_cheap(node: Node, dialect: Dialect) -> bool:
+    found = words(node.op, node.inputs, dialect)
     return found is not None and found.isdisjoint(DEAR)
 
 

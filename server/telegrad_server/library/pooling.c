@@ -1,8 +1,8 @@
 /* Pooling and its gradients, and sums over all axes but one in the middle, float32. */
 #include "telegrad.h"
 
-/* Lines of a narrow image fill a vector together: it is put together of `parts` pieces that lie apart. Where the compiler
-   has no word for that a vector is one piece. */
+/* Lines of a narrow image fill a vector together: it is put together of `parts` pieces that lie apart, where the compiler
+   has a word for that. */
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector) && (defined(__AVX512F__) || defined(__AVX2__))
 #define TG_JOINS
@@ -30,13 +30,6 @@ static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, con
     if (parts == 2)
         return __builtin_shufflevector(TG_PIECE(tg_four, 0), TG_PIECE(tg_four, 1), 0, 1, 2, 3, 4, 5, 6, 7);
 #endif
-    return *(const tg_vector *)(at[0] + offset);
-}
-#else
-enum { TG_PARTS = 1 };
-
-static inline __attribute__((always_inline)) tg_vector tg_joined(long parts, const float *const *at, long offset)
-{
     return *(const tg_vector *)(at[0] + offset);
 }
 #endif

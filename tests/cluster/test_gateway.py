@@ -218,9 +218,11 @@ def test_a_worker_joins_a_new_gateway_at_once_however_long_its_lease_is(tmp_path
     key = tmp_path / "key"
     key.write_text("ab" * 32)
     options = ("--cluster-key-file", str(key), "--worker-lease-seconds", "300")
-    with gateway(*options) as first:
+    with ExitStack() as stack, gateway(*options) as first:
         port, inner = first.address.rpartition(":")[2], first.inner.rpartition(":")[2]
         worker = start_worker(first.inner, str(key), "patient")
+        stack.callback(worker.communicate, timeout=30)
+        stack.callback(worker.terminate)
         first.process.kill()
         first.process.wait()
         with (
@@ -228,8 +230,6 @@ def test_a_worker_joins_a_new_gateway_at_once_however_long_its_lease_is(tmp_path
             tg.connect(second.address, new=True, queue_seconds=30) as session,
         ):
             assert session.home == "patient"
-    worker.terminate()
-    worker.communicate(timeout=30)
 
 
 def test_a_call_without_a_ticket_or_with_anothers_is_refused(two_workers: Running) -> None:
